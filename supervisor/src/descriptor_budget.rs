@@ -79,6 +79,13 @@ impl DescriptorBudget {
     }
 }
 
+impl DescriptorBudget {
+    /// The bound of open outputs and logs of all users: beyond it, those who hold little may have an eighth of it.
+    pub(crate) fn counted_outputs(&self) -> u64 {
+        self.outputs as u64 / 9 * 8
+    }
+}
+
 /// A bound, and what users who hold little may hold beyond it (`bulkhead_core::account`).
 fn with_eighth(bound: u64) -> u64 {
     bound + bound / 8

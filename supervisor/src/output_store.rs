@@ -34,6 +34,8 @@ type FreedFiles = Rc<RefCell<Vec<Event>>>;
 pub(crate) struct MemoryHold {
     /// What the core is told.
     freed: Event,
+    /// What it is told before that, when the file is closed while its memory is held.
+    closed: Event,
     list: FreedFiles,
 }
 
@@ -68,6 +70,9 @@ impl AsFd for OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
+        if let Some(hold) = self.hold.as_ref().filter(|hold| Rc::strong_count(hold) > 1) {
+            hold.list.borrow_mut().push(hold.closed.clone());
+        }
         if let Some(inner) = self.inner.take()
             && memfd::memory_of(inner.0.as_fd()).is_ok_and(|bytes| bytes > LARGE_BYTES)
         {
@@ -147,8 +152,8 @@ impl OutputStore {
         events.append(&mut self.freed.borrow_mut());
     }
 
-    fn hold_of(&self, freed: Event) -> Option<Rc<MemoryHold>> {
-        Some(Rc::new(MemoryHold { freed, list: Rc::clone(&self.freed) }))
+    fn hold_of(&self, closed: Event, freed: Event) -> Option<Rc<MemoryHold>> {
+        Some(Rc::new(MemoryHold { freed, closed, list: Rc::clone(&self.freed) }))
     }
 
     /// What a stored output counts, in bytes: its size or its memory, whichever is more. It is sealed, so it stays so.
@@ -168,7 +173,7 @@ impl OutputStore {
         }
         self.last += 1;
         let output = OutputId(self.last);
-        file.hold = self.hold_of(Event::OutputFreed { output });
+        file.hold = self.hold_of(Event::OutputClosed { output }, Event::OutputFreed { output });
         self.outputs.insert(output, Rc::new(file));
         Ok(Some(output))
     }
@@ -233,7 +238,7 @@ impl OutputStore {
             writer = Some(ours);
             Ok(reader)
         })?;
-        reader.hold = self.hold_of(Event::LogFreed { log });
+        reader.hold = self.hold_of(Event::LogClosed { log }, Event::LogFreed { log });
         self.logs.insert(log, Rc::new(reader));
         writer.ok_or_else(|| io::Error::other("no log was made"))
     }
@@ -315,7 +320,7 @@ mod tests {
         drop(unsent);
         assert!(freed(&store).is_empty(), "another reply holds it");
         drop(other);
-        assert!(freed(&store).is_empty(), "it was sent, and is not read");
+        assert_eq!(freed(&store), ["OutputClosed { output: OutputId(1) }"], "it was sent, and is not read");
         drop(unread);
         assert_eq!(freed(&store), ["OutputFreed { output: OutputId(1) }"]);
         drop(store.begin_log(LogId(3)).unwrap());

@@ -180,6 +180,7 @@ impl Settings {
         }
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
+        self.core.open_outputs_max = budget.counted_outputs();
         // Logs take descriptors from the budget of outputs; most of it stays for outputs.
         self.core.keep_logs_max = self.core.keep_logs_max.min(budget.kept_outputs / 4);
         self.core.files_max = budget.kept_files;

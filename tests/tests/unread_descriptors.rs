@@ -202,6 +202,35 @@ fn several_users_who_read_nothing_leave_room_for_others() {
     assert_goes_on(&daemon);
 }
 
+/// More outputs than the daemon may have open: what lies unread in sockets, and what waits to be sent.
+#[test]
+fn outputs_that_one_user_does_not_read_leave_some_for_others() {
+    const ROUNDS: usize = 45;
+    let user = or_skip!(OrdinaryUser::in_group(60_167, GROUP));
+    let daemon = daemon_of(&user);
+    let mut wires: Vec<_> = (0..ROUNDS).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    for wire in &mut wires {
+        wire.ask(Request::Submit(large(JOBS)));
+    }
+    let mut root = Wire::connect(&daemon.socket());
+    let held = eventually("her share of open outputs is used", || {
+        let accounts = root.status().accounts;
+        let alice = accounts.iter().filter(|account| account.uid == Some(ALICE));
+        let mut holds = alice.flat_map(|account| account.holds.clone());
+        holds.find(|row| row.resource == "open outputs and logs" && Some(row.held) == row.share)
+    });
+    assert!(held.bound > held.share, "{held:?}");
+    assert_eq!(held.key.as_deref(), Some("RLIMIT_NOFILE"));
+    assert_goes_on(&daemon);
+    assert!(root.status().queued > 0, "her jobs wait");
+    assert_eq!(root.status().shortage, None, "no output could not be made");
+    std::thread::scope(|scope| {
+        for mut wire in wires {
+            scope.spawn(move || take_results(&mut wire, JOBS));
+        }
+    });
+}
+
 /// Takes so many results, and what comes before them.
 fn take_results(wire: &mut Wire, count: usize) {
     let mut ended = Vec::new();

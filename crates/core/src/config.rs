@@ -60,6 +60,8 @@ pub struct Config {
     pub keep_bytes_max: u64,
     /// Most bytes of memory in outputs and logs, from the offer that they are made for to their last close.
     pub outputs_bytes_max: u64,
+    /// Most of those outputs and logs at a time; users who hold little may go an eighth beyond it.
+    pub open_outputs_max: u64,
     /// Most outputs of kept jobs in held descriptors.
     pub keep_outputs_max: u64,
     /// Most logs that are kept; the oldest go first, logs of running jobs never.
@@ -177,6 +179,7 @@ impl Default for Config {
             keep_jobs_max: 100_000,
             keep_bytes_max: 256 << 20,
             outputs_bytes_max: 4 << 30,
+            open_outputs_max: u64::MAX,
             keep_outputs_max: 1024,
             keep_logs_max: 256,
             keep_ms: 3_600_000,

@@ -211,6 +211,16 @@ pub enum Event {
         remains: Vec<Remains>,
     },
 
+    /// The shell has closed an output that it was told to drop, but a client has not read it: its memory counts still.
+    OutputClosed {
+        /// Which.
+        output: OutputId,
+    },
+    /// The same of a log.
+    LogClosed {
+        /// Which.
+        log: LogId,
+    },
     /// An output that the shell was told to drop is closed: neither the shell nor an unread reply holds it any more.
     OutputFreed {
         /// Which.

@@ -28,25 +28,32 @@ pub(crate) fn bound(seed: u64, config: &mut Config) -> bool {
     for kind in &mut config.kinds {
         kind.output_max_bytes = *rng.pick(&[None, Some(2 << 20), Some(9 << 20)]);
     }
+    config.open_outputs_max = *rng.pick(&[24, 100, u64::MAX]);
     true
 }
 
 impl World {
     /// An output was dropped. Where memory is little, a reply that its client has not read holds some a while longer.
     pub(crate) fn output_dropped(&mut self, output: OutputId) {
-        self.dropped(output.0, Event::OutputFreed { output }, Move::FreeOutput(output));
+        let (closed, freed) = (Event::OutputClosed { output }, Event::OutputFreed { output });
+        self.dropped(output.0, (closed, freed), Move::FreeOutput(output));
     }
 
     /// A log was dropped.
     pub(crate) fn log_dropped(&mut self, log: LogId) {
-        self.dropped(log.0, Event::LogFreed { log }, Move::FreeLog(log));
+        let (closed, freed) = (Event::LogClosed { log }, Event::LogFreed { log });
+        self.dropped(log.0, (closed, freed), Move::FreeLog(log));
     }
 
-    fn dropped(&mut self, number: u64, freed: Event, later: Move) {
+    fn dropped(&mut self, number: u64, (closed, freed): (Event, Event), later: Move) {
         if self.sabotage == Some(Sabotage::NeverFree) {
             return;
         }
         if self.scenario.little_memory && number % 4 == 1 {
+            // Some were sent, and lie unread.
+            if number % 8 == 1 {
+                self.told_back.push(closed);
+            }
             let after = 1 + self.rng.span(50 * MS);
             self.plan(after, later);
         } else {

@@ -159,15 +159,18 @@ pub enum OutputBound {
     KeptOutputs,
     /// Bytes of all outputs and logs.
     AllBytes,
+    /// All outputs and logs.
+    OpenOutputs,
 }
 
 impl OutputBound {
-    /// Its key in the daemon's configuration.
+    /// Its key in the daemon's configuration, or the limit of the system that it is a part of.
     pub fn key(self) -> &'static str {
         match self {
             Self::KeptBytes => "keep_bytes_max",
             Self::KeptOutputs => "keep_outputs_max",
             Self::AllBytes => OUTPUTS_KEY,
+            Self::OpenOutputs => "RLIMIT_NOFILE",
         }
     }
 }

@@ -138,6 +138,21 @@ pub struct OutputWait {
     pub share: u64,
     /// The most that all users together may hold (`outputs_bytes_max`).
     pub bound: u64,
+    /// It is not memory that is short, but files.
+    pub files: Option<OutputFilesWait>,
+}
+
+/// Open outputs and logs that leave no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OutputFilesWait {
+    /// What the job's user holds.
+    pub held: u64,
+    /// What all users hold together.
+    pub held_by_all: u64,
+    /// The most that one user may hold.
+    pub share: u64,
+    /// The most that all users together may hold, a part of `RLIMIT_NOFILE`.
+    pub bound: u64,
 }
 
 /// The state of the pool that runs a waiting job's kind.

@@ -19,6 +19,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
 use crate::job::files::pinned_bytes;
+use crate::job::held_outputs::{FILES_OF_PARTS, files_of_offer};
 use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
 use crate::job::state::TaskKind;
@@ -191,7 +192,9 @@ impl Jobs {
         }
         let account = self.table.batch(job).account;
         self.outputs.grant(&mut self.table.charges, account, grant.job_bytes);
-        attachments.room.account = Some(account);
+        if attachments.room.account.replace(account).is_none() {
+            self.outputs.open(&mut self.table.charges, account, FILES_OF_PARTS);
+        }
         attachments.room.bytes += grant.job_bytes;
         attachments.room.shared_bytes += grant.shared_bytes();
         if stage == Stage::Plan {
@@ -240,6 +243,7 @@ impl Jobs {
         let (room, scratch) = (std::mem::take(&mut attachments.room), attachments.scratch.take());
         if let Some(account) = room.account {
             self.outputs.ungrant(&mut self.table.charges, account, room.bytes);
+            self.outputs.close(&mut self.table.charges, account, FILES_OF_PARTS);
         }
         if let Some(scratch) = scratch {
             turn.act(Action::DropScratch { scratch });
@@ -269,6 +273,7 @@ impl Jobs {
     pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
         self.release(turn, ticket.attachments);
         self.outputs.ungrant(&mut self.table.charges, ticket.account, ticket.granted);
+        self.outputs.close(&mut self.table.charges, ticket.account, files_of_offer(ticket.granted));
         if ticket.has_log {
             self.outputs.rest_log(ticket.account);
         }
@@ -293,6 +298,7 @@ impl Jobs {
         }
         if let Some(account) = attachments.room.account {
             self.outputs.ungrant(&mut self.table.charges, account, attachments.room.bytes);
+            self.outputs.close(&mut self.table.charges, account, FILES_OF_PARTS);
         }
         if let Some(output) = attachments.plan {
             self.drop_output(turn, output);

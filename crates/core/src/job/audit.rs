@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
 
+use crate::job::held_outputs::{FILES_OF_PARTS, files_of_offer};
 use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
 use crate::job::state::{EntryState, PHASES, Phase, Retention, TaskKind};
@@ -178,12 +179,21 @@ impl Jobs {
 
     /// What is promised to outputs is promised to an offer or a job.
     fn audit_outputs(&self, tickets: &[Ticket]) {
-        let of_offers = tickets.iter().map(|ticket| (ticket.account, ticket.granted));
-        let mut promised = BTreeMap::<AccountId, u64>::new();
-        for (account, bytes) in of_offers.chain(self.attachments.promised()).filter(|(_, bytes)| *bytes > 0) {
-            *promised.entry(account).or_default() += bytes;
+        let of_offer = |ticket: &Ticket| (ticket.account, ticket.granted, files_of_offer(ticket.granted));
+        let of_jobs = self.attachments.promised().map(|(account, bytes)| (account, bytes, FILES_OF_PARTS));
+        let mut promised = BTreeMap::<AccountId, (u64, u64)>::new();
+        for (account, bytes, files) in
+            tickets.iter().map(of_offer).chain(of_jobs).filter(|(_, bytes, _)| *bytes > 0)
+        {
+            let sums = promised.entry(account).or_default();
+            *sums = (sums.0 + bytes, sums.1 + files);
         }
         self.outputs.audit(&promised);
+    }
+
+    /// How many files of outputs and logs each account holds.
+    pub(crate) fn open_outputs(&self) -> impl Iterator<Item = (AccountId, u64)> + '_ {
+        self.outputs.open_files()
     }
 
     /// What each account holds of memory in outputs and logs.

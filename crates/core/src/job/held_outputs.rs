@@ -9,7 +9,10 @@
 //! | the log of an attempt | [`LOG_BYTES`] | its offer | `Event::LogFreed` |
 //!
 //! The shell says that an output is freed when it has dropped it and no reply holds it any more, so one that a client does
-//! not read counts on. The ledger has the sums by account (`Resource::OutputBytes`); here is what of them can be had back.
+//! not read counts on. Each is a descriptor of the shell, and counts as one beside its bytes until it is freed, or closed
+//! before that because it was sent (`Event::OutputClosed`); a job that is done in parts counts
+//! as [`FILES_OF_PARTS`] from its plan to its end. The ledger has the sums by account (`Resource::OutputBytes`,
+//! `Resource::OpenOutputs`); here is what of them can be had back.
 //! An output of a kept job is dropped when room is needed, the oldest of the account first, and its job stays. This file
 //! decides nothing: `machine/outputs.rs` asks how much there is, and says of whom something goes.
 
@@ -29,6 +32,8 @@ use crate::turn::{AccountId, Charges, Resource, Turn, count_down};
 
 /// The least that an output counts, in bytes: an empty one takes memory in the kernel too.
 const LEAST_BYTES: u64 = 4096;
+/// The files of a job that is done in parts: its plan, the shared output and the packed results.
+pub(super) const FILES_OF_PARTS: u64 = 3;
 
 /// A file that counts, and whose it is.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +42,8 @@ struct CountedFile {
     bytes: u64,
     /// In which turn the shell was told to drop it.
     dropped: Option<u64>,
+    /// Its descriptor is closed, while a client has not read it.
+    is_closed: bool,
 }
 
 /// All outputs and logs.
@@ -72,6 +79,25 @@ impl HeldOutputs {
         }
     }
 
+    /// The shell will make so many files for a task or a job, or has one that it made.
+    pub(super) fn open(&mut self, charges: &mut Charges, account: AccountId, files: u64) {
+        if files > 0 {
+            charges.charge(account, Resource::OpenOutputs, files);
+            self.sum(account, |sums| sums.files += files);
+        }
+    }
+
+    /// The shell has closed them.
+    ///
+    /// # Panics
+    /// If so many were not open.
+    pub(super) fn close(&mut self, charges: &mut Charges, account: AccountId, files: u64) {
+        if files > 0 {
+            charges.release(account, Resource::OpenOutputs, files);
+            self.sum(account, |sums| count_down(&mut sums.files, files, "open outputs"));
+        }
+    }
+
     /// Room is promised to a task or a job.
     pub(super) fn grant(&mut self, charges: &mut Charges, account: AccountId, bytes: u64) {
         if bytes > 0 {
@@ -97,7 +123,8 @@ impl HeldOutputs {
     /// A log is made for an attempt.
     pub(super) fn add_log(&mut self, charges: &mut Charges, account: AccountId, log: LogId) {
         self.grow(charges, account, LOG_BYTES);
-        self.logs.insert(log, CountedFile { account, bytes: LOG_BYTES, dropped: None });
+        self.open(charges, account, 1);
+        self.logs.insert(log, CountedFile { account, bytes: LOG_BYTES, dropped: None, is_closed: false });
         self.sum(account, |sums| {
             sums.logs += LOG_BYTES;
             sums.running_logs += LOG_BYTES;
@@ -124,6 +151,7 @@ impl HeldOutputs {
         self.sum(account, |sums| {
             count_down(&mut sums.logs, bytes, "bytes of logs");
             sums.leaving += bytes;
+            sums.leaving_files += 1;
         });
         turn.act(Action::DropLog { log });
     }
@@ -140,10 +168,15 @@ impl HeldOutputs {
         (idle(sums) > 0).then_some(*account)
     }
 
-    /// Checks what must always hold; `promised` is the room that offers and jobs have, by account.
-    pub(super) fn audit(&self, promised: &BTreeMap<AccountId, u64>) {
+    /// Checks what must always hold; `promised` is the room and the files that offers and jobs have, by account.
+    pub(super) fn audit(&self, promised: &BTreeMap<AccountId, (u64, u64)>) {
+        let stored = self.outputs.values().chain(self.logs.values());
+        let mut files = BTreeMap::<_, u64>::new();
+        stored.filter(|file| !file.is_closed).for_each(|file| *files.entry(file.account).or_default() += 1);
         for (account, sums) in &self.of {
-            let room = promised.get(account).copied().unwrap_or(0);
+            let (room, to_make) = promised.get(account).copied().unwrap_or_default();
+            let stored = files.get(account).copied().unwrap_or(0);
+            assert_eq!(sums.files, stored + to_make, "an output or a log counts as a file");
             assert_eq!(sums.granted, room, "the room of an account is that of its offers and jobs");
         }
         assert!(promised.keys().all(|account| self.of.contains_key(account)), "all room is counted");
@@ -155,6 +188,9 @@ impl HeldOutputs {
             all.logs += sums.logs;
             all.running_logs += sums.running_logs;
             all.leaving += sums.leaving;
+            all.files += sums.files;
+            all.kept_files += sums.kept_files;
+            all.leaving_files += sums.leaving_files;
         }
         assert_eq!(all, self.all, "what all have is the sum of what each has");
         for (account, outputs) in &self.kept {
@@ -170,6 +206,11 @@ impl HeldOutputs {
         assert_eq!(logs, self.all.logs, "bytes of logs are counted");
     }
 
+    /// How many files each account is charged with, for the audit.
+    pub(super) fn open_files(&self) -> impl Iterator<Item = (AccountId, u64)> + '_ {
+        self.of.iter().map(|(account, sums)| (*account, sums.files))
+    }
+
     /// What each account is charged with, for the audit.
     pub(super) fn charged(&self) -> BTreeMap<AccountId, u64> {
         let mut charged = BTreeMap::new();
@@ -182,11 +223,17 @@ impl HeldOutputs {
     }
 }
 
+/// How many files are made for an offer that is promised so many bytes.
+pub(super) fn files_of_offer(bytes: u64) -> u64 {
+    u64::from(bytes > 0)
+}
+
 impl Jobs {
     /// Counts what an offer needs: the caller has found that there is room.
     pub(super) fn take_room(&mut self, key: Key, grant: &OutputGrant) -> AccountId {
         let account = self.table.batch(key).account;
         self.outputs.grant(&mut self.table.charges, account, grant.offer_bytes);
+        self.outputs.open(&mut self.table.charges, account, files_of_offer(grant.offer_bytes));
         account
     }
 
@@ -197,7 +244,8 @@ impl Jobs {
     pub(crate) fn hold_output(&mut self, ticket: Ticket, output: OutputId, bytes: u64) {
         let (account, bytes) = (ticket.account, bytes.max(LEAST_BYTES));
         self.outputs.grow(&mut self.table.charges, account, bytes);
-        let file = CountedFile { account, bytes, dropped: None };
+        self.outputs.open(&mut self.table.charges, account, 1);
+        let file = CountedFile { account, bytes, dropped: None, is_closed: false };
         let other = self.outputs.outputs.insert(output, file);
         assert!(other.is_none(), "output {output} is held for one job");
     }
@@ -207,7 +255,10 @@ impl Jobs {
         if let Some(file) = self.outputs.outputs.get_mut(&output).filter(|file| file.dropped.is_none()) {
             file.dropped = Some(self.outputs.turn);
             let (account, bytes) = (file.account, file.bytes);
-            self.outputs.sum(account, |sums| sums.leaving += bytes);
+            self.outputs.sum(account, |sums| {
+                sums.leaving += bytes;
+                sums.leaving_files += 1;
+            });
         }
         turn.act(Action::DropOutput { output });
     }
@@ -219,6 +270,26 @@ impl Jobs {
         }
     }
 
+    /// The shell has closed an output that a client has not read.
+    pub(crate) fn output_closed(&mut self, output: OutputId) {
+        if let Some(file) = self.outputs.outputs.get_mut(&output)
+            && !std::mem::replace(&mut file.is_closed, true)
+        {
+            let file = *file;
+            self.file_closed(file);
+        }
+    }
+
+    /// The shell has closed a log that a client has not read.
+    pub(crate) fn log_closed(&mut self, log: LogId) {
+        if let Some(file) = self.outputs.logs.get_mut(&log)
+            && !std::mem::replace(&mut file.is_closed, true)
+        {
+            let file = *file;
+            self.file_closed(file);
+        }
+    }
+
     /// The shell has closed a log for the last time.
     pub(crate) fn log_freed(&mut self, log: LogId) {
         if let Some(file) = self.outputs.logs.remove(&log) {
@@ -226,9 +297,21 @@ impl Jobs {
         }
     }
 
+    fn file_closed(&mut self, file: CountedFile) {
+        assert!(file.dropped.is_some(), "the shell closes what it was told to drop");
+        self.outputs.close(&mut self.table.charges, file.account, 1);
+        let is_leaving = file.dropped == Some(self.outputs.turn);
+        self.outputs.sum(file.account, |sums| {
+            count_down(&mut sums.leaving_files, u64::from(is_leaving), "files that leave");
+        });
+    }
+
     fn file_freed(&mut self, file: CountedFile) {
         assert!(file.dropped.is_some(), "the shell frees what it was told to drop");
         self.table.charges.release(file.account, Resource::OutputBytes, file.bytes);
+        if !file.is_closed {
+            self.file_closed(file);
+        }
         let is_leaving = file.dropped == Some(self.outputs.turn);
         self.outputs.sum(file.account, |sums| {
             count_down(&mut sums.held, file.bytes, "memory for outputs");
@@ -242,8 +325,9 @@ impl Jobs {
         if self.outputs.all.leaving == 0 {
             return;
         }
-        self.outputs.all.leaving = 0;
-        self.outputs.of.values_mut().for_each(|sums| sums.leaving = 0);
+        for sums in self.outputs.of.values_mut().chain([&mut self.outputs.all]) {
+            (sums.leaving, sums.leaving_files) = (0, 0);
+        }
     }
 
     /// What can be had back of one account, and of all.
@@ -283,7 +367,10 @@ impl Jobs {
         assert!(other.is_none(), "output {output} is held for one job");
         self.table.charges.charge(file.account, Resource::KeptOutputs, 1);
         self.table.charges.charge(file.account, Resource::KeptBytes, file.bytes);
-        self.outputs.sum(file.account, |sums| sums.kept += file.bytes);
+        self.outputs.sum(file.account, |sums| {
+            sums.kept += file.bytes;
+            sums.kept_files += 1;
+        });
     }
 
     /// The output of a job that is kept no more.
@@ -301,8 +388,10 @@ impl Jobs {
         }
         self.table.charges.release(file.account, Resource::KeptOutputs, 1);
         self.table.charges.release(file.account, Resource::KeptBytes, file.bytes);
-        self.outputs
-            .sum(file.account, |sums| count_down(&mut sums.kept, file.bytes, "bytes of kept outputs"));
+        self.outputs.sum(file.account, |sums| {
+            count_down(&mut sums.kept, file.bytes, "bytes of kept outputs");
+            count_down(&mut sums.kept_files, 1, "kept outputs");
+        });
     }
 
     /// Drops the oldest output or log of an account that no worker and no client waits for. Its job stays; `gone` says

@@ -10,6 +10,7 @@ use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, PARTS_MAX, PLAN_MAX_BYTES, RESULT
 use bulkhead_proto::log::LOG_BYTES;
 
 use crate::job::attachments::AttachmentTable;
+use crate::job::held_outputs::FILES_OF_PARTS;
 use crate::job::list::Key;
 use crate::job::part_set::{PartSets, part_of};
 use crate::job::run::TaskRun;
@@ -27,6 +28,13 @@ impl OutputNeed {
     /// Whether it needs nothing.
     pub(crate) fn is_nothing(&self) -> bool {
         self.own_max + self.shared_max + self.fixed == 0
+    }
+
+    /// How many files are made for it, beside those that its job has already.
+    pub(crate) fn files(&self) -> u64 {
+        let has_own = self.has_log || self.own_max > 0 && !self.is_plan;
+        let of_job = if self.fixed_of_job > 0 { FILES_OF_PARTS } else { 0 };
+        u64::from(has_own) + u64::from(self.has_log) + of_job
     }
 
     /// A grant of so many bytes for its outputs.

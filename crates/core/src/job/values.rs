@@ -6,6 +6,7 @@ use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Seq, Tag, WorkerId};
+use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::Task;
 use crate::event::Attached;
@@ -127,6 +128,12 @@ pub(crate) struct OutputSums {
     pub(crate) running_logs: u64,
     /// Dropped in this turn: most of it is free when the next one begins.
     pub(crate) leaving: u64,
+    /// All that counts, in files.
+    pub(crate) files: u64,
+    /// Outputs of kept jobs, in files.
+    pub(crate) kept_files: u64,
+    /// Dropped in this turn, in files.
+    pub(crate) leaving_files: u64,
 }
 
 impl OutputSums {
@@ -143,5 +150,10 @@ impl OutputSums {
     /// What is free or can be dropped.
     pub(crate) fn evictable(&self) -> u64 {
         self.kept + self.idle_logs() + self.leaving
+    }
+
+    /// How many files are free or can be dropped.
+    pub(crate) fn evictable_files(&self) -> u64 {
+        self.kept_files + self.idle_logs() / LOG_BYTES + self.leaving_files
     }
 }

@@ -60,6 +60,12 @@ impl Core {
                 "each in the account of its user"
             );
         }
+        let mut files = 0;
+        for (account, open) in self.jobs.open_outputs() {
+            assert_eq!(self.ledger.held(account, Resource::OpenOutputs), open, "and they are files");
+            files += open;
+        }
+        assert_eq!(self.ledger.held_by_all(Resource::OpenOutputs), files, "all files are in the ledger");
         let records = self.turn.records().count();
         assert_eq!(self.ledger.held_by_all(Resource::Records), records, "records are in the ledger");
         self.turn.records().audit();

@@ -59,6 +59,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::KeptBytes, config.keep_bytes_max),
         (Resource::KeptOutputs, config.keep_outputs_max),
         (Resource::OutputBytes, config.outputs_bytes_max),
+        (Resource::OpenOutputs, config.open_outputs_max),
         (Resource::Quarantined, config.quarantine_max),
         (Resource::Logs, config.keep_logs_max),
         (Resource::Records, config.records_max.max(1) as u64),
@@ -229,6 +230,8 @@ impl Core {
             Event::Died { worker, end, evidence, noticed_after_us, remains } => {
                 self.died(worker, end, noticed_after_us, &remains, evidence);
             }
+            Event::OutputClosed { output } => self.jobs.output_closed(output),
+            Event::LogClosed { log } => self.jobs.log_closed(log),
             Event::OutputFreed { output } => self.jobs.output_freed(output),
             Event::LogFreed { log } => self.jobs.log_freed(log),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),

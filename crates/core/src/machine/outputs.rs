@@ -9,12 +9,13 @@
 //! | less, because of what its user's clients have not read, and a [`LEAST_OF_SHARE`] | is told what there is: a longer output fails |
 //! | less, because of what others hold, and a [`LEAST_OF_ALL`] | the same |
 //! | less, because of tasks of its user that run, or less than that | waits (`why` says so) |
+//! | as many files open as its user may have, without those that can be dropped | the same |
 //!
 //! Of what is over a bound of kept outputs, the oldest of the account that has most goes. Driven by `dispatch.rs`, which
 //! asks for each candidate, and by the end of each turn.
 
 use bulkhead_proto::client::outcome::{OutputBound, OutputGone};
-use bulkhead_proto::client::why::OutputWait;
+use bulkhead_proto::client::why::{OutputFilesWait, OutputWait};
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::account::{AccountHolder, Ledger};
@@ -50,6 +51,9 @@ fn grant(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums
     if need.is_nothing() {
         return Some(need.grant(0, 0));
     }
+    if !has_files(ledger, need, (own, all)) {
+        return None;
+    }
     let left = left(ledger, need.account, (own, all));
     let (wanted, taken) = (need.own_max + need.shared_max, need.fixed + need.promised);
     let (of_share, of_all) = (left.of_share.checked_sub(taken)?, left.of_all.checked_sub(taken)?);
@@ -63,6 +67,20 @@ fn grant(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums
     // A plan is short beside what its job writes.
     let own_bytes = if need.shared_max == 0 { room } else { need.own_max.min(room / 4) };
     Some(need.grant(own_bytes, need.shared_max.min(room - own_bytes)))
+}
+
+/// Whether the files of a task may be made, once those are dropped that can be. It needs no more than it says, so what is
+/// kept goes for each.
+fn has_files(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums)) -> bool {
+    let (account, resource) = (need.account, Resource::OpenOutputs);
+    let held = ledger.held(account, resource).saturating_sub(own.evictable_files());
+    let of_share = ledger.share(account, resource).saturating_sub(held);
+    of_share.min(ledger.left_of_all(account, resource, all.evictable_files())) >= need.files()
+}
+
+/// What was just dropped, of each of the two that outputs count as.
+fn leaving(sums: OutputSums) -> [(Resource, u64); 2] {
+    [(Resource::OutputBytes, sums.leaving), (Resource::OpenOutputs, sums.leaving_files)]
 }
 
 fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> OutputsLeft {
@@ -98,13 +116,21 @@ impl Core {
             return None;
         }
         let account = self.jobs.batch(run).account();
-        let (own, _) = self.jobs.output_sums(account);
+        let (own, all) = self.jobs.output_sums(account);
+        let need = self.jobs.output_need(&self.turn, run);
+        let files = (!has_files(&self.ledger, &need, (own, all))).then(|| OutputFilesWait {
+            held: self.ledger.held(account, Resource::OpenOutputs),
+            held_by_all: self.ledger.held_by_all(Resource::OpenOutputs),
+            share: self.ledger.share(account, Resource::OpenOutputs),
+            bound: self.ledger.bound(Resource::OpenOutputs),
+        });
         Some(OutputWait {
             held: self.ledger.held(account, Resource::OutputBytes),
             running: own.granted,
             held_by_all: self.ledger.held_by_all(Resource::OutputBytes),
             share: self.ledger.share(account, Resource::OutputBytes),
             bound: self.ledger.bound(Resource::OutputBytes),
+            files,
         })
     }
 
@@ -127,11 +153,13 @@ impl Core {
     pub(super) fn evict_outputs(&mut self) {
         self.post_charges();
         for account in self.jobs.grown_accounts() {
-            while self.is_over_share(account) && self.evict_file(account) {}
+            while let Some(met) = self.over_share(account)
+                && self.evict_file(account, met)
+            {}
         }
-        while self.is_over_all()
+        while let Some(met) = self.over_all()
             && let Some(account) = self.jobs.largest_evictable()
-            && self.evict_file(account)
+            && self.evict_file(account, met)
         {}
         for (resource, bound) in
             [(Resource::KeptBytes, OutputBound::KeptBytes), (Resource::KeptOutputs, OutputBound::KeptOutputs)]
@@ -142,28 +170,34 @@ impl Core {
         }
     }
 
-    /// Whether an account has more than its share, without what it has just dropped.
-    fn is_over_share(&self, account: AccountId) -> bool {
+    /// Of what an account has more than its share, without what it has just dropped.
+    fn over_share(&self, account: AccountId) -> Option<Resource> {
         let (own, _) = self.jobs.output_sums(account);
         // It may have given everything back in this turn; then it is closed.
         let is_open = own != OutputSums::default();
-        is_open
-            && self.ledger.held(account, Resource::OutputBytes) - own.leaving
-                > self.ledger.share(account, Resource::OutputBytes)
+        let is_over = |(resource, leaving): &(Resource, u64)| {
+            is_open && self.ledger.held(account, *resource) - leaving > self.ledger.share(account, *resource)
+        };
+        leaving(own).into_iter().find(is_over).map(|(resource, _)| resource)
     }
 
-    /// Whether all together have more than users who hold little may have on top.
-    fn is_over_all(&self) -> bool {
+    /// Of what all together have more than users who hold little may have on top.
+    fn over_all(&self) -> Option<Resource> {
         let (_, all) = self.jobs.output_sums(AccountId::SERVICE);
-        let bound = self.ledger.bound(Resource::OutputBytes);
-        self.ledger.held_by_all(Resource::OutputBytes) - all.leaving > bound.saturating_add(bound / 8)
+        let is_over = |(resource, leaving): &(Resource, u64)| {
+            let bound = self.ledger.bound(*resource);
+            self.ledger.held_by_all(*resource) - leaving > bound.saturating_add(bound / 8)
+        };
+        leaving(all).into_iter().find(is_over).map(|(resource, _)| resource)
     }
 
-    fn evict_file(&mut self, account: AccountId) -> bool {
-        let limit = self.ledger.share(account, Resource::OutputBytes);
-        let gone = |bytes| OutputGone { bytes, bound: OutputBound::AllBytes, limit };
+    fn evict_file(&mut self, account: AccountId, met: Resource) -> bool {
+        let limit = self.ledger.share(account, met);
+        let bound =
+            if met == Resource::OpenOutputs { OutputBound::OpenOutputs } else { OutputBound::AllBytes };
+        let gone = |bytes| OutputGone { bytes, bound, limit };
         let found = self.jobs.evict_oldest_file(&mut self.turn, account, gone);
-        self.note_evicted(account, Resource::OutputBytes, found)
+        self.note_evicted(account, met, found)
     }
 
     fn evict_output(&mut self, account: AccountId, resource: Resource, bound: OutputBound) -> bool {

@@ -50,6 +50,8 @@ pub enum Resource {
     KeptOutputs,
     /// Bytes of memory in outputs and logs.
     OutputBytes,
+    /// Those outputs and logs, each of which is a descriptor of the shell.
+    OpenOutputs,
     /// Jobs in quarantine.
     Quarantined,
     /// Logs that are kept.
@@ -72,7 +74,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
@@ -87,6 +89,7 @@ impl Resource {
         Self::KeptBytes,
         Self::KeptOutputs,
         Self::OutputBytes,
+        Self::OpenOutputs,
         Self::Quarantined,
         Self::Logs,
         Self::Records,
@@ -124,7 +127,7 @@ impl Resource {
             Self::FileBytes => Some("files_bytes_max"),
             Self::Kept => Some("keep_jobs_max"),
             Self::KeptBytes | Self::UnreadResults => Some("keep_bytes_max"),
-            Self::Descriptors | Self::UnreadDescriptors => Some("RLIMIT_NOFILE"),
+            Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => Some("RLIMIT_NOFILE"),
             Self::Jobs
             | Self::Waits
             | Self::Readers
@@ -157,6 +160,7 @@ impl Resource {
             Self::KeptBytes => "bytes of kept results",
             Self::KeptOutputs => "held outputs",
             Self::OutputBytes => "bytes of memory in outputs and logs",
+            Self::OpenOutputs => "open outputs and logs",
             Self::Quarantined => "quarantined jobs",
             Self::Logs => "kept logs",
             Self::Records => "records",

@@ -8,6 +8,7 @@ use bulkhead_proto::client::why::{OutputWait, WhyNow};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId};
 use bulkhead_proto::job::{OutputMode, Policy};
 
+use crate::parts::left;
 use crate::rig::{ALICE, BOB, Rig, config};
 
 const MIB: u64 = 1 << 20;
@@ -199,4 +200,59 @@ fn a_worker_that_dies_gives_the_room_of_its_offers_back() {
     assert_ne!(again.0, worker);
     rig.fail(job);
     assert_eq!(rig.status().outputs.held, 0);
+}
+
+#[test]
+fn outputs_of_one_user_that_nobody_reads_leave_files_for_others() {
+    let mut rig = rig(|config| config.open_outputs_max = 16);
+    rig.free = false;
+    let jobs: Vec<_> = (1..=14).map(|_| rig.submit_as(ALICE, "quick", 1, large(), true)).collect();
+    for (number, job) in jobs[..12].iter().enumerate() {
+        finish(&mut rig, *job, 1 + number as u64, 10);
+    }
+    assert_eq!(rig.holder(jobs[12]), None, "twelve of sixteen are the share of one user");
+    // What was dropped in a turn counts as free to the end of it.
+    rig.status();
+    let wait = wait_of(&mut rig, ALICE, jobs[12]).and_then(|wait| wait.files).expect("it waits for a file");
+    assert_eq!((wait.held, wait.held_by_all, wait.share, wait.bound), (12, 12, 12, 16));
+    let neighbours = submit(&mut rig, BOB);
+    assert!(rig.holder(neighbours).is_some(), "the neighbour has a share too");
+    rig.tell(Event::OutputClosed { output: OutputId(1) });
+    assert!(rig.holder(jobs[12]).is_some(), "what was sent takes no file");
+    rig.tell(Event::OutputFreed { output: OutputId(1) });
+    assert_eq!(rig.holder(jobs[13]), None, "and is not closed twice");
+    finish(&mut rig, neighbours, 100, 10);
+    assert_eq!(result(&mut rig, BOB, neighbours).1, Some(OutputId(100)), "and keeps what it had");
+}
+
+#[test]
+fn a_share_of_files_that_is_full_of_kept_outputs_gives_room_for_one_more() {
+    let mut rig = rig(|config| config.open_outputs_max = 4);
+    for number in 1..=4 {
+        let job = submit(&mut rig, ALICE);
+        finish(&mut rig, job, number, 10);
+    }
+    assert_eq!(rig.dropped, [OutputId(1)], "three of four are the share of one user");
+    let oldest = JobOutput::Gone(OutputGone { bytes: 10, bound: OutputBound::OpenOutputs, limit: 3 });
+    assert_eq!(result(&mut rig, ALICE, JobId(1)), (oldest, None));
+}
+
+#[test]
+fn a_job_done_in_parts_counts_its_files_until_it_ends() {
+    let mut rig = rig(|_| ());
+    let files = |rig: &mut Rig| {
+        let accounts = rig.status().accounts;
+        let holds = accounts.iter().flat_map(|account| &account.holds);
+        holds.filter(|row| row.resource == "open outputs and logs").map(|row| row.held).sum::<u64>()
+    };
+    let job = rig.planned(3, large());
+    assert_eq!(files(&mut rig), 4, "those of the job, and its plan beside them");
+    for part in 0..3 {
+        rig.end_part(job, part, left(b"x"));
+    }
+    assert_eq!(files(&mut rig), 4);
+    finish(&mut rig, job, 5, 10);
+    assert_eq!(files(&mut rig), 1, "its output");
+    rig.change(ALICE, Request::Forget { jobs: vec![job] });
+    assert_eq!(files(&mut rig), 0);
 }

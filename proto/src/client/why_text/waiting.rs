@@ -5,7 +5,7 @@
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, Longest, OutputWait, QueuedBefore, Unread, WhyPool};
+use crate::client::why::{DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool};
 use crate::kind::DEFAULT_POOL;
 use crate::limits::OUTPUTS_KEY;
 
@@ -159,7 +159,13 @@ pub(super) fn unread_text(unread: &Unread) -> String {
 
 /// The memory in outputs and logs that leaves no room for one more.
 pub(super) fn outputs_text(wait: &OutputWait) -> String {
-    let OutputWait { held, running, held_by_all, share, bound } = wait;
+    if let Some(OutputFilesWait { held, held_by_all, share, bound }) = wait.files {
+        return format!(
+            "It waits to open a file for its output or its log: its user's take {held} of {share} files, and those of all users \
+             {held_by_all} of {bound} (RLIMIT_NOFILE). Results that are read or forgotten give room."
+        );
+    }
+    let OutputWait { held, running, held_by_all, share, bound, files: _ } = wait;
     format!(
         "It waits for room in memory for its output or its log: its user's take {held} of {share} bytes, {running} of them \
          for tasks that run, and those of all users {held_by_all} of {bound} ({OUTPUTS_KEY}). Results that are read or \
