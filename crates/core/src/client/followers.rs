@@ -22,7 +22,7 @@ use bulkhead_proto::ids::{ClientId, Tag};
 use crate::client::Clients;
 use crate::client::sight::{is_shown, record_for};
 use crate::event::Peer;
-use crate::turn::{RecentRecords, Resource, Turn};
+use crate::turn::{RecentRecords, Resource, Turn, UserTurns};
 
 /// Most records in one reply.
 const PAGE: usize = 256;
@@ -119,6 +119,8 @@ impl Clients {
     /// each user's clients.
     pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
         if self.readers.is_empty() {
+            // Clients that left in the turn of their request still stand in line.
+            self.reading = UserTurns::default();
             return turn.forget_record_counts();
         }
         let next = turn.records().next_index();

@@ -57,6 +57,17 @@ fn readers_of_one_user_are_bounded_and_take_turns() {
     assert!(crowd[1..].iter().chain([&ALICE]).all(|client| pages(&rig, Some(*client)) >= 1));
 }
 
+/// Its request and the end of its connection may be in one turn: nothing is left to be sent.
+#[test]
+fn a_reader_that_leaves_in_the_turn_of_its_request_leaves_the_daemon_idle() {
+    let mut rig = Rig::new(1);
+    let request = Request::Events { after: 0, follow: false };
+    rig.batch.push(Event::ClientSaid { client: ALICE, tag: Tag(9), request, files: Vec::new() });
+    rig.batch.push(Event::ClientGone { client: ALICE });
+    rig.step();
+    assert!(rig.batch.is_empty() && !rig.is_due(), "no further turn is asked for");
+}
+
 /// However often a client asks for a job, it waits once; its latest request is answered, with one entry.
 #[test]
 fn a_client_waits_for_a_job_once() {
