@@ -14,6 +14,7 @@ use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
 use crate::client::Clients;
+use crate::client::receipts::give_back_room;
 use crate::turn::{Turn, count_down};
 
 /// Bytes of results in one reply: half a frame.
@@ -145,7 +146,9 @@ impl Clients {
     pub(crate) fn next_letter(&mut self, id: ClientId, envelopes: &Envelopes) -> Option<Letter> {
         let client = self.connected(id)?;
         let left = client.credit.saturating_sub_unsigned(envelopes.bytes);
-        if left > 0 { client.letters.pop_front() } else { None }
+        let letter = if left > 0 { client.letters.pop_front() } else { None };
+        give_back_room(&mut client.letters);
+        letter
     }
 
     /// Puts an end into the envelope of its request, or sends it at once if an output goes with it.

@@ -129,7 +129,7 @@ impl Jobs {
         } else {
             let untold = self.stop_keeping(key);
             self.keep_ended(key);
-            Released { untold, batch: None }
+            Released { untold, ..Released::default() }
         }
     }
 
@@ -146,6 +146,11 @@ impl Jobs {
         end.received = true;
         let is_over = end.untold == 0;
         is_over.then(|| self.forget(turn, self.table.run(key)))
+    }
+
+    /// Whether the job of this number is in the table and held for a receipt.
+    pub(crate) fn is_held(&self, number: JobId) -> bool {
+        self.table.find(number).is_some_and(|key| self.table.batch(key).held)
     }
 
     /// Whether this job can be forgotten as soon as this client, which submitted it attached, is sent its end.

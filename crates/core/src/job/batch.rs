@@ -89,6 +89,11 @@ impl Batch {
         self.held
     }
 
+    /// The client, if its jobs are held for its receipts.
+    pub(super) fn holder(&self) -> Option<ClientId> {
+        self.held.then_some(self.client)
+    }
+
     /// Whether the client keeps the batch in its list, so that its jobs are cancelled after it has vanished.
     pub(crate) fn is_watched(&self) -> bool {
         self.watched

@@ -129,9 +129,10 @@ impl Jobs {
         // First its retention, which is counted by what the job still holds.
         let untold = self.stop_keeping(key);
         self.drop_log(turn, key);
+        let held_by = self.table.batch(key).holder();
         let (job, gone) = self.table.remove(key);
         let batch = batch_gone(turn, gone);
-        (job, Released { untold, batch })
+        (job, Released { untold, batch, held_by })
     }
 
     /// A copy of the end of a job that stays, and its held output.

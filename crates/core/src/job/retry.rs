@@ -36,6 +36,7 @@ impl Jobs {
             self.drop_output(turn, output);
         }
         // `alone` stays: what killed its workers before may do so again, whatever its budget says now.
+        let held_by = self.table.batch(key).holder();
         let batch = self.rebatch_for_retry(turn, key);
         let job = &mut self.table[key];
         job.crashes = 0;
@@ -50,7 +51,7 @@ impl Jobs {
         rare.attachments = None;
         rare.survivors = Vec::new();
         self.wait_behind(key);
-        Released { untold, batch }
+        Released { untold, batch, held_by }
     }
 
     /// Moves a job that is to run again to a batch of its own: not attached, and ageing from now on.

@@ -73,6 +73,8 @@ pub(crate) struct BatchGone {
 pub(crate) struct Released {
     pub(crate) untold: Option<Untold>,
     pub(crate) batch: Option<BatchGone>,
+    /// The client of a job that was held for a receipt, and is no more.
+    pub(crate) held_by: Option<ClientId>,
 }
 
 /// The clients to be told of an end.

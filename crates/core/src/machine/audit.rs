@@ -41,6 +41,7 @@ impl Core {
         self.workers.audit();
         self.audit_ledger();
         self.audit_parked();
+        self.clients.audit_sent(|job| self.jobs.is_held(job));
         self.audit_offers();
         self.audit_alarms();
     }

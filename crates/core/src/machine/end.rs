@@ -67,6 +67,10 @@ impl Core {
             self.parked.change();
             self.clients.remove_untold(untold.client, untold.bytes, untold.outputs);
         }
+        if let Some(client) = released.held_by {
+            let jobs = &self.jobs;
+            self.clients.held_job_gone(client, |job| jobs.is_held(job));
+        }
         if let Some(gone) = released.batch {
             self.clients.batch_gone(&mut self.turn, gone.client, gone.first);
         }

@@ -13,6 +13,23 @@ use bulkhead_proto::job::{OutputMode, Payload, Policy};
 
 use crate::rig::{ADMIN, ALICE, Rig, config, exit_code};
 
+/// The audit after each turn sees what the client's connection remembers of them.
+#[test]
+fn held_results_that_are_gone_are_not_remembered_for_their_receipts() {
+    let mut rig = Rig::with(Config { keep_jobs_max: 1000, ..config(1) });
+    let first = rig.done_held(20);
+    let sent = rig.numbered(ALICE);
+    for (number, job) in &sent[..18] {
+        rig.change(ALICE, Request::Forget { jobs: vec![*job] });
+        assert!(*job >= first && *number <= 18);
+    }
+    rig.received(19);
+    let (left, last) = (sent[19].1, sent[18].1);
+    assert_eq!((rig.has_result(last), rig.has_result(left)), (false, true), "numbers stay what they were");
+    rig.received(20);
+    assert!(!rig.has_result(left));
+}
+
 impl Rig {
     fn submit_held(&mut self, count: usize, policy: Policy) -> JobId {
         let inputs = vec![Payload::default(); count];

@@ -96,7 +96,7 @@ fn an_attached_end_is_told_as_often_as_it_was_announced() {
     let run = room.attached();
     room.end_for(run, 2);
     assert_eq!(room.jobs.told(&mut room.turn, run.first()), Released::default());
-    let Released { untold, batch } = room.jobs.told(&mut room.turn, run.first());
+    let Released { untold, batch, .. } = room.jobs.told(&mut room.turn, run.first());
     assert!(matches!(untold, Some(Untold { client: ALICE, .. })), "its client was relieved");
     assert_eq!(batch, None, "it was not done, so it is kept");
     room.audit();
