@@ -31,7 +31,8 @@ impl Core {
         self.announce(run, notice);
     }
 
-    /// Writes a letter to each client that waits for the job; who follows its log does so no more. The job is kept until all letters are sent, or longer.
+    /// Writes a letter to each client that waits for the job. Its log is followed no more. The job is kept until all letters
+    /// are sent, or longer.
     fn announce(&mut self, run: TaskRun, notice: EndNotice) {
         for follower in notice.followers {
             self.clients.log_is_over(&mut self.turn, follower, run.first());
