@@ -20,10 +20,12 @@ const BURST: usize = 3000;
 /// Lets a seed fill the rings. Its workers have wide channels, and are not replaced for the number of their tasks.
 pub(crate) fn fill(scenario: &mut Scenario) -> bool {
     let is_small = matches!(scenario.profile, Profile::Starved | Profile::Flood);
-    if is_small || !SimRng::new(scenario.seed ^ SALT).chance(150) {
+    if is_small || scenario.crowd.is_some() || !SimRng::new(scenario.seed ^ SALT).chance(150) {
         return false;
     }
     scenario.faults.narrow = 0;
+    scenario.config.queue_max = scenario.config.queue_max.max(2 * BURST as u64);
+    scenario.config.queue_bytes_max = scenario.config.queue_bytes_max.max(1 << 20);
     scenario.config.recycle_tasks = None;
     scenario.config.recycle_age_ms = None;
     scenario.config.recycle_resident_bytes = None;

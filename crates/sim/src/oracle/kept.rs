@@ -11,7 +11,7 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Leftover, Now, TaskResult};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::JobRow;
-use bulkhead_proto::ids::{JobId, OutputId};
+use bulkhead_proto::ids::JobId;
 
 use crate::clock::MS;
 use crate::oracle::job::KnownJob;
@@ -27,15 +27,14 @@ struct KeptJob {
     ended_ns: u64,
     /// Whether it is in quarantine, which has a bound of its own.
     is_crashed: bool,
-    /// Its output in a descriptor; there is a bound of its own for these.
-    output: Option<OutputId>,
     /// Bytes of its inline result.
     bytes: u64,
 }
 
-/// Whether one kept job goes before another when a bound is exceeded that both count against: it ended earlier.
+/// Whether one kept job goes before another when a bound is exceeded that both count against: it is of the same user, and
+/// ended earlier. Jobs of different users are not compared: what they held then is not known here.
 fn goes_first(one: &KeptJob, other: &KeptJob) -> bool {
-    one.ended_ns < other.ended_ns
+    one.uid == other.uid && one.ended_ns < other.ended_ns
 }
 
 /// Judges what is kept.
@@ -80,10 +79,7 @@ impl KeptOracle {
             let stays = || here.iter().filter(|one| one.is_crashed == is_crashed);
             let wrong = evicted.iter().filter(|one| one.is_crashed == is_crashed).find_map(|went| {
                 let older = stays().find(|stayed| goes_first(stayed, went))?;
-                // The bound of outputs takes the oldest output.
-                let is_by_output = |stayed: &KeptJob| stayed.output.is_some_and(|id| Some(id) < went.output);
-                let is_oldest_output = went.output.is_some() && !stays().any(is_by_output);
-                (!is_oldest_output).then_some((went, older))
+                Some((went, older))
             });
             if let Some((went, stayed)) = wrong {
                 return broken("kept", format!("{went:?} was dropped, and {stayed:?} stays"));
@@ -96,12 +92,10 @@ impl KeptOracle {
     fn bounds(&self, here: &[KeptJob]) -> Verdict {
         let config = &self.config;
         let (crashed, others): (Vec<&KeptJob>, Vec<&KeptJob>) = here.iter().partition(|one| one.is_crashed);
-        let outputs = others.iter().filter(|one| one.output.is_some()).count() as u64;
         let bytes: u64 = others.iter().map(|one| one.bytes).sum();
         let bounds = [
             (crashed.len() as u64, config.quarantine_max, "jobs in quarantine"),
             (others.len() as u64, config.keep_jobs_max, "kept jobs"),
-            (outputs, config.keep_outputs_max, "kept outputs"),
             (bytes, config.keep_bytes_max, "kept bytes"),
         ];
         match bounds.iter().find(|(count, most, _)| count > most) {
@@ -126,15 +120,12 @@ fn kept(id: JobId, job: &KnownJob) -> Option<KeptJob> {
     }
     let left = if is_done { job.reports.last() } else { job.refusals.last() };
     let is_crashed = matches!(outcome, Some(Outcome::Crashed { .. }));
-    let (output, bytes) = match left.filter(|_| is_done || matches!(outcome, Some(Outcome::Failed { .. }))) {
-        Some(
-            TaskResult::Held { output, .. }
-            | TaskResult::Failed { output: Leftover::Held { output, .. }, .. },
-        ) => (Some(*output), 0),
+    // An output in memory goes before its job and alone: `memory` judges those.
+    let bytes = match left.filter(|_| is_done || matches!(outcome, Some(Outcome::Failed { .. }))) {
         Some(TaskResult::Inline(payload) | TaskResult::Failed { output: Leftover::Inline(payload), .. }) => {
-            (None, payload.as_bytes().len() as u64)
+            payload.as_bytes().len() as u64
         }
-        _ => (None, 0),
+        _ => 0,
     };
-    Some(KeptJob { job: id, uid: job.uid, ended_ns, is_crashed, output, bytes })
+    Some(KeptJob { job: id, uid: job.uid, ended_ns, is_crashed, bytes })
 }
