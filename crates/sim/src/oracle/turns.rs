@@ -66,8 +66,10 @@ impl TurnOracle {
     pub fn new(scenario: &Scenario) -> Self {
         let config: &Config = &scenario.config;
         Self {
-            // With tiny budgets unread results of all clients together park everybody; without descriptors jobs do not fit.
-            active: scenario.profile != Profile::Starved && scenario.faults.shortage == 0,
+            // With tiny budgets unread results of other clients park a user's; without descriptors jobs do not fit.
+            active: scenario.profile != Profile::Starved
+                && scenario.crowd.is_none()
+                && scenario.faults.shortage == 0,
             is_exact: scenario.faults.oversleep == 0,
             step_ns: config.ageing_ms.max(1) * 1_000_000,
             unread_max: config.client_credit_bytes * CREDITS_MAX,
