@@ -206,6 +206,7 @@ impl Oracles {
             self.records.made(record)?;
             self.users.made(record);
             self.pool.recorded(record)?;
+            self.turns.recorded(&record.what);
             self.ledger.recorded(now, &record.what)?;
             self.backoff.recorded(now, &record.what)?;
             if let What::RetryAsked { job } = &record.what

@@ -2,7 +2,7 @@
 //!
 //! `levels`: of all jobs of a user, over all connections, none of a less urgent priority is given to an idle worker while one
 //! of a more urgent priority waits. `fewest`: nor is one of a user who holds more workers of the pool while a job of another
-//! waits. Both judge by jobs that surely wait and surely fit: never offered, asked for by a client that cannot have left too
+//! waits, but in a lent slot. Both judge by jobs that surely wait and surely fit: never offered, asked for by a client that cannot have left too
 //! much unread, not to be cancelled or expired, in one task that needs no descriptor, and not behind a plan that may wait. Jobs
 //! that run alone and offers ahead have other rules. It follows events and actions, and never asks the core.
 
@@ -12,6 +12,7 @@ use bulkhead_core::action::Task;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::{Request, Submit};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
@@ -57,6 +58,10 @@ pub struct TurnOracle {
     waiting: BTreeSet<JobId>,
     /// Jobs that were offered, and may be queued again.
     begun: BTreeSet<JobId>,
+    /// Workers in lent slots, each for one user alone.
+    lent: BTreeSet<WorkerId>,
+    /// Whether a user may hold so many workers and no more, however many others hold.
+    has_hard_shares: bool,
     /// Whose task each offer is that is not settled.
     rings: BTreeMap<WorkerId, BTreeMap<Seq, u32>>,
 }
@@ -79,6 +84,9 @@ impl TurnOracle {
             readers: BTreeMap::new(),
             waiting: BTreeSet::new(),
             begun: BTreeSet::new(),
+            lent: BTreeSet::new(),
+            has_hard_shares: config.running_max.is_some()
+                || config.pools.iter().any(|pool| pool.running_max.is_some()),
             rings: BTreeMap::new(),
         }
     }
@@ -97,6 +105,15 @@ impl TurnOracle {
                 self.rings.get_mut(worker).map(|ring| ring.remove(seq));
             }
             Event::Died { worker, .. } => drop(self.rings.remove(worker)),
+            _ => {}
+        }
+    }
+
+    /// Follows a record.
+    pub fn recorded(&mut self, what: &What) {
+        match what {
+            What::Lent { worker, .. } => drop(self.lent.insert(*worker)),
+            What::TakenIn { worker, .. } => drop(self.lent.remove(worker)),
             _ => {}
         }
     }
@@ -131,7 +148,9 @@ impl TurnOracle {
         let is_idle = self.rings.get(&worker).is_none_or(BTreeMap::is_empty);
         if self.active && is_idle && !is_alone {
             self.judge_level(now, (task.job, job), jobs)?;
-            self.judge_holders((task.job, job), jobs, workers)?;
+            if !self.has_hard_shares && !self.lent.contains(&worker) {
+                self.judge_holders((task.job, job), jobs, workers)?;
+            }
         }
         self.waiting.remove(&task.job);
         self.begun.insert(task.job);
