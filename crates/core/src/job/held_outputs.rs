@@ -8,13 +8,10 @@
 //! | an output that its worker has sealed | its size or its memory, whichever is more | the report | `Event::OutputFreed` |
 //! | the log of an attempt | [`LOG_BYTES`] | its offer | `Event::LogFreed` |
 //!
-//! The shell says that an output is freed when it has dropped it and no reply holds it any more, so one that a client does
-//! not read counts on. Each is a descriptor of the shell, and counts as one beside its bytes until it is freed, or closed
-//! before that because it was sent (`Event::OutputClosed`); a job that is done in parts counts
-//! as [`FILES_OF_PARTS`] from its plan to its end. The ledger has the sums by account (`Resource::OutputBytes`,
-//! `Resource::OpenOutputs`); here is what of them can be had back.
-//! An output of a kept job is dropped when room is needed, the oldest of the account first, and its job stays. This file
-//! decides nothing: `machine/outputs.rs` asks how much there is, and says of whom something goes.
+//! `Event::OutputFreed` says that the shell has dropped an output and no client has it unread. Each is a descriptor of the shell too
+//! until then, or until `Event::OutputClosed`; a job in parts counts as [`FILES_OF_PARTS`] from its plan to its end. The ledger
+//! has the sums (`Resource::OutputBytes`, `Resource::OpenOutputs`); here is what of them can be had back. The output of a kept job
+//! is dropped when room is needed, the oldest first, and its job stays. `machine/outputs.rs` decides that.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,9 @@ use crate::client::evidence::{Evidence, TaskProgress};
 use crate::client::outcome::TimeLimit;
 use crate::client::refusal::MetBound;
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, LastFailure, Longest, QueuedBefore, Unread, WhyPool, WhyShare};
+use crate::client::why::{
+    DrainLeft, LastFailure, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare,
+};
 use crate::death::{Death, KillReason};
 use crate::ids::{JobId, SlotId, WorkerId};
 
@@ -398,4 +400,14 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
     let WhyNow::Ended(end) = &mut job.now else { unreachable!("it has ended") };
     end.holder = Some(holder(Some("cancel"), false));
     assert_says(&job, &["still being ended: worker 3 (pid 812) was killed (cancel) and has not ended yet."]);
+}
+
+#[test]
+fn a_wait_for_an_output_says_whether_bytes_or_files_are_short() {
+    let files = Some(OutputFilesWait { held: 12, held_by_all: 13, share: 14, bound: 18 });
+    let wait = OutputWait { held: 1, running: 1, held_by_all: 3, share: 4, bound: 5, files };
+    let text = outputs_text(&wait);
+    assert!(text.contains("12 of 14 files") && text.contains("13 of 18 (RLIMIT_NOFILE)"), "{text}");
+    let text = outputs_text(&OutputWait { files: None, ..wait });
+    assert!(text.contains("1 of 4 bytes") && text.contains("3 of 5 (outputs_bytes_max)"), "{text}");
 }
