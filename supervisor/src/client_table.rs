@@ -284,16 +284,17 @@ impl ClientTable {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             // The flush that sends some of it brings the connection back here.
             if connection.is_unread() && self.unread.is_half_full(connection.account()) {
+                turn.take(&RequestShare::whole());
                 continue;
             }
-            let mut share = RequestShare::whole();
+            let (mut share, was_closing) = (RequestShare::whole(), connection.is_closing());
             if !connection.read(&mut self.buffer, &mut share, &mut self.files, events) {
                 gone.push(client);
             } else if connection.wants_read() {
                 full.push((connection.uid(), client));
             }
             turn.take(&share);
-            if connection.is_closing() {
+            if connection.is_closing() && !was_closing {
                 self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
             }
             if connection.has_unsent() || connection.is_closing() {
