@@ -104,7 +104,7 @@ impl Why {
         said.extend(outputs.as_ref().map(outputs_text));
         say_before(before, said);
         if *raised > 0 {
-            said.push(format!("Waiting has raised its priority by {raised} against jobs of its client."));
+            said.push(format!("Waiting has raised its priority by {raised} against jobs of its user."));
         }
         say_pool(pool, false, said);
         said.extend(expires_in_ms.map(|ms| format!("It expires in {} unless it begins.", span(ms))));

@@ -100,7 +100,7 @@ fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
             "40 jobs of 2 other users are queued; users take turns.",
             "1 of these users holds fewer workers of the pool than the user of this job, and goes first.",
             "1 job that has to run alone waits for a worker that has run nothing, and then goes first.",
-            "Waiting has raised its priority by 372",
+            "Waiting has raised its priority by 372 against jobs of its user.",
             "All 2 workers are busy: worker 3 has run job 5 for 12.30s, longer than any other.",
             "It expires in 500.00ms unless it begins.",
         ],
