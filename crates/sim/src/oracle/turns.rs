@@ -3,8 +3,9 @@
 //! `levels`: of all jobs of a user, over all connections, none of a less urgent priority is given to an idle worker while one
 //! of a more urgent priority waits. `fewest`: nor is one of a user who holds more workers of the pool while a job of another
 //! waits, but in a lent slot. Both judge by jobs that surely wait and surely fit: never offered, asked for by a client that cannot have left too
-//! much unread, not to be cancelled or expired, in one task that needs no descriptor, and not behind a plan that may wait. Jobs
-//! that run alone and offers ahead have other rules. It follows events and actions, and never asks the core.
+//! much unread, not to be cancelled or expired, in one task that needs no descriptor, and not behind a plan or a job of its
+//! list that may wait for room. Jobs that run alone and offers ahead have other rules. It follows events and actions, and
+//! never asks the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -169,16 +170,38 @@ impl TurnOracle {
         jobs: &'a JobOracle,
     ) -> impl Iterator<Item = (JobId, &'a KnownJob)> {
         let all = self.waiting.iter().filter_map(|id| Some((*id, jobs.jobs.get(id)?)));
-        all.filter(move |(_, job)| self.home(job) == self.home(of) && self.is_sure(job, jobs))
+        let stops = self.first_for_room(of, jobs);
+        all.filter(move |(id, job)| {
+            let is_behind = stops.get(&(job.client, job.policy.priority)).is_some_and(|stop| stop < id);
+            !is_behind && self.home(job) == self.home(of) && self.is_sure(job, jobs)
+        })
+    }
+
+    /// Of each list in the pool of this job, the first that may wait for room: those behind it wait with it. One that was
+    /// given back may stand before all.
+    fn first_for_room(&self, of: &KnownJob, jobs: &JobOracle) -> BTreeMap<(ClientId, u8), JobId> {
+        let new = self.waiting.iter().map(|id| (*id, id));
+        let back = self.begun.iter().map(|id| (JobId(0), id));
+        let all = back.chain(new).filter_map(|(place, id)| Some((place, jobs.jobs.get(id)?)));
+        let stops = all.filter(|(_, job)| {
+            self.needs_room(job) && self.home(job) == self.home(of) && job.offer.is_none() && !is_over(job)
+        });
+        let mut first = BTreeMap::new();
+        stops.for_each(|(place, job)| _ = first.entry((job.client, job.policy.priority)).or_insert(place));
+        first
+    }
+
+    /// Whether the job writes an output in memory or a log.
+    fn needs_room(&self, job: &KnownJob) -> bool {
+        job.policy.output == OutputMode::Descriptor
+            || self.logs.get(usize::from(job.kind)).copied().unwrap_or(true)
     }
 
     fn is_sure(&self, job: &KnownJob, jobs: &JobOracle) -> bool {
         let Some(reader) = self.readers.get(&job.client) else { return false };
         let reads = reader.outputs < OUTPUTS_MAX && reader.attached * END_BYTES <= self.unread_max;
         let stays = !(job.cancel || job.attached && jobs.gone.contains_key(&job.client));
-        let fits = !job.plans
-            && job.policy.output != OutputMode::Descriptor
-            && !self.logs.get(usize::from(job.kind)).copied().unwrap_or(true);
+        let fits = !job.plans && !self.needs_room(job);
         let is_head = !reader.planned.contains(&job.policy.priority);
         let is_new = job.life == 1 && job.end.is_none() && !job.end_recorded && !reader.retries;
         reads && stays && fits && is_head && is_new && job.policy.expires_ms.is_none()
