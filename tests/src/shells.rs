@@ -10,7 +10,7 @@
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, LogId, PoolId, ScratchId, Seq, WorkerId};
+use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, PoolId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
@@ -38,6 +38,8 @@ fn answers(action: &Action) -> &'static [&'static str] {
         Action::TakeBack { .. } => &["TookBack", "Violated"],
         Action::Look { .. } => &["Finished", "Violated", "Looked"],
         Action::Examine { .. } => &["Examined"],
+        Action::DropLog { .. } => &["LogClosed", "LogFreed"],
+        Action::DropOutput { .. } => &["OutputClosed", "OutputFreed"],
         Action::Reply { .. }
         | Action::Close { .. }
         | Action::Unwant { .. }
@@ -45,8 +47,6 @@ fn answers(action: &Action) -> &'static [&'static str] {
         | Action::Kill { .. }
         | Action::Retire { .. }
         | Action::ShowLog { .. }
-        | Action::DropLog { .. }
-        | Action::DropOutput { .. }
         | Action::DropFile { .. }
         | Action::DropScratch { .. }
         | Action::Ready { .. }
@@ -144,7 +144,6 @@ pub fn keep_every_promise(shell: &mut impl Shell) {
     for action in [
         Action::DropFile { file: FileId(1) },
         Action::DropScratch { scratch: ScratchId(1) },
-        Action::DropLog { log: LogId(1) },
         Action::Ready { status: "a test".to_owned() },
     ] {
         quietly(shell, action);

@@ -68,7 +68,7 @@ bites! {
     a_false_outcome: FalseOutcome by "outcome";
     a_slot_is_lost: NoSpawn by "pool";
     a_seq_is_skipped: SkipSeq by "pool";
-    an_offer_made_twice: OfferTwice by "exclusive";
+    an_offer_made_twice: OfferTwice by "exclusive" | "depth";
     outputs_that_leak: LeakOutputs by "outputs";
     an_output_dropped_twice: DropTwice by "outputs";
     files_that_leak: LeakFiles by "files";

@@ -21,6 +21,8 @@ impl Fake {
             down: None,
             clients: 0,
             shutdown: None,
+            strays: false,
+            spare_stops: false,
             ..Scenario::new(seed)
         };
         Self(World::new(quiet, None, Trace::new(Keep::Hash)))
