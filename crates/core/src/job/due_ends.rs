@@ -9,23 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_proto::ids::JobId;
 
-use crate::job::Jobs;
 use crate::job::list::Key;
-use crate::job::run::TaskRun;
 use crate::job::state::Phase;
+use crate::job::{DueJobs, DueReason, Jobs};
 use crate::turn::Turn;
 
 /// Jobs that are looked at in one user's turn.
 const LOOKS: usize = 64;
-
-/// Why the jobs of a batch are to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DueReason {
-    /// Their client did not come back: all that have not ended are cancelled.
-    Vanished,
-    /// Those end that have not begun.
-    Expired,
-}
 
 /// Batches that came into a line together.
 #[derive(Debug)]
@@ -35,14 +25,6 @@ struct DueBatches {
     batches: VecDeque<(JobId, u32)>,
     /// The next job of the first of them.
     next: JobId,
-}
-
-/// Jobs that are to end in this turn.
-pub(crate) struct DueJobs {
-    pub(crate) reason: DueReason,
-    pub(crate) runs: Vec<TaskRun>,
-    /// What it took to find them: at least one.
-    pub(crate) looks: usize,
 }
 
 /// The lines of all users; none is empty.

@@ -59,7 +59,6 @@ use bulkhead_proto::ids::{JobId, PoolId};
 pub(crate) use attempt::truncate;
 pub(crate) use batch::Batch;
 pub(crate) use candidate::Candidate;
-pub(crate) use due_ends::DueReason;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};
@@ -71,8 +70,8 @@ pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use turns::Search;
 pub(crate) use values::{
-    Admission, BatchGone, EndNotice, OfferRef, OutputNeed, OutputSums, ProvenDeath, Released, StartedAttempt,
-    Untold,
+    Admission, BatchGone, DueJobs, DueReason, EndNotice, OfferRef, OutputNeed, OutputSums, ProvenDeath,
+    Released, StartedAttempt, Untold,
 };
 
 use crate::event::Peer;

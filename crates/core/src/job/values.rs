@@ -10,7 +10,7 @@ use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::Task;
 use crate::event::Attached;
-use crate::job::run::Ticket;
+use crate::job::run::{TaskRun, Ticket};
 use crate::turn::{AccountId, TaskLimits};
 use bulkhead_proto::ids::Fence;
 
@@ -158,4 +158,21 @@ impl OutputSums {
     pub(crate) fn evictable_files(&self) -> u64 {
         self.kept_files + self.idle_logs() / LOG_BYTES + self.leaving_files
     }
+}
+
+/// Why the jobs of a batch are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DueReason {
+    /// Their client did not come back: all that have not ended are cancelled.
+    Vanished,
+    /// Those end that have not begun.
+    Expired,
+}
+
+/// Jobs that are to end in this turn.
+pub(crate) struct DueJobs {
+    pub(crate) reason: DueReason,
+    pub(crate) runs: Vec<TaskRun>,
+    /// What it took to find them: at least one.
+    pub(crate) looks: usize,
 }
