@@ -44,6 +44,7 @@ impl Bench {
         scenario.config.kinds[0].logs = true;
         scenario.config.kinds[0].ring = 256;
         scenario.config.keep_logs_max = 1;
+        scenario.config.outputs_bytes_max = 4 << 30;
         let mut bench = Self {
             oracles: Oracles::new(&scenario),
             workers: BTreeMap::from([(WORKER, FakeWorker::new(WORKER, 10, false))]),
@@ -51,6 +52,7 @@ impl Bench {
             tags: 0,
             seqs: 0,
         };
+        bench.oracles.depth.takes_no_time(KindId(0));
         bench.decide(vec![Action::Spawn { worker: WORKER, pool: PoolId(0) }]).unwrap();
         bench.tell(Event::WorkerReady { worker: WORKER });
         let what = What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
@@ -114,7 +116,7 @@ impl Bench {
             memory_bytes: None,
             grace_ms: 0,
             output: OutputMode::Inline,
-            room: OutputRoom::LARGEST,
+            room: OutputRoom { own_bytes: 0, shared_bytes: 0 },
             stage: Stage::Whole,
             files: vec![TaskFile::Log { log: LogId(log) }],
             input: Payload::from(vec![1]),

@@ -44,6 +44,7 @@ impl Bench {
             records: 0,
             now: Now { mono_ns: 1_000_000_000, wall_us: 1 },
         };
+        bench.oracles.depth.takes_no_time(KindId(0));
         bench.decide(vec![], vec![Action::Spawn { worker: WORKER, pool: PoolId(0) }]).unwrap();
         bench.tell(Event::WorkerReady { worker: WORKER }).unwrap();
         let placed =
@@ -96,7 +97,7 @@ impl Bench {
             memory_bytes: None,
             grace_ms: 0,
             output: OutputMode::Inline,
-            room: OutputRoom::LARGEST,
+            room: OutputRoom { own_bytes: 0, shared_bytes: 0 },
             stage: Stage::Whole,
             files: Vec::new(),
             input: Payload::from(vec![1]),

@@ -60,6 +60,11 @@ impl DepthOracle {
         self.last.insert(kind, took);
     }
 
+    /// Tasks of this kind take no time.
+    pub fn takes_no_time(&mut self, kind: KindId) {
+        self.last.insert(kind, LastTook::Nanos(0));
+    }
+
     /// Follows an action, after the pool did.
     ///
     /// # Errors

@@ -52,10 +52,11 @@ pub struct LendingOracle {
 
 impl LendingOracle {
     /// Nobody waits.
-    pub fn new(config: &Config, is_sure: bool) -> Self {
+    pub fn new(config: &Config, is_sure: bool, is_honest: bool) -> Self {
         let pool = |pool: bulkhead_core::config::PoolSize| LendingPool {
             name: pool.name,
-            running_max: pool.running_max,
+            // What a worker that lies has begun is not known.
+            running_max: pool.running_max.filter(|_| is_honest),
             ..LendingPool::default()
         };
         Self {

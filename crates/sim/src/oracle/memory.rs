@@ -121,7 +121,8 @@ impl MemoryOracle {
     /// After each step.
     ///
     /// # Errors
-    /// A user has more than a share, or all have more than the bound and an eighth.
+    /// A user has more than a share, or twice that of what was dropped and a client has not read; or all have more than the bound
+    /// and an eighth.
     pub fn check(&self) -> Verdict {
         // What is held or may be written, and what was dropped and is not freed, by user.
         let mut of = BTreeMap::<u32, (u64, u64)>::new();
@@ -137,7 +138,8 @@ impl MemoryOracle {
         }
         let share = |uid: u32| if uid == 0 { self.most } else { self.most - self.most / 4 };
         let all: u64 = of.values().map(|(held, _)| held).sum();
-        let greedy = of.iter().find(|(uid, (held, pinned))| *held > share(**uid) || *pinned > share(**uid));
+        let greedy =
+            of.iter().find(|(uid, (held, pinned))| *held > share(**uid) || *pinned > 2 * share(**uid));
         if greedy.is_some() || all > self.most + self.most / 8 {
             return broken("memory", format!("{all} bytes are held, {greedy:?}, of {}", self.most));
         }

@@ -152,7 +152,11 @@ impl Oracles {
             memory: memory::MemoryOracle::new(&scenario.config),
             users: users::UserOracle::default(),
             accounts: accounts::AccountOracle::new(&scenario.config),
-            lending: lending::LendingOracle::new(&scenario.config, is_sure_of_waits(scenario)),
+            lending: lending::LendingOracle::new(
+                &scenario.config,
+                is_sure_of_waits(scenario),
+                scenario.profile != Profile::Hostile,
+            ),
         }
     }
 
