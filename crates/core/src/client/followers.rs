@@ -184,8 +184,10 @@ impl Clients {
             let (peer, credit) = (client.peer, client.credit);
             reader.count_made(turn.records(), peer);
             let (mut records, mut bytes) = (Vec::new(), RECORD_BYTES);
+            let mut is_full = false;
             for (record, owner) in turn.records().from(reader.next) {
-                if records.len() == PAGE {
+                is_full = records.len() == PAGE;
+                if is_full {
                     break;
                 }
                 reader.next = record.index + 1;
@@ -193,6 +195,10 @@ impl Clients {
                     bytes += RECORD_BYTES + text_bytes(&shown.what);
                     records.push(shown);
                 }
+            }
+            if !is_full {
+                // The last ones may have been dropped: none is left from here on.
+                reader.next = reader.next.max(turn.records().next_index());
             }
             let caught_up = reader.next >= turn.records().next_index();
             reader.owed = reader.owed.saturating_sub(records.len() as u64);
