@@ -24,7 +24,7 @@ struct OfferRoom {
 
 /// A file that takes memory.
 #[derive(Clone, Copy, Debug)]
-struct MemoryFile {
+struct CountedOutput {
     uid: u32,
     bytes: u64,
     is_dropped: bool,
@@ -36,8 +36,8 @@ pub struct MemoryOracle {
     most: u64,
     offers: BTreeMap<(WorkerId, Seq), OfferRoom>,
     scratches: BTreeMap<ScratchId, (u32, u64)>,
-    outputs: BTreeMap<OutputId, MemoryFile>,
-    logs: BTreeMap<LogId, MemoryFile>,
+    outputs: BTreeMap<OutputId, CountedOutput>,
+    logs: BTreeMap<LogId, CountedOutput>,
 }
 
 impl MemoryOracle {
@@ -67,7 +67,7 @@ impl MemoryOracle {
                     TaskResult::Inline(_) | TaskResult::Failed { .. } => return,
                 };
                 let (uid, bytes) = (room.uid, report.output_bytes);
-                self.outputs.insert(output, MemoryFile { uid, bytes, is_dropped: false });
+                self.outputs.insert(output, CountedOutput { uid, bytes, is_dropped: false });
             }
             Event::Died { worker, .. } => self.offers.retain(|(of, _), _| of != worker),
             Event::OutputFreed { output } => _ = self.outputs.remove(output),
@@ -109,7 +109,7 @@ impl MemoryOracle {
                     room.shared = Some(*scratch);
                 }
                 TaskFile::Log { log } => {
-                    self.logs.insert(*log, MemoryFile { uid, bytes: LOG_BYTES, is_dropped: false });
+                    self.logs.insert(*log, CountedOutput { uid, bytes: LOG_BYTES, is_dropped: false });
                 }
                 TaskFile::Client { .. } | TaskFile::Plan { .. } | TaskFile::Results { .. } => {}
             }
