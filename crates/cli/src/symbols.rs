@@ -7,11 +7,12 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 
 use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
-use object::{Object, ObjectSection, SectionKind};
+use object::{Object, ObjectSection, SectionKind, SymbolMap, SymbolMapName};
 
 /// Most bytes that are read of a program file.
 const PROGRAM_MAX_BYTES: u64 = 1 << 30;
@@ -22,7 +23,9 @@ type FileBytes = EndianSlice<'static, RunTimeEndian>;
 /// The symbols of one program.
 struct ProgramSymbols {
     lines: addr2line::Context<FileBytes>,
-    file: &'static [u8],
+    symbols: SymbolMap<SymbolMapName<'static>>,
+    /// Where its text sections are.
+    code: Vec<Range<u64>>,
 }
 
 /// The symbols of each program that was looked up, so that each file is read once.
@@ -71,8 +74,16 @@ impl ProgramSymbols {
     fn of(program: &ProgramFile) -> Result<Self, String> {
         let file: &'static [u8] =
             read(program).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?.leak();
-        let lines = lines_of(file).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?;
-        Ok(Self { lines, file })
+        Self::of_file(file).map_err(|error| format!("{}: {error}", program.path.escape_debug()))
+    }
+
+    fn of_file(file: &'static [u8]) -> Result<Self, String> {
+        let lines = lines_of(file)?;
+        let file = object::File::parse(file).map_err(|error| error.to_string())?;
+        let text = file.sections().filter(|section| section.kind() == SectionKind::Text);
+        let code =
+            text.map(|section| section.address()..section.address().saturating_add(section.size())).collect();
+        Ok(Self { lines, symbols: file.symbol_map(), code })
     }
 
     /// The function at an address and those that were inlined into it, the innermost first.
@@ -84,11 +95,12 @@ impl ProgramSymbols {
             while let Ok(Some(frame)) = frames.next() {
                 let name = frame.function.and_then(|name| Some(name.demangle().ok()?.into_owned()));
                 let place = frame.location.and_then(|place| Some((place.file?, place.line?)));
-                found.extend(name.map(|name: String| describe(&name, place)));
+                found.extend(self.whole_name(name, address).map(|name| describe(&name, place)));
             }
         }
         if found.is_empty() {
-            found.push(self.symbol(address).unwrap_or_else(|| format!("{address:#x}")));
+            let name = self.symbol(address).map(|name| describe(&name, None));
+            found.push(name.unwrap_or_else(|| format!("{address:#x}")));
         }
         found
     }
@@ -96,19 +108,23 @@ impl ProgramSymbols {
     /// Whether the address lies in a text section. The debug information also has lines of functions that the linker
     /// left out, at addresses without code.
     fn is_code(&self, address: u64) -> bool {
-        object::File::parse(self.file).is_ok_and(|file| {
-            let mut code = file.sections().filter(|section| section.kind() == SectionKind::Text);
-            code.any(|section| {
-                (section.address()..section.address().saturating_add(section.size())).contains(&address)
-            })
-        })
+        self.code.iter().any(|section| section.contains(&address))
     }
 
-    /// The name in the symbol table, for code without line information.
+    /// The name of a function at this address. Line tables alone have no names, or short ones: `fault`, where the symbol
+    /// table has `sys::raise::fault`. Functions that were inlined have no symbol, and keep those.
+    fn whole_name(&self, name: Option<String>, address: u64) -> Option<String> {
+        let symbol = self.symbol(address);
+        match name {
+            None => symbol,
+            Some(name) => symbol.filter(|whole| whole.ends_with(&format!("::{name}"))).or(Some(name)),
+        }
+    }
+
+    /// The name in the symbol table.
     fn symbol(&self, address: u64) -> Option<String> {
-        let symbols = object::File::parse(self.file).ok()?.symbol_map();
-        let name = symbols.containing(address).filter(|_| self.is_code(address))?.name();
-        Some(describe(&addr2line::demangle_auto(name.into(), None), None))
+        let symbol = self.symbols.containing(address).filter(|_| self.is_code(address))?;
+        Some(addr2line::demangle_auto(symbol.name().into(), None).into_owned())
     }
 }
 
