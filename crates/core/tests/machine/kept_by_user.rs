@@ -303,3 +303,23 @@ fn a_reader_is_told_exactly_what_it_missed() {
         assert!(missed_all > 0, "the test has to make it miss some");
     }
 }
+
+#[test]
+fn a_reader_goes_on_where_the_newest_record_is_the_first_that_is_dropped() {
+    let mut rig = Rig::with(Config { records_max: 1, ..config(1) });
+    let tag = rig.ask(ADMIN, Request::Events { after: 0, follow: true });
+    for client in [ALICE, BOB, ALICE, BOB] {
+        done(&mut rig, client, "quick", 1);
+        rig.sleep(10_000);
+    }
+    let pages = rig.replies.iter().filter(|reply| reply.1 == tag).map(|reply| match &reply.2 {
+        Reply::Events { records, missed, .. } => {
+            (records.last().map(|record| record.index), records.len() as u64 + missed)
+        }
+        other => panic!("{other:?}"),
+    });
+    let (last, told): (Vec<_>, Vec<u64>) = pages.unzip();
+    // The daemon's start was recorded before the rest.
+    let made = 1 + rig.recorded(|_| true) as u64;
+    assert_eq!(told.iter().sum::<u64>(), made, "each record is shown or missed: {last:?} {told:?}");
+}
