@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod odd;
 pub mod ordinary_user;
 pub mod other_disk;
+pub mod other_users;
 pub mod payload;
 pub mod pieces;
 pub mod program_file;

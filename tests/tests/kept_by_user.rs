@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::os::unix::fs::PermissionsExt;
-
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
@@ -14,28 +12,11 @@ use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::{BATCH_MAX, DEATHS_KEPT};
-use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, eventually};
+use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::or_skip;
+use bulkhead_tests::other_users::{ALICE, BOB, connect_as, system_daemon};
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::{Wire, submit};
-
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
-
-/// A system daemon for everybody in the group `nogroup`.
-fn service(more: &str) -> Daemon {
-    let config =
-        format!("mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n{more}");
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
-    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    daemon
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap()).welcome()
-}
 
 fn administrator(daemon: &Daemon) -> Wire {
     Wire::connect(&daemon.socket())
@@ -75,8 +56,8 @@ fn is_about(record: &Record, job: JobId) -> bool {
 #[test]
 fn a_flood_of_results_leaves_those_of_others() {
     or_skip!(may_become_others());
-    let daemon = service("keep_jobs_max = 1000\n");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let daemon = system_daemon("keep_jobs_max = 1000\n");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let his = bob.submit("noop", &["his"]);
     await_ends(&mut bob, his, 1);
     let hers = alice.submit("noop", &vec!["hers"; BATCH_MAX]);
@@ -98,8 +79,8 @@ fn a_flood_of_results_leaves_those_of_others() {
 #[test]
 fn a_flood_of_submits_leaves_the_events_of_a_crash() {
     or_skip!(may_become_others());
-    let daemon = service("");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let daemon = system_daemon("");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let crashed = crash(&mut bob);
     let floods = 10_100;
     for at in 0..floods {
@@ -125,8 +106,8 @@ fn a_flood_of_submits_leaves_the_events_of_a_crash() {
 #[test]
 fn a_flood_of_deaths_leaves_those_of_others() {
     or_skip!(may_become_others());
-    let daemon = service("");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let daemon = system_daemon("");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let crashed = crash(&mut bob);
     let policy = Policy { crashes_max: Some(u8::MAX), ..Policy::default() };
     let count = DEATHS_KEPT / usize::from(u8::MAX) + 1;
@@ -145,8 +126,8 @@ fn a_flood_of_deaths_leaves_those_of_others() {
 #[test]
 fn retries_leave_the_queue_open_for_others() {
     or_skip!(may_become_others());
-    let daemon = service("queue_max = 1000\n");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let daemon = system_daemon("queue_max = 1000\n");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     // Nothing of what follows begins.
     for _ in 0..2 {
         alice.submit("sleep", &["600000"]);
@@ -174,8 +155,8 @@ fn retries_leave_the_queue_open_for_others() {
 #[test]
 fn a_flood_of_events_is_summed_up_in_the_log() {
     or_skip!(may_become_others());
-    let daemon = service("");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let daemon = system_daemon("");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     // A failed job is an event with a line in the log.
     let hers = alice.submit("factorial", &vec!["no number"; 2000]);
     await_ends(&mut alice, hers, 2000);

@@ -6,8 +6,6 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::os::unix::fs::PermissionsExt;
-
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -15,29 +13,17 @@ use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_proto::client::why::{Why, WhyNow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, eventually};
+use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::or_skip;
+use bulkhead_tests::other_users::{ALICE, BOB, connect_as, system_daemon};
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::Wire;
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// A day, in milliseconds.
 const A_DAY: &str = "86400000";
 
 fn service(keys: &str) -> Daemon {
-    let config = format!(
-        "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\nlend_after_seconds = 1\n{keys}"
-    );
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
-    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    daemon
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap()).welcome()
+    system_daemon(&format!("lend_after_seconds = 1\n{keys}"))
 }
 
 /// Two jobs that sleep for a day.
@@ -68,7 +54,7 @@ fn lent(wire: &mut Wire) -> Vec<WorkerRow> {
 fn two_days_of_sleep_of_one_user_do_not_stop_another() {
     or_skip!(may_become_others());
     let daemon = service("");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let mut root = Wire::connect(&daemon.socket());
     let days = two_days(&mut alice);
     days.into_iter().for_each(|job| await_running(&mut alice, job));
@@ -108,7 +94,7 @@ fn two_days_of_sleep_of_one_user_do_not_stop_another() {
 fn a_pool_that_lends_nothing_says_what_would_help() {
     or_skip!(may_become_others());
     let daemon = service("lend_max = 0\n");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let days = two_days(&mut alice);
     days.into_iter().for_each(|job| await_running(&mut alice, job));
     let job = bob.submit("noop", &["x"]);
@@ -125,7 +111,7 @@ fn a_pool_that_lends_nothing_says_what_would_help() {
 fn a_hard_share_leaves_a_worker_to_others() {
     or_skip!(may_become_others());
     let daemon = service("lend_max = 0\nrunning_max = 1\n");
-    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE).welcome(), connect_as(&daemon, BOB).welcome());
     let days = two_days(&mut alice);
     await_running(&mut alice, days[0]);
     assert_eq!(bob.run("noop", &["x"])[0].outcome, Outcome::Done);

@@ -4,24 +4,20 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, OutputBound, OutputGone};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Policy};
-use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::daemon::{Daemon, Setup, eventually};
 use bulkhead_tests::or_skip;
-use bulkhead_tests::program_file::copy_program;
+use bulkhead_tests::other_users::{ALICE, BOB, command_for_all, connect_as, run_as, system_daemon};
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::{Wire, submit};
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// A factorial of about half a megabyte.
 const N: &str = "100000";
 const DIGITS: u64 = 456_574;
@@ -36,24 +32,13 @@ struct Service {
 
 impl Service {
     fn start() -> Self {
-        let config = format!(
-            "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\nkeep_bytes_max = {KEEP_BYTES}\n"
-        );
-        let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
-        std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let command = daemon.folder().join("bulkhead");
-        copy_program(&binary("bulkhead"), &command);
+        let daemon = system_daemon(&format!("keep_bytes_max = {KEEP_BYTES}\n"));
+        let command = command_for_all(&daemon);
         Self { daemon, command }
     }
 
-    fn connect_as(&self, uid: u32) -> Wire {
-        Wire::on(hostile_peer::connect_as(&self.daemon.socket(), uid, GROUP).unwrap()).welcome()
-    }
-
     fn run_as(&self, uid: u32, arguments: &[&str]) -> Output {
-        let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={uid}"), format!("--regid={GROUP}"), "--clear-groups".to_owned()]);
-        command.arg(&self.command).arg("--socket").arg(self.daemon.socket()).args(arguments).output().unwrap()
+        run_as(uid, (&self.command, &self.daemon), arguments)
     }
 
     /// The memory of all outputs and logs that the daemon has open, in bytes.
@@ -100,7 +85,8 @@ fn result(wire: &mut Wire, job: JobId) -> JobEnded {
 fn thirty_outputs_of_one_user_take_what_may_be_kept_and_the_neighbours_stays() {
     or_skip!(may_become_others());
     let service = Service::start();
-    let (mut alice, mut bob) = (service.connect_as(ALICE), service.connect_as(BOB));
+    let (mut alice, mut bob) =
+        (connect_as(&service.daemon, ALICE).welcome(), connect_as(&service.daemon, BOB).welcome());
     let neighbours = run_detached(&mut bob, 1)[0];
     let jobs = run_detached(&mut alice, 30);
     // What the answers to `wait` held is freed once they are read.

@@ -2,20 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::os::unix::fs::PermissionsExt;
-
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, Policy};
-use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually};
 use bulkhead_tests::or_skip;
+use bulkhead_tests::other_users::{ALICE, BOB, connect_as, system_daemon};
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::{Wire, submit};
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// How long a task sleeps that a test ends itself, in milliseconds.
 const LONG: &str = "600000";
 
@@ -56,10 +51,8 @@ fn priorities_count_among_all_commands_of_a_user() {
 #[test]
 fn a_worker_that_is_free_goes_to_who_holds_the_fewest() {
     or_skip!(may_become_others());
-    let config = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n";
-    let daemon = Daemon::start_with(&Setup { config: config.to_owned(), ..Setup::default() });
-    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let connect = |uid| Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap()).welcome();
+    let daemon = system_daemon("");
+    let connect = |uid| connect_as(&daemon, uid).welcome();
     let (mut alice, mut bob) = (connect(ALICE), connect(BOB));
     let sleep = |wire: &mut Wire, priority| -> JobId {
         let policy = Policy { priority, ..Policy::default() };

@@ -23,12 +23,10 @@ use bulkhead_sys::hostile_peer::{self, SendMode};
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::or_skip;
 use bulkhead_tests::ordinary_user::OrdinaryUser;
+use bulkhead_tests::other_users::{ALICE, BOB, GROUP, connect_as, system_config};
 use bulkhead_tests::raid::frame;
 use bulkhead_tests::wire::{Wire, submit};
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// The daemon's limit of open files, and the connections that it has.
 const LIMIT: usize = 1024;
 const CLIENTS: usize = 64;
@@ -41,14 +39,8 @@ const CONNECTIONS: usize = 30;
 const JOBS: usize = 18;
 
 fn daemon_of(user: &OrdinaryUser) -> Daemon {
-    let config = format!(
-        "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\nclients_max = {CLIENTS}\n"
-    );
+    let config = system_config(&format!("clients_max = {CLIENTS}\n"));
     user.daemon(&config, &[&format!("--nofile={LIMIT}:{LIMIT}")])
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap())
 }
 
 /// So many attached jobs whose results come in descriptors.

@@ -5,35 +5,19 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::os::unix::fs::PermissionsExt;
-
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::UNREAD_MAX_BYTES;
-use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, send_signal};
+use bulkhead_tests::daemon::{Daemon, send_signal};
 use bulkhead_tests::or_skip;
+use bulkhead_tests::other_users::{ALICE, BOB, connect_as, system_daemon};
 use bulkhead_tests::raid::{frame, may_become_others};
 use bulkhead_tests::wire::{Wire, submit};
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// Connections of the one user.
 const CROWD: usize = 800;
 /// On each: so many submits of one job, and a long request behind each.
 const ROUNDS: u32 = 20;
-
-fn system_daemon() -> Daemon {
-    let config = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n".to_owned();
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
-    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    daemon
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap()).welcome()
-}
 
 /// Submits of one job each, with odd tags, each before a list of jobs.
 fn requests() -> Vec<u8> {
@@ -73,14 +57,14 @@ fn resident_bytes(daemon: &Daemon) -> u64 {
 fn what_all_connections_of_a_user_leave_unread_is_bounded() {
     or_skip!(may_become_others());
     bulkhead_sys::process::raise_descriptor_limit().unwrap();
-    let daemon = system_daemon();
-    let mut bob = connect_as(&daemon, BOB);
-    let mut alice = connect_as(&daemon, ALICE);
+    let daemon = system_daemon("");
+    let mut bob = connect_as(&daemon, BOB).welcome();
+    let mut alice = connect_as(&daemon, ALICE).welcome();
     alice.submit("noop", &["x"; 4096]);
     let before = resident_bytes(&daemon);
     let lists = || Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 4096 };
     let asked: Vec<u8> = (1..=20).flat_map(|tag| frame(tag, lists())).collect();
-    let mut crowd: Vec<Wire> = (0..300).map(|_| connect_as(&daemon, ALICE)).collect();
+    let mut crowd: Vec<Wire> = (0..300).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
     crowd.iter_mut().for_each(|wire| wire.send(&asked));
     // A turn takes five lists at most: after so many turns all of the crowd would have been served until it was full.
     for _ in 0..800 {
@@ -97,9 +81,9 @@ fn what_all_connections_of_a_user_leave_unread_is_bounded() {
 fn requests_of_800_connections_are_not_taken_before_those_of_a_neighbour() {
     or_skip!(may_become_others());
     bulkhead_sys::process::raise_descriptor_limit().unwrap();
-    let daemon = system_daemon();
-    let mut crowd: Vec<Wire> = (0..CROWD).map(|_| connect_as(&daemon, ALICE)).collect();
-    let mut bob = connect_as(&daemon, BOB);
+    let daemon = system_daemon("");
+    let mut crowd: Vec<Wire> = (0..CROWD).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    let mut bob = connect_as(&daemon, BOB).welcome();
     let before = bob.submit("noop", &["x"]);
     // All of it lies in the sockets when the daemon looks.
     send_signal(daemon.pid(), "STOP");

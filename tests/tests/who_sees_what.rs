@@ -5,25 +5,19 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerRow;
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::Policy;
-use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::or_skip;
-use bulkhead_tests::program_file::copy_program;
+use bulkhead_tests::other_users::{ALICE, BOB, command_for_all, connect_as, run_as, system_daemon};
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::{Wire, submit};
 
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const GROUP: u32 = 65_534;
 /// What `chaos stall` says before it hangs.
 const LAST_WORDS: &str = "no further";
 
@@ -35,24 +29,14 @@ struct Service {
 
 impl Service {
     fn start() -> Self {
-        let config = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n";
-        let daemon = Daemon::start_with(&Setup { config: config.to_owned(), ..Setup::default() });
-        std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let command = daemon.folder().join("bulkhead");
-        copy_program(&binary("bulkhead"), &command);
+        let daemon = system_daemon("");
+        let command = command_for_all(&daemon);
         Self { daemon, command }
-    }
-
-    fn connect_as(&self, uid: u32) -> Wire {
-        Wire::on(hostile_peer::connect_as(&self.daemon.socket(), uid, GROUP).unwrap()).welcome()
     }
 
     /// What the command prints for this user.
     fn print_as(&self, uid: u32, arguments: &[&str]) -> String {
-        let mut command = Command::new("setpriv");
-        command.args([format!("--reuid={uid}"), format!("--regid={GROUP}"), "--clear-groups".to_owned()]);
-        command.arg(&self.command).arg("--socket").arg(self.daemon.socket()).args(arguments);
-        let done = command.output().unwrap();
+        let done = run_as(uid, (&self.command, &self.daemon), arguments);
         assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).unwrap()
     }
@@ -95,7 +79,8 @@ fn stalled(wire: &mut Wire, timeout_ms: u64) -> JobId {
 fn what_a_user_s_task_said_before_its_death_is_shown_to_no_other() {
     or_skip!(may_become_others());
     let service = Service::start();
-    let (mut alice, mut bob) = (service.connect_as(ALICE), service.connect_as(BOB));
+    let (mut alice, mut bob) =
+        (connect_as(&service.daemon, ALICE).welcome(), connect_as(&service.daemon, BOB).welcome());
     let job = stalled(&mut alice, 500);
     let pid = runner(&mut alice, job).pid.unwrap();
     assert!(matches!(alice.call(Request::Wait { jobs: vec![job] }), Reply::Ended(_)));
@@ -121,7 +106,8 @@ fn what_a_user_s_task_said_before_its_death_is_shown_to_no_other() {
 fn what_a_running_worker_is_about_is_shown_to_the_user_of_its_task() {
     or_skip!(may_become_others());
     let service = Service::start();
-    let (mut alice, mut bob) = (service.connect_as(ALICE), service.connect_as(BOB));
+    let (mut alice, mut bob) =
+        (connect_as(&service.daemon, ALICE).welcome(), connect_as(&service.daemon, BOB).welcome());
     let job = stalled(&mut alice, 3_600_000);
     let hers = runner(&mut alice, job);
     let his = row(&mut bob, hers.worker);

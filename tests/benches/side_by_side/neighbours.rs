@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually};
+use bulkhead_tests::other_users;
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::Wire;
 
@@ -26,7 +26,6 @@ const ROUNDS: usize = 5;
 /// How long the neighbour pings beside each attack.
 const SPAN: Duration = Duration::from_millis(1500);
 const NEIGHBOUR: u32 = 60_102;
-const GROUP: u32 = 65_534;
 const MIB: f64 = (1 << 20) as f64;
 
 /// What was seen of one attack in all rounds.
@@ -61,16 +60,14 @@ pub(crate) fn run(figures: &mut Figures) {
 
 /// All rounds of one attack.
 fn withstand(attack: &Attack) -> Seen {
-    let config = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-bench-none\"\n".to_owned();
-    let daemon = layout::daemon(&Setup { config, ..Setup::default() });
+    let daemon = layout::daemon(&Setup { config: other_users::system_config(""), ..Setup::default() });
     daemon.await_worker(WorkerState::Spare);
-    open_to_all(&daemon);
+    other_users::open_to_all(&daemon);
     layout::pin(daemon.pid(), 0);
     for worker in daemon.workers() {
         layout::pin(worker.pid.expect("a worker that is there has a process"), 1);
     }
-    let neighbour = hostile_peer::connect_as(&daemon.socket(), NEIGHBOUR, GROUP).expect("the daemon listens");
-    let mut neighbour = Wire::on(neighbour).welcome();
+    let mut neighbour = other_users::connect_as(&daemon, NEIGHBOUR).welcome();
     layout::pin(std::process::id(), 0);
     let mut seen = Seen::default();
     // The first of all only warms the daemon up.
@@ -133,11 +130,4 @@ impl Drop for Attacker {
         drop(self.0.kill());
         drop(self.0.wait());
     }
-}
-
-/// Lets other users reach the socket.
-fn open_to_all(daemon: &Daemon) {
-    use std::os::unix::fs::PermissionsExt;
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(daemon.folder(), everybody).expect("it is ours");
 }

@@ -10,6 +10,7 @@ use bulkhead_proto::client::message::{Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use bulkhead_sys::hostile_peer;
+use bulkhead_tests::other_users::GROUP;
 use bulkhead_tests::raid::frame;
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -17,7 +18,6 @@ use bulkhead_tests::wire::{Wire, submit};
 pub(crate) const CONNECTIONS: usize = 3000;
 /// The attacker's user.
 const ATTACKER: u32 = 60_101;
-const GROUP: u32 = 65_534;
 
 /// One attack.
 pub(crate) struct Attack {
