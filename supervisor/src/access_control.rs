@@ -8,12 +8,24 @@ use std::os::fd::AsFd;
 
 use bulkhead_core::account::Resource;
 use bulkhead_core::event::Peer;
-use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_sys::socket;
 use mio::net::UnixStream;
 
 use crate::settings::{Mode, Settings};
 use crate::shell_ledger::{HeldShare, ShellLedger};
+
+/// When a client that was turned away may try again.
+const RETRY_MS: u64 = 1000;
+
+/// Why a connection is turned away.
+#[derive(Debug)]
+pub(crate) enum TurnedAway {
+    /// The user may not use the daemon.
+    Denied,
+    /// The bound that its connections meet.
+    Busy(Refusal),
+}
 
 /// The rules of this daemon, and the ledger that counts connections.
 #[derive(Debug)]
@@ -38,12 +50,12 @@ impl AccessControl {
         })
     }
 
-    /// Identifies the peer. Returns the connection's share of its user's account, and a verdict if the connection is refused;
-    /// a refused one counts until it is closed, for it has a descriptor until then.
+    /// Identifies the peer. Returns the connection's share of its user's account, and why it is turned away, if it is;
+    /// such a one counts until it is closed, for it has a descriptor until then.
     ///
     /// # Errors
     /// The kernel does not report the peer's credentials.
-    pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, HeldShare, Option<u32>)> {
+    pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, HeldShare, Option<TurnedAway>)> {
         let uid = socket::peer_cred(stream.as_fd())?.uid;
         let own = uid == self.own_uid;
         let (admin, let_in) = match self.mode {
@@ -52,12 +64,12 @@ impl AccessControl {
         };
         let (held, room) = self.ledger.hold_first(uid, Resource::Connections, 1);
         let full = room.left() == 0;
-        let verdict = match (let_in, full) {
-            (false, _) => Some(Hello::DENIED),
-            (true, true) => Some(Hello::BUSY),
+        let away = match (let_in, full) {
+            (false, _) => Some(TurnedAway::Denied),
+            (true, true) => Some(TurnedAway::Busy(room.refusal(Resource::Connections, RETRY_MS))),
             (true, false) => None,
         };
-        Ok((Peer { uid, admin: admin && let_in }, held, verdict))
+        Ok((Peer { uid, admin: admin && let_in }, held, away))
     }
 
     fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {

@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 use bulkhead_core::UserTurns;
 use bulkhead_core::account::Resource;
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::Status;
@@ -242,7 +241,7 @@ impl ClientTable {
         self.last += 1;
         let client = ClientId(self.last);
         let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.access.check(&stream));
-        let (peer, held, verdict) = match admitted {
+        let (peer, held, away) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 if rate_limit::may_log(LineAbout::Unknown, now_ns) {
@@ -261,12 +260,11 @@ impl ClientTable {
             return;
         }
         let mut connection = Connection::new(client, peer, socket);
-        if let Some(verdict) = verdict {
-            let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
+        if let Some(away) = away {
             if rate_limit::may_log(LineAbout::Client(peer.uid), now_ns) {
-                log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
+                log::warn!("client turned away client={client} uid={} why={away:?}", peer.uid);
             }
-            connection.reject(verdict);
+            connection.turn_away(away);
         }
         self.connections.insert(client, connection);
         self.readable.add(peer.uid, client);

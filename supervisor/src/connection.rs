@@ -1,14 +1,7 @@
 //! One client's connection: its hello, its frames in, its outbox.
 //!
-//! | state | bytes in | leaves to |
-//! |---|---|---|
-//! | greeting | collects the 16 bytes of a hello | open (welcome), closing (another verdict) |
-//! | open | frames become events, descriptors wait for their frame | faulty (a rule broken, no room), closing (ended by the core) |
-//! | faulty | nothing is read; earlier requests are answered | closing (goodbye, one turn later) |
-//! | closing | nothing is read | - |
-//!
-//! Any other step is an assertion. A connection is removed from any state when its socket ends, and from closing when
-//! its outbox is empty, broken or overdue.
+//! Its states stand in `connection_state.rs`. It is removed from any state when its socket ends, and from closing when its
+//! outbox is empty, broken or overdue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -27,8 +20,10 @@ use bulkhead_sys::clock;
 use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
+use crate::access_control::TurnedAway;
 use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
 use crate::client_socket::ClientSocket;
+use crate::connection_state::{ConnectionPhase, ConnectionState};
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 use crate::rate_limit::{self, LineAbout};
@@ -37,48 +32,6 @@ use crate::unread_descriptors::DescriptorGate;
 
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
-
-#[derive(Debug)]
-enum ConnectionState {
-    Greeting(Vec<u8>),
-    Open(Frames),
-    /// Why the connection will end.
-    Faulty(Refusal),
-    Closing,
-}
-
-/// A state without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ConnectionPhase {
-    Greeting,
-    Open,
-    Faulty,
-    Closing,
-}
-
-impl ConnectionPhase {
-    /// The states that may follow: the table at the top of this file.
-    fn leads_to(self) -> &'static [ConnectionPhase] {
-        match self {
-            Self::Greeting => &[Self::Open, Self::Closing],
-            Self::Open => &[Self::Faulty, Self::Closing],
-            Self::Faulty => &[Self::Closing],
-            Self::Closing => &[],
-        }
-    }
-}
-
-impl ConnectionState {
-    /// This state without its data.
-    fn phase(&self) -> ConnectionPhase {
-        match self {
-            Self::Greeting(_) => ConnectionPhase::Greeting,
-            Self::Open(_) => ConnectionPhase::Open,
-            Self::Faulty(_) => ConnectionPhase::Faulty,
-            Self::Closing => ConnectionPhase::Closing,
-        }
-    }
-}
 
 /// One client.
 #[derive(Debug)]
@@ -344,8 +297,19 @@ impl Connection {
         }
     }
 
-    /// Ends a connection that was not accepted.
-    pub(crate) fn reject(&mut self, verdict: u32) {
+    /// Ends a connection that is not let in.
+    pub(crate) fn turn_away(&mut self, away: TurnedAway) {
+        match away {
+            TurnedAway::Denied => self.reject(Hello::DENIED),
+            TurnedAway::Busy(why) => {
+                self.outbox.push_raw(&Hello::new(Hello::BUSY).to_bytes());
+                self.say_goodbye(why);
+            }
+        }
+    }
+
+    /// Ends a connection whose hello is wrong.
+    fn reject(&mut self, verdict: u32) {
         self.outbox.push_raw(&Hello::new(verdict).to_bytes());
         self.enter(ConnectionState::Closing);
     }
@@ -497,19 +461,5 @@ fn named_files(request: &Request) -> &[FileUse] {
         | Request::Drain { .. }
         | Request::Received { .. }
         | Request::Ping => &[],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_of_states_is_the_code() {
-        let code = crate::every_state!(ConnectionPhase: Greeting, Open, Faulty, Closing).map(|state| {
-            let to = state.leads_to().iter().map(|to| format!("{to:?}")).collect();
-            (format!("{state:?}"), to)
-        });
-        crate::state_tables::assert_told(include_str!("connection.rs"), code);
     }
 }

@@ -66,6 +66,7 @@ mod client_socket;
 mod client_table;
 mod config_check;
 mod connection;
+mod connection_state;
 mod copies_cleaner;
 mod daemon;
 mod deferred_close;

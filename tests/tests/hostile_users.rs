@@ -4,7 +4,6 @@
 
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use bulkhead_proto::client::frame::Hello;
@@ -14,29 +13,12 @@ use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::client::view::{AccountRow, HoldingRow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::hostile_peer;
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::daemon::{binary, eventually};
+use bulkhead_tests::other_users::{ALICE, BOB, CAROL, connect_as, system_daemon};
 use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::raid::{assert_answers, may_become_others};
 use bulkhead_tests::wire::{Wire, submit};
 use bulkhead_tests::{or_skip, skip};
-
-const ALICE: u32 = 60_001;
-const BOB: u32 = 60_002;
-const CAROL: u32 = 60_003;
-const GROUP: u32 = 65_534;
-
-/// A system daemon for everybody in the group `nogroup`, which every machine has.
-fn system_daemon(more: &str) -> Daemon {
-    let config =
-        format!("mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n{more}");
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
-    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    daemon
-}
-
-fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap())
-}
 
 /// What the daemon says to it; it may do so before it hears anything.
 fn verdict(wire: &mut Wire) -> u32 {
@@ -154,6 +136,11 @@ fn one_user_cannot_take_every_connection() {
     for _ in 0..100 {
         let mut refused = connect_as(&daemon, ALICE);
         assert_eq!(verdict(&mut refused), Hello::BUSY);
+        let why = refused.goodbye();
+        assert!(
+            why.contains("share of the connections is used up (limit 6 of 8, set by clients_max)"),
+            "{why}"
+        );
     }
     let mut bob = connect_as(&daemon, BOB).welcome();
     assert_eq!(bob.run("noop", &["x"])[0].outcome, Outcome::Done);

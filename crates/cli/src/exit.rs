@@ -233,7 +233,7 @@ mod tests {
         let cases: [(anyhow::Error, u8); 19] = [
             (UsageError("x".to_owned()).into(), USAGE),
             (ConnectFailure::Nobody { path: path.clone() }.into(), NO_DAEMON),
-            (ConnectFailure::Busy { path }.into(), BUSY),
+            (ConnectFailure::Busy { path, why: None }.into(), BUSY),
             (Error::Refused(busy).into(), BUSY),
             (Error::Refused(Refusal::Draining).into(), BUSY),
             (closed().into(), NO_DAEMON),

@@ -10,7 +10,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::frame::{Frames, Hello};
+use bulkhead_proto::client::message::{Reply, ReplyFrame};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::codec;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 
 use crate::client::DaemonClient;
@@ -48,7 +51,12 @@ pub(crate) fn greet(
     timeout: Duration,
 ) -> Result<DaemonClient, ConnectFailure> {
     let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
-    let hello = exchange(&mut socket, path, timeout)?;
+    let until = Instant::now() + timeout;
+    let hello = exchange(&mut socket, path, (until, timeout))?;
+    if hello.verdict == Hello::BUSY {
+        let why = goodbye(&mut socket, until);
+        return Err(ConnectFailure::Busy { path: path.to_owned(), why });
+    }
     judge(hello, path)?;
     Ok(DaemonClient::new(FrameSocket::new(socket).map_err(failed)?))
 }
@@ -69,7 +77,7 @@ fn dial_anybody(path: &Path) -> Result<UnixStream, ConnectFailure> {
         }
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectFailure::Nobody { path },
         ErrorKind::PermissionDenied => ConnectFailure::NoPermission { path },
-        ErrorKind::WouldBlock => ConnectFailure::Busy { path },
+        ErrorKind::WouldBlock => ConnectFailure::Busy { path, why: None },
         _ => ConnectFailure::Io { path, error },
     })
 }
@@ -80,8 +88,11 @@ fn is_no_socket(path: &Path) -> bool {
 
 /// Sends our hello and reads the daemon's. A daemon may send its verdict and close the connection before it reads our
 /// hello. Our write then fails with EPIPE, but the daemon's hello can still be read.
-fn exchange(socket: &mut UnixStream, path: &Path, timeout: Duration) -> Result<Hello, ConnectFailure> {
-    let until = Instant::now() + timeout;
+fn exchange(
+    socket: &mut UnixStream,
+    path: &Path,
+    (until, timeout): (Instant, Duration),
+) -> Result<Hello, ConnectFailure> {
     let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
     let silent = || ConnectFailure::NoAnswer { path: path.to_owned(), waited: timeout };
     let ended = || ConnectFailure::NotADaemon { path: path.to_owned() };
@@ -94,12 +105,7 @@ fn exchange(socket: &mut UnixStream, path: &Path, timeout: Duration) -> Result<H
     let mut bytes = [0; Hello::BYTES];
     let mut count = 0;
     while count < bytes.len() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(silent());
-        }
-        socket.set_read_timeout(Some(left)).map_err(failed)?;
-        match socket.read(&mut bytes[count..]) {
+        match read_until(socket, &mut bytes[count..], until) {
             Ok(0) => return Err(ended()),
             Ok(more) => count += more,
             Err(error) => match error.kind() {
@@ -113,10 +119,40 @@ fn exchange(socket: &mut UnixStream, path: &Path, timeout: Duration) -> Result<H
     Hello::from_bytes(&bytes).ok_or_else(ended)
 }
 
+/// Reads what has come, or waits for it.
+///
+/// # Errors
+/// Those of read(2); [`ErrorKind::TimedOut`] or [`ErrorKind::WouldBlock`]: nothing has come until then.
+fn read_until(socket: &mut UnixStream, buffer: &mut [u8], until: Instant) -> std::io::Result<usize> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ErrorKind::TimedOut.into());
+    }
+    socket.set_read_timeout(Some(left))?;
+    socket.read(buffer)
+}
+
+/// The reason that a daemon gives after a hello that turns us away. `None`: it gives none, or it did not arrive in time.
+fn goodbye(socket: &mut UnixStream, until: Instant) -> Option<Refusal> {
+    let (mut frames, mut buffer) = (Frames::default(), [0; 4096]);
+    loop {
+        if let Some(frame) = frames.next_frame().ok()? {
+            let frame = codec::decode::<ReplyFrame>(frame).ok()?;
+            let Reply::Goodbye(why) = frame.reply else { return None };
+            return Some(why);
+        }
+        match read_until(socket, &mut buffer, until) {
+            Ok(0) => return None,
+            Ok(count) => frames.feed(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 fn judge(hello: Hello, path: &Path) -> Result<(), ConnectFailure> {
     let path = path.to_owned();
     match hello.verdict {
-        Hello::BUSY => Err(ConnectFailure::Busy { path }),
         Hello::DENIED => Err(ConnectFailure::Denied { path }),
         _ if hello.version != PROTOCOL_VERSION => {
             Err(ConnectFailure::WrongVersion { path, daemon: hello.version })

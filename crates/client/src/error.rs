@@ -43,10 +43,12 @@ pub enum ConnectFailure {
         /// The path.
         path: PathBuf,
     },
-    /// The daemon has as many connections as its limit allows.
+    /// The daemon has as many connections as its limit allows, or as it allows this user.
     Busy {
         /// The path.
         path: PathBuf,
+        /// The bound that was met. `None`: the kernel holds as many connections as it may that the daemon has not taken.
+        why: Option<Refusal>,
     },
     /// The daemon speaks another version of the protocol than [`PROTOCOL_VERSION`].
     WrongVersion {
@@ -126,14 +128,16 @@ impl fmt::Display for ConnectFailure {
                  system's serves the members of group {GROUP} (and {ADMIN_GROUP}), never the user it runs as",
                 path.display()
             ),
-            Self::Busy { path } => {
-                write!(
-                    out,
-                    "the daemon on {} takes no further connection of this user: all connections (clients_max), or this \
-                     user's share of them, are in use: end some, or try again later",
-                    path.display()
-                )
-            }
+            Self::Busy { path, why: Some(why) } => write!(
+                out,
+                "the daemon on {} takes no further connection of this user: {why}, or end some first",
+                path.display()
+            ),
+            Self::Busy { path, why: None } => write!(
+                out,
+                "the daemon on {} takes no connection now: more wait for it than the system lets wait: try again later",
+                path.display()
+            ),
             Self::WrongVersion { path, daemon } => write!(
                 out,
                 "the daemon on {} speaks protocol version {daemon}, this program speaks version \

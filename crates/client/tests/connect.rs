@@ -8,7 +8,10 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use bulkhead_client::{ConnectFailure, ListenerTrust, connect};
-use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::frame::{Hello, push_frame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::Tag;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 use fake::{Fake, nowhere};
 
@@ -37,6 +40,37 @@ fn verdicts_are_told_apart() {
     assert!(matches!(answer(Hello::new(Hello::BUSY)), ConnectFailure::Busy { .. }));
     assert!(matches!(answer(Hello::new(Hello::DENIED)), ConnectFailure::Denied { .. }));
     assert!(matches!(answer(Hello::new(77)), ConnectFailure::NotADaemon { .. }));
+}
+
+#[test]
+fn one_connection_too_many_is_told_the_bound() {
+    let why = Refusal::Busy {
+        what: "connections".to_owned(),
+        limit: 75,
+        share_of: Some(100),
+        key: Some("clients_max".to_owned()),
+        retry_after_ms: 1000,
+    };
+    let reply = ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(why.clone()) };
+    let mut bytes = Hello::new(Hello::BUSY).to_bytes().to_vec();
+    push_frame(&reply, &mut bytes).unwrap();
+    // The goodbye comes in pieces, and not at all.
+    for (cut, told) in [(Hello::BYTES + 3, Some(why)), (bytes.len(), None)] {
+        // Without the last byte there is no goodbye.
+        let (first, rest) = (bytes[..cut.min(bytes.len() - 1)].to_vec(), bytes[cut..].to_vec());
+        let fake = Fake::raw(move |mut stream| {
+            stream.write_all(&first).unwrap();
+            stream.write_all(&rest).unwrap();
+        });
+        let error = connect::connect(&fake.path()).unwrap_err();
+        assert!(matches!(&error, ConnectFailure::Busy { why, .. } if *why == told), "{error}");
+        assert_eq!(
+            told.is_some(),
+            error.to_string().contains("limit 75 of 100, set by clients_max"),
+            "{error}"
+        );
+        fake.finish();
+    }
 }
 
 #[test]

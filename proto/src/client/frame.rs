@@ -30,7 +30,8 @@ impl Hello {
     pub const WELCOME: u32 = 0;
     /// Verdict: the client's version is not the daemon's.
     pub const WRONG_VERSION: u32 = 1;
-    /// Verdict: too many connections; try again later.
+    /// Verdict: too many connections. A frame with [`Reply::Goodbye`](crate::client::message::Reply::Goodbye) follows, which
+    /// names the bound.
     pub const BUSY: u32 = 2;
     /// Verdict: this user may not use the daemon.
     pub const DENIED: u32 = 3;
