@@ -18,6 +18,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 
 use crate::client_table::ClientTable;
+use crate::heap_trimmer::HeapTrimmer;
 use crate::output_store::OutputStore;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
@@ -98,6 +99,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
         performer,
         signals,
         spin,
+        heap: HeapTrimmer::default(),
         grace_ms,
         asked_ns: None,
         draining: false,

@@ -71,6 +71,7 @@ mod copies_cleaner;
 mod daemon;
 mod deferred_close;
 mod descriptor_budget;
+mod heap_trimmer;
 mod log_writer;
 mod offer_files;
 mod outbox;
@@ -98,6 +99,7 @@ mod worker_table;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bulkhead_sys::heap;
 use bulkhead_sys::inherited_signals;
 use bulkhead_sys::outer::{self, SplitSide};
 use clap::Parser;
@@ -124,6 +126,9 @@ pub fn run() -> ExitCode {
         }
     };
     log_writer::install();
+    if !heap::return_large_blocks() {
+        log::debug!("the C library keeps large blocks that are freed");
+    }
     let is_private = args.private;
     let result = settings::Settings::gather(args).and_then(|settings| daemon::serve(settings, outer));
     let code = match result {

@@ -21,6 +21,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
+use crate::heap_trimmer::HeapTrimmer;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::rate_limit::{self, LineAbout};
@@ -46,6 +47,7 @@ pub(crate) struct EventLoop {
     pub(crate) performer: Performer,
     pub(crate) signals: Signals,
     pub(crate) spin: SpinBeforeSleep,
+    pub(crate) heap: HeapTrimmer,
     pub(crate) grace_ms: u64,
     /// When the sleep was to end at the latest, CLOCK_MONOTONIC nanoseconds.
     pub(crate) asked_ns: Option<u64>,
@@ -106,7 +108,9 @@ impl EventLoop {
         let mut timeout =
             if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
         let naps = timeout != Some(Duration::ZERO);
+        self.heap.turn_over();
         if naps {
+            self.heap.about_to_sleep(clock::monotonic_ns());
             // Announces the sleep in the orders, then reads all boxes once more: a worker that finishes later rings
             // the doorbell.
             self.performer.workers.nap(true);

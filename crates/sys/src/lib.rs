@@ -26,6 +26,7 @@ pub mod file_copy;
 mod freeze;
 #[cfg(feature = "gmp")]
 pub mod gmp;
+pub mod heap;
 pub mod held_folder;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_filter;
