@@ -18,7 +18,7 @@ pub const UNFINISHED_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 pub const UNREAD_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 /// Unread replies of one connection that are not counted, in bytes.
 pub const UNREAD_ALLOWANCE_BYTES: usize = 4 << 10;
-/// Most jobs in one submit, ids in one request, rows in one reply.
+/// Most jobs in one submit, and ids in one request.
 pub const BATCH_MAX: usize = 4096;
 
 /// Most ends that all clients together may wait for by request; a user of several gets three quarters.

@@ -138,11 +138,12 @@ impl ClientTable {
     pub(crate) fn mark_ready(&mut self, client: ClientId, ready: SocketReadiness) {
         if let Some(connection) = self.connections.get_mut(&client) {
             if ready.readable || ready.ending {
-                connection.mark_readable(ready.ending);
+                connection.mark_readable(ready);
                 self.readable.add(connection.uid(), client);
+                watch(&self.registry, client, connection, self.unread_descriptors.is_unread(client));
             }
             let is_read = self.unread_descriptors.recheck(client, connection.socket().as_fd());
-            if connection.has_unsent() || is_read {
+            if connection.has_unsent() || connection.is_closing() || is_read {
                 self.unflushed.add(connection.uid(), client);
             }
         } else if self.unread_descriptors.close_if_read(client) {
@@ -286,7 +287,9 @@ impl ClientTable {
                 continue;
             }
             let (mut share, was_closing) = (RequestShare::whole(), connection.is_closing());
-            if !connection.read(&mut self.buffer, &mut share, &mut self.files, events) {
+            let is_open = connection.read(&mut self.buffer, &mut share, &mut self.files, events);
+            let unread = self.unread_descriptors.is_unread(client);
+            if !is_open || !(watch(&self.registry, client, connection, unread) || connection.end(events)) {
                 gone.push(client);
             } else if connection.wants_read() {
                 full.push((connection.uid(), client));
@@ -344,7 +347,9 @@ impl ClientTable {
             let mut left = turn.share();
             let mut gate = unread.gate(client, connection.account());
             let is_open = connection.flush(&mut left, &mut gate, events);
-            let is_there = is_open && watch(&self.registry, client, connection, unread.is_unread(client));
+            let is_there = is_open
+                && (watch(&self.registry, client, connection, unread.is_unread(client))
+                    || connection.end(events));
             turn.take(left);
             self.unread.note(client, connection.account(), connection.unread_bytes());
             if !is_there {

@@ -27,11 +27,15 @@ use crate::connection_state::{ConnectionPhase, ConnectionState};
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 use crate::rate_limit::{self, LineAbout};
-use crate::request_share::RequestShare;
+use crate::request_share::{RequestShare, is_question};
+use crate::socket_watch::{SocketInterest, SocketReadiness};
 use crate::unread_descriptors::DescriptorGate;
 
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
+
+/// So many readable events may come while the socket is known to be readable. A connection that is accepted has the first.
+const TOLD_AGAIN_MAX: usize = 4;
 
 /// One client.
 #[derive(Debug)]
@@ -47,8 +51,12 @@ pub(crate) struct Connection {
     readable: bool,
     /// The client has closed its sending side; the rest is read up to the end.
     ending: bool,
-    /// Writable events are registered with the poll.
-    watches_writable: bool,
+    /// Readable events that came while the socket was known to be readable.
+    told_again: usize,
+    /// What is registered with the poll.
+    interest: SocketInterest,
+    /// The client has closed its socket: what it sent before is heard, and nobody reads a reply.
+    has_left: bool,
     /// The outbox holds only the acceptance of one job, whose end may follow within microseconds.
     may_delay: bool,
     /// There may be whole frames among the bytes that were read.
@@ -71,7 +79,9 @@ impl Connection {
             unclaimed: UnclaimedFiles::default(),
             readable: true,
             ending: false,
-            watches_writable: false,
+            told_again: 0,
+            interest: SocketInterest::NEW,
+            has_left: false,
             may_delay: false,
             has_unparsed: false,
             flush_unreported: false,
@@ -114,10 +124,27 @@ impl Connection {
         if let ConnectionState::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 
-    /// The socket became readable; `ending`: the client has closed its sending side.
-    pub(crate) fn mark_readable(&mut self, ending: bool) {
+    /// The socket became readable, or its client has closed it, in part or as a whole.
+    pub(crate) fn mark_readable(&mut self, ready: SocketReadiness) {
+        self.told_again += usize::from(self.readable);
         self.readable = true;
-        self.ending |= ending;
+        self.ending |= ready.ending;
+        if ready.is_over {
+            self.leave();
+        }
+    }
+
+    /// The client has closed its socket. What it sent before is heard, such as its last receipt; the read that finds the
+    /// end reports it. Nothing counts as flushed: the core keeps further results.
+    fn leave(&mut self) {
+        (self.readable, self.ending, self.has_left) = (true, true, true);
+        self.outbox = Outbox::default();
+        self.flush_unreported = false;
+    }
+
+    /// The socket was read empty.
+    fn note_empty(&mut self) {
+        (self.readable, self.told_again) = (false, 0);
     }
 
     /// Whether the outbox may wait for the end of a task that is running. Returns `true` at most once per flush.
@@ -125,11 +152,11 @@ impl Connection {
         std::mem::take(&mut self.may_delay)
     }
 
-    /// Whether to register (`Some(true)`) or deregister (`Some(false)`) writable events; `None`: no change. They are of
-    /// interest while replies are queued, and while descriptors lie `unread`.
-    pub(crate) fn take_interest_change(&mut self, unread: bool) -> Option<bool> {
-        let wanted = self.has_unsent() || unread;
-        (std::mem::replace(&mut self.watches_writable, wanted) != wanted).then_some(wanted)
+    /// The events that are of interest from now on, if others are registered; descriptors may lie `unread`.
+    pub(crate) fn take_interest_change(&mut self, unread: bool) -> Option<SocketInterest> {
+        let wanted =
+            SocketInterest { read: self.told_again < TOLD_AGAIN_MAX, write: self.has_unsent() || unread };
+        (std::mem::replace(&mut self.interest, wanted) != wanted).then_some(wanted)
     }
 
     /// Whether it should be read in this turn.
@@ -179,7 +206,7 @@ impl Connection {
                     share.take_bytes(count);
                     self.feed(&buffer[..count], share, files, events);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.note_empty(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.end(events),
             }
@@ -208,7 +235,9 @@ impl Connection {
             SocketRead::Bytes(count) => {
                 // The socket is empty: the poll reports new bytes and a later end, but not an end that it has
                 // reported already.
-                self.readable = count == buffer.len() || self.ending;
+                if count < buffer.len() && !self.ending {
+                    self.note_empty();
+                }
                 return Ok(Some(count));
             }
             SocketRead::Attached if matches!(self.state, ConnectionState::Greeting(_)) => {
@@ -245,7 +274,8 @@ impl Connection {
         self.enter(ConnectionState::Faulty(why));
     }
 
-    fn end(&mut self, events: &mut Vec<Event>) -> bool {
+    /// The connection is over. Returns `false`.
+    pub(crate) fn end(&mut self, events: &mut Vec<Event>) -> bool {
         if let ConnectionState::Open(frames) = &self.state
             && frames.is_partial()
         {
@@ -334,6 +364,10 @@ impl Connection {
                 Ok(frame) => frame,
                 Err(why) => break Refusal::Invalid { why },
             };
+            if self.has_left && is_question(&request) {
+                share.take_unanswered();
+                continue;
+            }
             share.take(&request);
             let files = match self.unclaimed.claim(named_files(&request)) {
                 FileClaim::Granted(claimed) => files.hold(claimed),
@@ -351,7 +385,7 @@ impl Connection {
 
     /// Queues a reply.
     pub(crate) fn reply(&mut self, frame: &ReplyFrame, descriptor: Option<Rc<OutputFile>>) {
-        if self.is_closing() {
+        if self.is_closing() || self.has_left {
             return;
         }
         self.flush_unreported = true;
@@ -387,11 +421,7 @@ impl Connection {
             if !has_left || self.state.phase() != ConnectionPhase::Open {
                 return self.end(events);
             }
-            // What it sent before it left is heard, such as its last receipt; the read that finds the end reports it.
-            // Nothing counts as flushed: the core keeps further results.
-            self.outbox = Outbox::default();
-            self.flush_unreported = false;
-            self.mark_readable(true);
+            self.leave();
             return true;
         }
         if self.outbox.waiting_bytes() > 0 {

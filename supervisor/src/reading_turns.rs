@@ -10,17 +10,17 @@
 //!
 //! A connection that is begun gets its whole share, one in a turn. Users take turns, then each user's connections
 //! ([`bulkhead_core::UserTurns`]). One that was not reached stays in line, and the loop does not sleep before it is. A
-//! request whose reply may fill a frame takes a whole share, so a turn has at most five of them: one may stand behind
-//! short requests of the last connection.
+//! request whose reply may be long takes a whole share, so a turn has at most three of them: one may stand behind short
+//! requests of the last connection.
 
 use crate::request_share::{REQUESTS_PER_TURN, RequestShare};
 
-/// Short requests of all clients in one turn, or four that take a whole share.
-const REQUESTS: usize = 4 * REQUESTS_PER_TURN;
+/// Short requests of all clients in one turn, or two that take a whole share.
+const REQUESTS: usize = 2 * REQUESTS_PER_TURN;
 /// Bytes that are read from all clients in one turn.
 const BYTES: usize = 1 << 20;
 /// Connections that are read in one turn, or that are sent to.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 128;
 /// Bytes that are sent to one client in one turn.
 const SENT_BYTES: usize = 256 << 10;
 /// Bytes that are sent to all clients in one turn.
@@ -109,11 +109,11 @@ mod tests {
     }
 
     #[test]
-    fn four_long_requests_are_a_turn_whoever_sends_them() {
+    fn two_long_requests_are_a_turn_whoever_sends_them() {
         for users in [1, 2, 800] {
             let mut line = UserTurns::default();
             (0..800).for_each(|client| line.add(1 + client as u32 % users, ClientId(client)));
-            assert_eq!(read_one_turn(&mut line, |_| LISTS).len(), 4, "{users} users");
+            assert_eq!(read_one_turn(&mut line, |_| LISTS).len(), 2, "{users} users");
         }
     }
 
@@ -141,11 +141,11 @@ mod tests {
         };
         let mut pings = RequestShare::whole();
         (0..64).for_each(|_| pings.take(&Request::Ping));
-        assert_eq!(turns_of(&pings), 4, "256 short requests");
+        assert_eq!(turns_of(&pings), 2, "128 short requests");
         let mut bytes = RequestShare::whole();
         bytes.take_bytes(usize::MAX);
         assert_eq!(turns_of(&bytes), 4, "a MiB of unfinished frames");
-        assert_eq!(turns_of(&RequestShare::whole()), 256, "connections with nothing to read");
+        assert_eq!(turns_of(&RequestShare::whole()), 128, "connections with nothing to read");
     }
 
     #[test]
@@ -159,6 +159,6 @@ mod tests {
             count
         };
         assert_eq!(turns_of(0), 8, "each takes its whole share");
-        assert_eq!(turns_of(SendingTurn::whole().share() - 1), 256, "each takes one byte");
+        assert_eq!(turns_of(SendingTurn::whole().share() - 1), 128, "each takes one byte");
     }
 }

@@ -1,7 +1,7 @@
 //! What is read from one client in one turn: requests, by what their replies may cost, and bytes.
 //!
 //! Replies count against a client only once they are in its outbox, so the share bounds how many are under way. A short
-//! request takes a 64th of it. Ids and inputs count beside that, because each takes time; so does what a view collects.
+//! request takes a 64th of it. Ids and jobs count beside that, because each takes time; so does what a view collects.
 //! A request whose reply may fill a frame takes all that is left. The share never refuses a request: one that is too
 //! long for what is left is the last of its turn. What all clients together may take: `reading_turns.rs`. Used by
 //! `connection.rs`.
@@ -13,8 +13,10 @@ use bulkhead_proto::limits::BATCH_MAX;
 pub(crate) const REQUESTS_PER_TURN: usize = 64;
 /// Bytes read from one client in one turn.
 const BYTES_PER_TURN: usize = 256 << 10;
-/// So many ids or inputs count as one request more: a whole batch of them fills the share.
+/// So many ids count as one request more: a whole batch of them fills the share.
 const ITEMS_PER_REQUEST: usize = BATCH_MAX / REQUESTS_PER_TURN;
+/// So many jobs of a submit count as one request more: to accept one takes longer than to look an id up.
+const JOBS_PER_REQUEST: usize = 16;
 /// A request whose answer is collected from many places counts as so many.
 const COLLECTED: usize = 8;
 
@@ -46,6 +48,11 @@ impl RequestShare {
         self.requests = self.requests.saturating_sub(cost(request));
     }
 
+    /// Counts a question that is not answered, because its client has left.
+    pub(crate) fn take_unanswered(&mut self) {
+        self.requests = self.requests.saturating_sub(1);
+    }
+
     /// Counts bytes that were read.
     pub(crate) fn take_bytes(&mut self, count: usize) {
         self.bytes = self.bytes.saturating_sub(count);
@@ -62,6 +69,31 @@ impl RequestShare {
     }
 }
 
+/// Whether a request changes nothing but what its client is told. Thousands of them may stand behind each other when a client
+/// leaves; without anybody who reads the answers, none is worth its time.
+pub(crate) fn is_question(request: &Request) -> bool {
+    match request {
+        Request::Wait { .. }
+        | Request::Result { .. }
+        | Request::Logs { .. }
+        | Request::Jobs { .. }
+        | Request::Job { .. }
+        | Request::Why { .. }
+        | Request::Deaths { .. }
+        | Request::Workers
+        | Request::Status
+        | Request::Kinds
+        | Request::Events { .. }
+        | Request::Ping => true,
+        Request::Submit(_)
+        | Request::Cancel { .. }
+        | Request::Retry { .. }
+        | Request::Forget { .. }
+        | Request::Received { .. }
+        | Request::Drain { .. } => false,
+    }
+}
+
 /// What a request takes of the share.
 fn cost(request: &Request) -> usize {
     match request {
@@ -69,7 +101,7 @@ fn cost(request: &Request) -> usize {
         | Request::Cancel { jobs }
         | Request::Retry { jobs }
         | Request::Forget { jobs } => 1 + jobs.len() / ITEMS_PER_REQUEST,
-        Request::Submit(submit) => 1 + submit.inputs.len() / ITEMS_PER_REQUEST,
+        Request::Submit(submit) => 1 + submit.inputs.len() / JOBS_PER_REQUEST,
         Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers => REQUESTS_PER_TURN,
         Request::Job { .. } | Request::Why { .. } | Request::Status | Request::Kinds => COLLECTED,
         Request::Result { .. }
@@ -103,11 +135,7 @@ mod tests {
     fn ids_and_inputs_count_against_the_requests_of_a_turn() {
         let ids = |count| vec![JobId(7); count];
         type WithIds = fn(Vec<JobId>) -> Request;
-        let with_ids: [WithIds; 5] = [
-            |jobs| {
-                let inputs = jobs.iter().map(|_| Payload::default()).collect();
-                Request::Submit(Submit { inputs, ..Submit::default() })
-            },
+        let with_ids: [WithIds; 4] = [
             |jobs| Request::Wait { jobs },
             |jobs| Request::Cancel { jobs },
             |jobs| Request::Retry { jobs },
@@ -119,6 +147,11 @@ mod tests {
             assert_eq!(taken(&request(ids(1024))), 4);
             assert_eq!(taken(&request(ids(BATCH_MAX))), 1);
         }
+        let submit = |count| {
+            let inputs = vec![Payload::default(); count];
+            Request::Submit(Submit { inputs, ..Submit::default() })
+        };
+        assert_eq!([1, 16, 256, BATCH_MAX].map(|count| taken(&submit(count))), [64, 32, 4, 1]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder, send_signal};
+use bulkhead_tests::raid::frame;
 use bulkhead_tests::shortage::possible;
 use bulkhead_tests::wire::{Wire, submit};
 use bulkhead_tests::{or_skip, skip};
@@ -284,10 +285,15 @@ fn the_output_of_a_program_is_held_unless_it_is_a_file_of_the_user() {
 
 /// Numbers of kept jobs.
 fn kept(wire: &mut Wire) -> Vec<u64> {
-    let request = Request::Jobs { state: Some(JobState::Ended), walk: Walk::Up(JobId(0)), limit: 4096 };
-    match wire.call(request) {
-        Reply::Jobs { rows, more: false, .. } => rows.iter().map(|row| row.job.0).collect(),
-        other => panic!("no list: {other:?}"),
+    let (mut kept, mut after) = (Vec::new(), JobId(0));
+    loop {
+        let request = Request::Jobs { state: Some(JobState::Ended), walk: Walk::Up(after), limit: 4096 };
+        let Reply::Jobs { rows, last, more } = wire.call(request) else { panic!("no list") };
+        kept.extend(rows.iter().map(|row| row.job.0));
+        after = last;
+        if !more {
+            return kept;
+        }
     }
 }
 
@@ -391,9 +397,9 @@ fn a_receipt_is_heard_although_its_client_reads_no_more() {
     });
     assert_eq!(ended, 4096 + 2);
     // These replies are far more than the socket and the daemon's outbox take.
-    for _ in 0..60 {
-        wire.ask(Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 4096 });
-    }
+    let list = || Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 4096 };
+    // In one piece: the socket takes few small ones from a client that is not read for a while.
+    wire.send(&(10..410).flat_map(|tag| frame(tag, list())).collect::<Vec<u8>>());
     wire.ask(Request::Received { through: 2 });
     drop(wire);
     eventually("the receipt is heard", || (other.status().kept == 4096).then_some(()));

@@ -10,23 +10,39 @@ use bulkhead_proto::job::JobState;
 use crate::report::{BrokenRule, Verdict, broken};
 use crate::world::World;
 
-/// Rows of one page.
-const PAGE: u32 = 4096;
+/// Rows of one page: fewer than the core gives at most.
+const PAGE: u32 = 256;
 
 impl World {
     /// Compares the daemon's view with the truth.
     pub(crate) fn inspect(&mut self) -> Verdict {
-        let (after, limit) = (JobId(0), PAGE);
-        let mut requests = vec![Request::Jobs { state: None, walk: Walk::Up(after), limit }, Request::Status];
+        // All pages are asked for in one step, so that they show one moment: numbers have no gaps, and no number is above
+        // the last one that was given.
+        let last = self.oracles.ledger.jobs.keys().next_back().map_or(0, |job| job.0);
+        let pages = last / u64::from(PAGE) + 1;
+        let page = |page: u64| Request::Jobs {
+            state: None,
+            walk: Walk::Up(JobId(page * u64::from(PAGE))),
+            limit: PAGE,
+        };
+        let mut requests: Vec<Request> = (0..pages).map(page).collect();
+        requests.push(Request::Status);
         if self.scenario.logs {
             requests.extend([Request::Workers, Request::Deaths { limit: 8 }]);
             let jobs = self.oracles.ledger.curious(2);
             requests.extend(jobs.into_iter().flat_map(|job| [Request::Why { job }, Request::Job { job }]));
         }
         let answer = self.ask_as_inspector(requests)?;
-        let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status), ..] = answer.as_slice() else {
-            return Ok(());
-        };
+        let (lists, others) = answer.split_at_checked(pages as usize).unwrap_or_default();
+        let [Reply::Status(status), ..] = others else { return Ok(()) };
+        let mut rows: Vec<JobRow> = Vec::new();
+        for list in lists {
+            let Reply::Jobs { rows: page, .. } = list else { return Ok(()) };
+            // A page goes on into the next one where jobs were forgotten.
+            let last = rows.last().map_or(JobId(0), |row| row.job);
+            rows.extend(page.iter().filter(|row| row.job > last).cloned());
+        }
+        let rows = rows.as_slice();
         self.oracles.listed(rows)?;
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
         self.oracles.logs.listed(rows)?;

@@ -36,7 +36,9 @@ const DEATH_BYTES: u64 = 128;
 const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 /// Jobs that one request for a list looks at, shown or not, so that a table of a million jobs is listed in many turns and
 /// delays no other client.
-const WALK_MAX: usize = 8192;
+const WALK_MAX: usize = 2048;
+/// Most rows of one reply with a list of jobs: each takes several pieces of memory, and many clients may ask at once.
+const ROWS_MAX: usize = 512;
 /// Characters of an input that are shown.
 const INPUT_CHARS: usize = 200;
 
@@ -95,7 +97,7 @@ impl<'a> View<'a> {
 
     /// Answers `jobs`: a page of those that the client may see.
     pub(crate) fn jobs(&self, peer: Peer, state: Option<JobState>, walk: Walk, limit: u32) -> ViewReply {
-        let limit = (limit as usize).clamp(1, BATCH_MAX);
+        let limit = (limit as usize).clamp(1, ROWS_MAX);
         let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
         let (Walk::Up(mut last) | Walk::Down(mut last)) = walk;
         for looked in 0.. {
