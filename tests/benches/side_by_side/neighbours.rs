@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::JobId;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually};
 use bulkhead_tests::other_users;
 use bulkhead_tests::raid::may_become_others;
@@ -20,12 +21,16 @@ use bulkhead_tests::wire::Wire;
 use crate::figures::{Aim, Figures, median, median_ratio, quantile_us};
 use crate::layout;
 use crate::queue::resident_bytes;
-use attacker::{ATTACKS, Attack, CONNECTIONS, NO_OPS};
+use attacker::{ATTACKER, ATTACKS, Attack, CONNECTIONS, NO_OPS};
 
 const ROUNDS: usize = 5;
 /// How long the neighbour pings beside each attack.
 const SPAN: Duration = Duration::from_millis(1500);
+/// How long the daemon remembers a client that is gone, and a second more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(31);
 const NEIGHBOUR: u32 = 60_102;
+/// Few jobs are kept, so that there are as many after each round.
+const KEPT: &str = "keep_jobs_max = 1000\n";
 const MIB: f64 = (1 << 20) as f64;
 
 /// What was seen of one attack in all rounds.
@@ -34,7 +39,8 @@ struct Seen {
     beside_us: Vec<f64>,
     beside_no_ops_us: Vec<f64>,
     resident: f64,
-    left: Vec<f64>,
+    /// What the daemon has grown by once the attackers of the first round are forgotten, and of the third.
+    left: [f64; 2],
 }
 
 pub(crate) fn run(figures: &mut Figures) {
@@ -52,7 +58,7 @@ pub(crate) fn run(figures: &mut Figures) {
         figures.add(&format!("neighbour_{name}_p99_ratio"), ratio, Aim::AtMost(2.0));
         figures.add(&format!("neighbour_{name}_resident_mib"), seen.resident, Aim::AtMost(256.0));
         figures.add(&format!("neighbour_{name}_left_mib"), seen.left[0], Aim::AtMost(16.0));
-        let grown = seen.left[2] - seen.left[0];
+        let grown = seen.left[1] - seen.left[0];
         figures.add(&format!("neighbour_{name}_left_grown_mib"), grown, Aim::AtMost(1.0));
     }
     figures.add("neighbour_p99_ratio", worst, Aim::AtMost(2.0));
@@ -60,7 +66,7 @@ pub(crate) fn run(figures: &mut Figures) {
 
 /// All rounds of one attack.
 fn withstand(attack: &Attack) -> Seen {
-    let daemon = layout::daemon(&Setup { config: other_users::system_config(""), ..Setup::default() });
+    let daemon = layout::daemon(&Setup { config: other_users::system_config(KEPT), ..Setup::default() });
     daemon.await_worker(WorkerState::Spare);
     other_users::open_to_all(&daemon);
     layout::pin(daemon.pid(), 0);
@@ -68,25 +74,29 @@ fn withstand(attack: &Attack) -> Seen {
         layout::pin(worker.pid.expect("a worker that is there has a process"), 1);
     }
     let mut neighbour = other_users::connect_as(&daemon, NEIGHBOUR).welcome();
+    // What the attack waits for; it runs in one of the two workers all the time.
+    let running = other_users::connect_as(&daemon, ATTACKER).welcome().submit("sleep", &["86400000"]);
     layout::pin(std::process::id(), 0);
     let mut seen = Seen::default();
     // The first of all only warms the daemon up.
-    beside(&daemon, &NO_OPS, &mut neighbour);
-    let before = resident_bytes(&daemon);
-    for _ in 0..ROUNDS {
-        seen.beside_no_ops_us.push(beside(&daemon, &NO_OPS, &mut neighbour).0);
-        let (p99_us, resident) = beside(&daemon, attack, &mut neighbour);
+    beside(&daemon, (&NO_OPS, running), &mut neighbour);
+    let before = settled_bytes(&daemon, &mut neighbour);
+    for round in 0..ROUNDS {
+        seen.beside_no_ops_us.push(beside(&daemon, (&NO_OPS, running), &mut neighbour).0);
+        let (p99_us, resident) = beside(&daemon, (attack, running), &mut neighbour);
         seen.beside_us.push(p99_us);
         seen.resident = seen.resident.max(resident / MIB);
-        seen.left.push((resident_bytes(&daemon) - before) / MIB);
+        if let Some(left) = [0, 2].iter().position(|measured| *measured == round) {
+            seen.left[left] = (settled_bytes(&daemon, &mut neighbour) - before) / MIB;
+        }
     }
     layout::unpin();
     seen
 }
 
 /// The neighbour's pings beside one attack: their p99 in microseconds, and the greatest size of the daemon meanwhile.
-fn beside(daemon: &Daemon, attack: &Attack, neighbour: &mut Wire) -> (f64, f64) {
-    let attacker = Attacker::start(daemon, attack);
+fn beside(daemon: &Daemon, (attack, running): (&Attack, JobId), neighbour: &mut Wire) -> (f64, f64) {
+    let attacker = Attacker::start(daemon, attack, running);
     let (mut spans, mut resident, begun) = (Vec::new(), 0.0_f64, Instant::now());
     while begun.elapsed() < SPAN {
         let asked = Instant::now();
@@ -102,19 +112,30 @@ fn beside(daemon: &Daemon, attack: &Attack, neighbour: &mut Wire) -> (f64, f64) 
     (quantile_us(&mut spans, 990), resident)
 }
 
+/// The size of the daemon once it has forgotten the clients that are gone, whose jobs it keeps for a while.
+fn settled_bytes(daemon: &Daemon, neighbour: &mut Wire) -> f64 {
+    std::thread::sleep(FORGOTTEN_AFTER);
+    let begun = Instant::now();
+    while begun.elapsed() < SPAN {
+        neighbour.call(Request::Ping);
+    }
+    resident_bytes(daemon)
+}
+
 /// The process of an attacker; dropping it ends it.
 struct Attacker(Child);
 
 impl Attacker {
     /// Starts it on core 1, with descriptors enough; returns when all its connections are there.
-    fn start(daemon: &Daemon, attack: &Attack) -> Self {
+    fn start(daemon: &Daemon, attack: &Attack, running: JobId) -> Self {
         let own = std::env::current_exe().expect("the bench knows its own path");
         let mut command = Command::new("taskset");
         command
             .args(["-c", "1", "prlimit", "--nofile=16384"])
             .arg(own)
             .args(["attack", attack.name])
-            .arg(daemon.socket());
+            .arg(daemon.socket())
+            .arg(running.to_string());
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("taskset is there (util-linux)");
         let mut told = String::new();

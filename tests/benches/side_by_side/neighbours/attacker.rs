@@ -1,11 +1,12 @@
 //! The attacks on a neighbour: what one user sends over three thousand connections, and whether they are read.
 //!
-//! A process of its own, called with `attack NAME SOCKET`: it connects as its user, says `ready`, and then writes and
+//! A process of its own, called with `attack NAME SOCKET JOB`: it connects as its user, says `ready`, and then writes and
 //! reads without a pause until it is killed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
+use bulkhead_proto::client::frame::Frames;
 use bulkhead_proto::client::message::{Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
@@ -16,14 +17,16 @@ use bulkhead_tests::wire::{Wire, submit};
 
 /// Connections of one attack.
 pub(crate) const CONNECTIONS: usize = 3000;
+/// How the reply begins that accepts a job: the tag of the request, and the reply's number.
+const ACCEPTED: [u8; 2] = [1, 0];
 /// The attacker's user.
-const ATTACKER: u32 = 60_101;
+pub(super) const ATTACKER: u32 = 60_101;
 
 /// One attack.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// The bytes that each connection sends again and again.
-    bytes: fn(first: JobId) -> Vec<u8>,
+    bytes: fn(running: JobId) -> Vec<u8>,
     reads: bool,
     then: Then,
 }
@@ -71,8 +74,8 @@ fn unknown_ids(_: JobId) -> Vec<u8> {
     frame(1, Request::Wait { jobs: (1..=BATCH_MAX as u64).map(|number| JobId(1 << 40 | number)).collect() })
 }
 
-fn waits(first: JobId) -> Vec<u8> {
-    frame(1, Request::Wait { jobs: vec![first; BATCH_MAX] })
+fn waits(running: JobId) -> Vec<u8> {
+    frame(1, Request::Wait { jobs: vec![running; BATCH_MAX] })
 }
 
 fn follow(_: JobId) -> Vec<u8> {
@@ -88,6 +91,7 @@ fn half_frame(_: JobId) -> Vec<u8> {
 /// One connection and what is left of its bytes.
 struct Connection {
     wire: Wire,
+    replies: Frames,
     sent: usize,
     was_answered: bool,
     is_over: bool,
@@ -95,13 +99,10 @@ struct Connection {
 
 /// Runs the attack of this name on the daemon at this socket, until it is killed.
 pub(crate) fn attack(arguments: &[String]) {
-    let [name, socket] = arguments else { panic!("attack NAME SOCKET") };
+    let [name, socket, job] = arguments else { panic!("attack NAME SOCKET JOB") };
     let found = ATTACKS.iter().chain([&NO_OPS]).find(|attack| attack.name == name);
     let (attack, socket) = (found.expect("an attack of that name"), Path::new(socket));
-    let mut first =
-        Wire::on(hostile_peer::connect_as(socket, ATTACKER, GROUP).expect("it listens")).welcome();
-    let job = first.submit("sleep", &["86400000"]);
-    let bytes = (attack.bytes)(job);
+    let bytes = (attack.bytes)(JobId(job.parse().expect("a job's number")));
     let mut connections: Vec<_> = (0..CONNECTIONS).map(|_| connect(socket)).collect();
     println!("ready");
     let mut buffer = vec![0; 256 << 10];
@@ -119,13 +120,13 @@ fn connect(socket: &Path) -> Connection {
     let socket = hostile_peer::connect_as(socket, ATTACKER, GROUP).expect("it listens");
     let wire = Wire::on(socket).welcome();
     wire.socket.set_nonblocking(true).expect("a socket can be made so");
-    Connection { wire, sent: 0, was_answered: false, is_over: false }
+    Connection { wire, replies: Frames::default(), sent: 0, was_answered: false, is_over: false }
 }
 
 impl Connection {
     /// Writes and reads what goes without waiting.
     fn go_on(&mut self, attack: &Attack, bytes: &[u8], buffer: &mut [u8]) {
-        // Who reads asks again once something was answered: more than that would be a flood of requests.
+        // Who reads asks again once all was answered: more than that would be a flood of requests.
         let may_go_on = !attack.reads || std::mem::take(&mut self.was_answered);
         if self.sent == bytes.len() && attack.then == Then::Again && may_go_on {
             self.sent = 0;
@@ -140,10 +141,18 @@ impl Connection {
         if attack.reads {
             match self.wire.socket.read(buffer) {
                 Ok(0) => self.is_over = true,
-                Ok(_) => self.was_answered = true,
+                Ok(count) => self.hear(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => self.is_over = true,
             }
+        }
+    }
+
+    /// Notes whether the request was answered to its end: by more than the acceptance of its job.
+    fn hear(&mut self, bytes: &[u8]) {
+        self.replies.feed(bytes);
+        while let Some(reply) = self.replies.next_frame().expect("the daemon's frames are of a fair size") {
+            self.was_answered |= !reply.starts_with(&ACCEPTED);
         }
     }
 }
