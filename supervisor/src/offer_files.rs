@@ -47,7 +47,7 @@ impl OfferFiles {
     /// As many files are open as are allowed; memory or descriptors are short.
     pub(crate) fn make(task: &Task, outputs: &mut OutputStore) -> io::Result<Self> {
         let is_plan = matches!(task.stage, Stage::Plan);
-        let room = task.room;
+        let room = task.room();
         let mut offer_files = Self { is_plan, room, output: None, shared: None, results: None, log: None };
         for file in &task.files {
             match file {
@@ -196,7 +196,7 @@ mod tests {
             memory_bytes: None,
             grace_ms: 0,
             output,
-            room: OutputRoom::LARGEST,
+            room: Some(Box::new(OutputRoom::LARGEST)),
             stage,
             files,
             input: Payload::default(),
@@ -246,9 +246,9 @@ mod tests {
     #[test]
     fn an_output_that_is_longer_than_its_task_was_told_breaks_a_rule() {
         let mut outputs = OutputStore::new(8, BackgroundCloser::default());
-        let room = OutputRoom { own_bytes: 5, shared_bytes: 5 };
+        let room = Some(Box::new(OutputRoom { own_bytes: 5, shared_bytes: 5 }));
         for (bytes, is_allowed) in [(&b"short"[..], true), (b"longer", false)] {
-            let whole = Task { room, ..task(Stage::Whole, OutputMode::Descriptor, Vec::new()) };
+            let whole = Task { room: room.clone(), ..task(Stage::Whole, OutputMode::Descriptor, Vec::new()) };
             for failed in [false, true] {
                 let offer_files = OfferFiles::make(&whole, &mut outputs).unwrap();
                 let own = offer_files.output.as_ref().unwrap().as_fd();
@@ -260,8 +260,10 @@ mod tests {
                 };
                 assert_eq!(taken, if is_allowed { Ok(()) } else { Err(Violation::Output) });
             }
-            let merge =
-                Task { room, ..task(Stage::Merge { parts: 1 }, OutputMode::Descriptor, vec![shared()]) };
+            let merge = Task {
+                room: room.clone(),
+                ..task(Stage::Merge { parts: 1 }, OutputMode::Descriptor, vec![shared()])
+            };
             let offer_files = OfferFiles::make(&merge, &mut outputs).unwrap();
             let all = outputs.scratch(ScratchId(7)).unwrap().as_fd();
             write(all, bytes);

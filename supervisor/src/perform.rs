@@ -179,7 +179,7 @@ impl Performer {
             memory_bytes: task.memory_bytes,
             grace_ms: task.grace_ms,
             output: task.output,
-            room: task.room,
+            room: task.room(),
             input: task.input,
         };
         let bytes = encoded_size(&message);

@@ -92,7 +92,7 @@ fn task(number: u64, (kind, input): (KindId, Payload)) -> Task {
         memory_bytes: None,
         grace_ms: 0,
         output: OutputMode::Inline,
-        room: OutputRoom::LARGEST,
+        room: Some(Box::new(OutputRoom::LARGEST)),
         stage: Stage::Whole,
         files: Vec::new(),
         input,

@@ -162,14 +162,22 @@ pub struct Task {
     pub grace_ms: u32,
     /// Where the output goes.
     pub output: OutputMode,
-    /// How long its files in memory may become.
-    pub room: OutputRoom,
+    /// How long its files in memory may become. `None`: it writes none. In a box, because most tasks write none, and an
+    /// action is moved several times.
+    pub room: Option<Box<OutputRoom>>,
     /// Which task of the job it is.
     pub stage: Stage,
     /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for.
     pub files: Vec<TaskFile>,
     /// Its input.
     pub input: Payload,
+}
+
+impl Task {
+    /// How long its files in memory may become.
+    pub fn room(&self) -> OutputRoom {
+        self.room.as_deref().copied().unwrap_or(OutputRoom::NONE)
+    }
 }
 
 /// A file that goes with a task.

@@ -259,7 +259,8 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
             FakeResult { parts, ..FakeResult::descriptor(16 + 8 * u64::from(parts), elapsed_ns) }
         }
         OutputMode::Descriptor => {
-            let room = if task.stage == Stage::Whole { task.room.own_bytes } else { task.room.shared_bytes };
+            let room =
+                if task.stage == Stage::Whole { task.room().own_bytes } else { task.room().shared_bytes };
             let bytes = if room < MUCH_ROOM { room / 2 } else { 1_000_000 };
             FakeResult::descriptor(bytes + u64::from(count), elapsed_ns)
         }

@@ -15,7 +15,6 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, LogId, PoolId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
-use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
@@ -116,7 +115,7 @@ impl Bench {
             memory_bytes: None,
             grace_ms: 0,
             output: OutputMode::Inline,
-            room: OutputRoom { own_bytes: 0, shared_bytes: 0 },
+            room: None,
             stage: Stage::Whole,
             files: vec![TaskFile::Log { log: LogId(log) }],
             input: Payload::from(vec![1]),

@@ -14,7 +14,6 @@ use bulkhead_proto::client::refusal::UnknownJobs;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, PoolId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
-use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::boxes::Guilt;
 use bulkhead_sim::oracle::Oracles;
@@ -97,7 +96,7 @@ impl Bench {
             memory_bytes: None,
             grace_ms: 0,
             output: OutputMode::Inline,
-            room: OutputRoom { own_bytes: 0, shared_bytes: 0 },
+            room: None,
             stage: Stage::Whole,
             files: Vec::new(),
             input: Payload::from(vec![1]),

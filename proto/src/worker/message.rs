@@ -123,6 +123,8 @@ pub struct OutputRoom {
 }
 
 impl OutputRoom {
+    /// Room for nothing.
+    pub const NONE: Self = Self { own_bytes: 0, shared_bytes: 0 };
     /// Room for the largest outputs that there may be.
     pub const LARGEST: Self = Self { own_bytes: OUTPUT_MAX_BYTES, shared_bytes: OUTPUT_MAX_BYTES };
 }

@@ -157,7 +157,7 @@ fn task(seq: u64) -> Task {
         memory_bytes: None,
         grace_ms: 0,
         output: OutputMode::Inline,
-        room: OutputRoom::LARGEST,
+        room: Some(Box::new(OutputRoom::LARGEST)),
         stage: Stage::Whole,
         files: Vec::new(),
         input: Payload::from(Vec::new()),

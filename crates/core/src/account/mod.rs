@@ -166,14 +166,11 @@ impl Ledger {
     /// # Panics
     /// If more is given back than an account held.
     pub fn post(&mut self, charges: &mut Charges) {
-        let mut seen = Vec::new();
-        for (account, changes) in charges.drain() {
-            self.change(account, &changes);
-            if seen.last() != Some(&account) {
-                seen.push(account);
-            }
+        for (account, changes) in charges.rows() {
+            self.change(*account, changes);
         }
-        for account in seen {
+        // An account that holds nothing once all is posted is closed.
+        for (account, _) in charges.drain() {
             self.close_if_empty(account);
         }
     }

@@ -17,6 +17,7 @@ use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{Fence, JobId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::Task;
@@ -68,6 +69,7 @@ impl Jobs {
         self.note_turn(key, now_ns);
         let account = self.take_room(key, &grant);
         let (attachments, files, room) = self.attach(own, stage, &grant);
+        let room = (room != OutputRoom::NONE).then(|| Box::new(room));
         let task = Task {
             job: shown,
             fence,

@@ -137,6 +137,8 @@ impl Level {
     ) {
         let share = self.shares.entry(place.client).or_default();
         let list = &mut share.lists[place.list];
+        // Behind others it changes no head.
+        let is_head = side == Side::Front || list.head().is_none();
         match side {
             Side::Back => list.push_back(&mut jobs.slab, key),
             Side::Front => list.push_front(&mut jobs.slab, key),
@@ -149,7 +151,9 @@ impl Level {
             share.turn = Some(turn);
             self.turns.insert(turn, place.client);
         }
-        self.refresh(jobs, place.client);
+        if is_head {
+            self.refresh(jobs, place.client);
+        }
     }
 
     /// Takes a job out of its list.
@@ -158,10 +162,14 @@ impl Level {
     /// If its client has no jobs here.
     pub(super) fn unlink(&mut self, jobs: &mut JobTable, key: Key, place: QueuePlace) {
         let share = self.shares.get_mut(&place.client).expect("the client of a queued job is in the queue");
+        let was_head = share.lists[place.list].head() == Some(key);
         share.lists[place.list].unlink(&mut jobs.slab, key);
         count_down(&mut share.length, 1, "queued jobs of a client");
-        self.refresh(jobs, place.client);
-        if self.shares.get(&place.client).is_some_and(|share| share.length == 0) {
+        let is_empty = share.length == 0;
+        if was_head {
+            self.refresh(jobs, place.client);
+        }
+        if is_empty {
             let gone = self.shares.remove(&place.client);
             gone.and_then(|share| share.turn).map(|turn| self.turns.remove(&turn));
         }

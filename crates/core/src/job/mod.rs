@@ -163,9 +163,9 @@ impl Jobs {
         Owner::User(self.batch(run).uid()).may_be_seen_by(peer).then_some(run)
     }
 
-    /// Takes what accounts took and gave back since the last call.
-    pub(crate) fn take_charges(&mut self) -> Charges {
-        std::mem::take(&mut self.table.charges)
+    /// Posts what accounts took and gave back since the last call.
+    pub(crate) fn post_charges(&mut self, post: impl FnOnce(&mut Charges)) {
+        post(&mut self.table.charges);
     }
 
     /// The last number that was given to a job.

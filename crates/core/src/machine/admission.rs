@@ -14,10 +14,9 @@ use crate::turn::{AccountId, Resource};
 impl Core {
     /// Posts what the rooms took and gave back to the ledger.
     pub(super) fn post_charges(&mut self) {
-        let mut charges = self.jobs.take_charges();
-        self.ledger.post(&mut charges);
-        let mut charges = self.turn.take_charges();
-        self.ledger.post(&mut charges);
+        let Self { jobs, turn, ledger, .. } = self;
+        jobs.post_charges(|charges| ledger.post(charges));
+        turn.post_charges(|charges| ledger.post(charges));
     }
 
     /// How much more of a resource an account may take.

@@ -42,8 +42,11 @@ struct OutputsLeft {
 
 /// Whether there is room for the next task of a candidate.
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
+    if candidate.needs_no_memory() {
+        return true;
+    }
     let need = candidate.output_need(turn);
-    need.is_nothing() || grant(ledger, &need, candidate.output_sums(need.account)).is_some()
+    grant(ledger, &need, candidate.output_sums(need.account)).is_some()
 }
 
 /// The room that a task gets, or `None`: it waits.
@@ -102,10 +105,10 @@ fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums
 impl Core {
     /// The room for the next task of a run; `None`: it waits.
     pub(super) fn grant_for(&mut self, run: TaskRun) -> Option<OutputGrant> {
-        let need = self.jobs.output_need(&self.turn, run);
-        if need.is_nothing() {
+        if self.jobs.needs_no_memory(run) {
             return Some(OutputGrant::default());
         }
+        let need = self.jobs.output_need(&self.turn, run);
         self.post_charges();
         grant(&self.ledger, &need, self.jobs.output_sums(need.account))
     }

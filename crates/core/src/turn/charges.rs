@@ -44,6 +44,11 @@ impl Charges {
         self.rows.is_empty()
     }
 
+    /// The rows, in the order in which they were added. An account may have several.
+    pub(crate) fn rows(&self) -> &[(AccountId, [i64; Resource::COUNT])] {
+        &self.rows
+    }
+
     /// Takes the rows, in the order in which they were added. An account may have several.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (AccountId, [i64; Resource::COUNT])> + '_ {
         self.rows.drain(..)

@@ -248,9 +248,9 @@ impl Turn {
         self.charges.release(account, resource, count);
     }
 
-    /// Takes the charges that were not posted yet.
-    pub(crate) fn take_charges(&mut self) -> Charges {
-        std::mem::take(&mut self.charges)
+    /// Posts the charges that were not posted yet.
+    pub(crate) fn post_charges(&mut self, post: impl FnOnce(&mut Charges)) {
+        post(&mut self.charges);
     }
 
     /// Sets the alarm of a slot, in nanoseconds of [`Self::now_ns`], and cancels an earlier one of the slot.

@@ -36,7 +36,7 @@ fn submit(rig: &mut Rig, client: ClientId) -> JobId {
 /// The room for the output of a job that was offered.
 fn room(rig: &Rig, job: JobId) -> u64 {
     let mut held = rig.workers.values().flatten();
-    held.find(|held| held.task.job == job).expect("the job is offered").task.room.own_bytes
+    held.find(|held| held.task.job == job).expect("the job is offered").task.room().own_bytes
 }
 
 fn finish(rig: &mut Rig, job: JobId, output: u64, bytes: u64) {

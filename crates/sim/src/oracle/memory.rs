@@ -96,13 +96,14 @@ impl MemoryOracle {
     }
 
     fn offered(&mut self, offer: (WorkerId, Seq), task: &Task, uid: u32) -> Verdict {
-        let mut room = OfferRoom { uid, own_bytes: task.room.own_bytes, shared: None };
+        let mut room = OfferRoom { uid, own_bytes: task.room().own_bytes, shared: None };
         for file in &task.files {
             match file {
                 TaskFile::Shared { scratch } => {
-                    let (_, bytes) = self.scratches.entry(*scratch).or_insert((uid, task.room.shared_bytes));
-                    if *bytes != task.room.shared_bytes || *bytes == 0 {
-                        let told = task.room.shared_bytes;
+                    let (_, bytes) =
+                        self.scratches.entry(*scratch).or_insert((uid, task.room().shared_bytes));
+                    if *bytes != task.room().shared_bytes || *bytes == 0 {
+                        let told = task.room().shared_bytes;
                         let what = format!("scratch {scratch} of {bytes} bytes is offered with {told}");
                         return broken("memory", what);
                     }
