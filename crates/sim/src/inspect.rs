@@ -10,22 +10,14 @@ use bulkhead_proto::job::JobState;
 use crate::report::{BrokenRule, Verdict, broken};
 use crate::world::World;
 
-/// Rows of one page: fewer than the core gives at most.
-const PAGE: u32 = 256;
+/// Rows of one page: as many as the core gives at most.
+const PAGE: u32 = 512;
 
 impl World {
     /// Compares the daemon's view with the truth.
     pub(crate) fn inspect(&mut self) -> Verdict {
-        // All pages are asked for in one step, so that they show one moment: numbers have no gaps, and no number is above
-        // the last one that was given.
-        let last = self.oracles.ledger.jobs.keys().next_back().map_or(0, |job| job.0);
-        let pages = last / u64::from(PAGE) + 1;
-        let page = |page: u64| Request::Jobs {
-            state: None,
-            walk: Walk::Up(JobId(page * u64::from(PAGE))),
-            limit: PAGE,
-        };
-        let mut requests: Vec<Request> = (0..pages).map(page).collect();
+        let mut requests = self.all_pages();
+        let pages = requests.len();
         requests.push(Request::Status);
         if self.scenario.logs {
             requests.extend([Request::Workers, Request::Deaths { limit: 8 }]);
@@ -33,16 +25,11 @@ impl World {
             requests.extend(jobs.into_iter().flat_map(|job| [Request::Why { job }, Request::Job { job }]));
         }
         let answer = self.ask_as_inspector(requests)?;
-        let (lists, others) = answer.split_at_checked(pages as usize).unwrap_or_default();
-        let [Reply::Status(status), ..] = others else { return Ok(()) };
-        let mut rows: Vec<JobRow> = Vec::new();
-        for list in lists {
-            let Reply::Jobs { rows: page, .. } = list else { return Ok(()) };
-            // A page goes on into the next one where jobs were forgotten.
-            let last = rows.last().map_or(JobId(0), |row| row.job);
-            rows.extend(page.iter().filter(|row| row.job > last).cloned());
-        }
-        let rows = rows.as_slice();
+        let (lists, others) = answer.split_at_checked(pages).unwrap_or_default();
+        let [Reply::Status(status), ..] = others else {
+            return broken("replies", format!("the administrator lists jobs, and gets {answer:?}"));
+        };
+        let rows = &rows_of(lists)?;
         self.oracles.listed(rows)?;
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
         self.oracles.logs.listed(rows)?;
@@ -62,24 +49,34 @@ impl World {
         Ok(())
     }
 
-    /// All jobs, page by page.
+    /// All jobs, as one step shows them.
     pub(crate) fn list_all(&mut self) -> Result<Vec<JobRow>, BrokenRule> {
-        let mut rows: Vec<JobRow> = Vec::new();
-        let mut after = JobId(0);
-        loop {
-            let answer = self.ask_as_inspector(vec![Request::Jobs {
-                state: None,
-                walk: Walk::Up(after),
-                limit: PAGE,
-            }])?;
-            let [Reply::Jobs { rows: page, last, more }] = answer.as_slice() else {
-                return broken("replies", format!("the administrator lists jobs, and gets {answer:?}"));
-            };
-            rows.extend(page.iter().cloned());
-            after = *last;
-            if !more {
-                return Ok(rows);
-            }
-        }
+        let pages = self.all_pages();
+        rows_of(&self.ask_as_inspector(pages)?)
     }
+
+    /// Requests for all pages of the list of jobs. They are asked for in one step, so that they show one moment: numbers have no
+    /// gaps, and no number is above the last one that was given.
+    fn all_pages(&self) -> Vec<Request> {
+        let last = self.oracles.ledger.jobs.keys().next_back().map_or(0, |job| job.0);
+        let page = |number: u64| Request::Jobs {
+            state: None,
+            walk: Walk::Up(JobId(number * u64::from(PAGE))),
+            limit: PAGE,
+        };
+        (0..=last / u64::from(PAGE)).map(page).collect()
+    }
+}
+
+/// The rows of all pages. A page goes on into the next one where jobs were forgotten.
+fn rows_of(pages: &[Reply]) -> Result<Vec<JobRow>, BrokenRule> {
+    let mut rows: Vec<JobRow> = Vec::new();
+    for page in pages {
+        let Reply::Jobs { rows: page, .. } = page else {
+            return broken("replies", format!("the administrator lists jobs, and gets {page:?}"));
+        };
+        let last = rows.last().map_or(JobId(0), |row| row.job);
+        rows.extend(page.iter().filter(|row| row.job > last).cloned());
+    }
+    Ok(rows)
 }

@@ -4,7 +4,7 @@
 //! steps, never the host's clock.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
@@ -282,20 +282,9 @@ impl World {
 
     /// A drain without a grace waits for a task that never ends, until it is cancelled.
     fn end_left_loops(&mut self) -> Verdict {
-        let answer = self.ask_as_inspector(vec![Request::Jobs {
-            state: None,
-            walk: Walk::Up(JobId(0)),
-            limit: 4096,
-        }])?;
-        if let [Reply::Jobs { rows, .. }] = answer.as_slice() {
-            let live = rows.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job);
-            let live: Vec<JobId> = live.collect();
-            if !self.exited {
-                return self.end_loops(&live);
-            }
-        }
-        Ok(())
+        let live = self.list_all()?.into_iter().filter(|row| row.state != JobState::Ended);
+        let live: Vec<JobId> = live.map(|row| row.job).collect();
+        if self.exited { Ok(()) } else { self.end_loops(&live) }
     }
 }
-
 const _: () = assert!(SINGLE_UID == 1100, "the uid of the second client of the flood profile");

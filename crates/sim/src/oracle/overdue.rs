@@ -1,8 +1,8 @@
 //! `limits`, the other way round: what met a limit is ended. `limits.rs` judges that nothing is ended that did not.
 //!
 //! After each step it looks at the first task of each worker's ring: when it began by the truth of its box, and what it uses by
-//! the truth of its vitals. A limit that is met at a step is enforced within the time of `AnyLimit` and `STEPS_MAX` further steps,
-//! which the core needs for its examination, its look, and the answers.
+//! the truth of its vitals. A limit that is met at a step is enforced within the time of `AnyLimit` and `STEPS_MAX` steps after
+//! that time, which the core needs for its examination, its look, and the answers.
 //!
 //! Enforced means: the worker is killed, the task is told to end, or its job has ended. Workers that break the protocol are
 //! left out. It follows events and actions, and never asks the core.
@@ -22,7 +22,7 @@ use crate::report::{Verdict, broken};
 use crate::task::TaskId;
 use crate::worker::FakeWorker;
 
-/// Steps within which a met limit is enforced.
+/// Steps within which a met limit is enforced, once its time is over.
 const STEPS_MAX: u32 = 4;
 /// The longest pause between two examinations of a task's memory.
 const MEMORY_NS: u64 = 250 * MS;
@@ -186,8 +186,8 @@ impl OverdueOracle {
             known.met.retain(|limit, _| found.contains_key(limit));
             for (limit, grace_ns) in found {
                 let (since_ns, steps) = known.met.entry(limit).or_insert((now.mono_ns, 0));
-                *steps += 1;
-                if *steps > STEPS_MAX && ran_ns(*since_ns) >= grace_ns {
+                *steps += u32::from(ran_ns(*since_ns) >= grace_ns);
+                if *steps > STEPS_MAX {
                     let what = format!("worker {id} meets {limit:?}, and is left alone: {known:?}");
                     return broken("limits", what);
                 }
