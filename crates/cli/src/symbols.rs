@@ -92,11 +92,16 @@ impl ProgramSymbols {
         if self.is_code(address)
             && let Ok(mut frames) = self.lines.find_frames(address).skip_all_loads()
         {
+            let mut all = Vec::new();
             while let Ok(Some(frame)) = frames.next() {
                 let name = frame.function.and_then(|name| Some(name.demangle().ok()?.into_owned()));
-                let place = frame.location.and_then(|place| Some((place.file?, place.line?)));
-                found.extend(self.whole_name(name, address).map(|name| describe(&name, place)));
+                all.push((name, frame.location.and_then(|place| Some((place.file?, place.line?)))));
             }
+            // The last one is the function itself, all others were inlined into it.
+            if let Some((name, _)) = all.last_mut() {
+                *name = self.whole_name(name.take(), address);
+            }
+            found.extend(all.into_iter().filter_map(|(name, place)| Some(describe(&name?, place))));
         }
         if found.is_empty() {
             let name = self.symbol(address).map(|name| describe(&name, None));
@@ -111,8 +116,8 @@ impl ProgramSymbols {
         self.code.iter().any(|section| section.contains(&address))
     }
 
-    /// The name of a function at this address. Line tables alone have no names, or short ones: `fault`, where the symbol
-    /// table has `sys::raise::fault`. Functions that were inlined have no symbol, and keep those.
+    /// The name of the function at this address. Line tables alone have no names, or short ones: `fault`, where the symbol
+    /// table has `sys::raise::fault`.
     fn whole_name(&self, name: Option<String>, address: u64) -> Option<String> {
         let symbol = self.symbol(address);
         match name {
