@@ -18,8 +18,11 @@ pub const UNFINISHED_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 pub const UNREAD_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 /// Unread replies of one connection that are not counted, in bytes.
 pub const UNREAD_ALLOWANCE_BYTES: usize = 4 << 10;
-/// Most jobs in one submit, and ids in one request.
+/// Most jobs in one submit, ids in one request, and ends or workers in one reply.
 pub const BATCH_MAX: usize = 4096;
+
+/// Most rows of one reply with a list of jobs: each takes several pieces of memory, and many clients may ask at once.
+pub const ROWS_MAX: usize = 512;
 
 /// Most ends that all clients together may wait for by request; a user of several gets three quarters.
 pub const WAITS_MAX: u64 = 1 << 18;

@@ -3,6 +3,7 @@
 //! It trusts only the credentials that the kernel recorded at connect(2) (SO_PEERCRED, SO_PEERGROUPS). Later changes
 //! of the peer's user do not matter. Called by `client_table.rs` for each new connection.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -25,6 +26,16 @@ pub(crate) enum TurnedAway {
     Denied,
     /// The bound that its connections meet.
     Busy(Refusal),
+}
+
+impl fmt::Display for TurnedAway {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied => out.write_str("denied"),
+            Self::Busy(Refusal::Busy { limit, .. }) => write!(out, "busy limit={limit}"),
+            Self::Busy(_) => out.write_str("busy"),
+        }
+    }
 }
 
 /// The rules of this daemon, and the ledger that counts connections.

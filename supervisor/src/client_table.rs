@@ -139,6 +139,8 @@ impl ClientTable {
         if let Some(connection) = self.connections.get_mut(&client) {
             if ready.readable || ready.ending {
                 connection.mark_readable(ready);
+                // What a client that has left did not read is freed.
+                self.unread.note(client, connection.account(), connection.unread_bytes());
                 self.readable.add(connection.uid(), client);
                 watch(&self.registry, client, connection, self.unread_descriptors.is_unread(client));
             }
@@ -263,7 +265,7 @@ impl ClientTable {
         let mut connection = Connection::new(client, peer, socket);
         if let Some(away) = away {
             if rate_limit::may_log(LineAbout::Client(peer.uid), now_ns) {
-                log::warn!("client turned away client={client} uid={} why={away:?}", peer.uid);
+                log::warn!("client turned away client={client} uid={} verdict={away}", peer.uid);
             }
             connection.turn_away(away);
         }

@@ -34,7 +34,8 @@ use crate::unread_descriptors::DescriptorGate;
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
-/// So many readable events may come while the socket is known to be readable. A connection that is accepted has the first.
+/// So many readable events may come while the socket is known to be readable. The first event of a new connection is one of
+/// them, because a connection is read once without an event.
 const TOLD_AGAIN_MAX: usize = 4;
 
 /// One client.
@@ -153,10 +154,15 @@ impl Connection {
     }
 
     /// The events that are of interest from now on, if others are registered; descriptors may lie `unread`.
-    pub(crate) fn take_interest_change(&mut self, unread: bool) -> Option<SocketInterest> {
+    pub(crate) fn interest_change(&self, unread: bool) -> Option<SocketInterest> {
         let wanted =
             SocketInterest { read: self.told_again < TOLD_AGAIN_MAX, write: self.has_unsent() || unread };
-        (std::mem::replace(&mut self.interest, wanted) != wanted).then_some(wanted)
+        (self.interest != wanted).then_some(wanted)
+    }
+
+    /// These events are registered with the poll.
+    pub(crate) fn note_interest(&mut self, registered: SocketInterest) {
+        self.interest = registered;
     }
 
     /// Whether it should be read in this turn.

@@ -2,7 +2,8 @@
 //!
 //! A flood leaves free pieces between blocks that live on, and glibc keeps their pages. To look for them takes a
 //! millisecond at worst, so it is done at most once a second, when the loop is about to sleep, and only after
-//! [`BUSY_TURNS`] turns: an idle daemon does nothing, and one that never sleeps needs its memory. Driven by `turn.rs`.
+//! [`BUSY_TURNS`] turns: a daemon that has little to do looks seldom, and one that never sleeps needs its memory. When a
+//! look is owed, the loop sleeps no longer than until then. Driven by `turn.rs`.
 
 use bulkhead_sys::heap;
 
@@ -22,6 +23,11 @@ impl HeapTrimmer {
     /// Counts a turn.
     pub(crate) fn turn_over(&mut self) {
         self.turns = self.turns.saturating_add(1);
+    }
+
+    /// When the next look is due, in nanoseconds of the monotonic clock. `None`: none is owed.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        (self.turns >= BUSY_TURNS).then_some(self.next_ns)
     }
 
     /// Looks for free pages, if it is time: the loop is about to sleep.
@@ -55,5 +61,10 @@ mod tests {
         let mut busy = HeapTrimmer::default();
         let looks = (0..10_000).filter(|turn| is_due(&mut busy, turn * PAUSE_NS / 5000)).count();
         assert_eq!(looks, 2, "two seconds");
+        let (mut owing, last_ns) = (busy, 3 * PAUSE_NS);
+        (0..BUSY_TURNS).for_each(|_| owing.turn_over());
+        let at_ns = owing.deadline();
+        assert!(at_ns.is_some_and(|at_ns| at_ns <= last_ns && owing.is_due(at_ns)), "{at_ns:?}");
+        assert_eq!(owing.deadline(), None, "it has looked");
     }
 }

@@ -10,8 +10,7 @@
 //!
 //! A connection that is begun gets its whole share, one in a turn. Users take turns, then each user's connections
 //! ([`bulkhead_core::UserTurns`]). One that was not reached stays in line, and the loop does not sleep before it is. A
-//! request whose reply may be long takes a whole share, so a turn has at most three of them: one may stand behind short
-//! requests of the last connection.
+//! request whose reply may be long takes a whole share, so a turn has at most two of them.
 
 use crate::request_share::{REQUESTS_PER_TURN, RequestShare};
 

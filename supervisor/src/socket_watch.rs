@@ -2,12 +2,13 @@
 //!
 //! | event | of interest |
 //! |---|---|
-//! | the connection has ended | always |
-//! | readable | unless several came while the socket was known to be readable, and until it was read empty |
+//! | both sides have ended | always |
+//! | readable, or its client sends no more | unless several came while the socket was known to be readable, and until it was read empty |
 //! | writable | while something is to be sent, or descriptors lie unread |
 //!
 //! So an idle client wakes nobody, and one that writes on and on before its turn costs a few events, not one for each
-//! write: with thousands of such connections, the events of others would come turns later. Used by `client_table.rs` and
+//! write: with thousands of such connections, the events of others would come turns later. One that sends urgent bytes
+//! (MSG_OOB) has an event for each of them all the same. Used by `client_table.rs` and
 //! `turn.rs`.
 
 use bulkhead_proto::ids::ClientId;
@@ -25,7 +26,7 @@ pub(crate) struct SocketReadiness {
     pub(crate) readable: bool,
     /// The client has closed its sending side.
     pub(crate) ending: bool,
-    /// The client has closed both sides: nobody reads a reply.
+    /// The client has closed both sides: it reads no reply.
     pub(crate) is_over: bool,
 }
 
@@ -57,7 +58,7 @@ impl SocketInterest {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
             (true, false) => Interest::READABLE,
             (false, true) => Interest::WRITABLE,
-            // The poll takes no empty interest, and no Unix socket ever has urgent bytes.
+            // The poll takes no empty interest. Urgent bytes are read as all others.
             (false, false) => Interest::PRIORITY,
         }
     }
@@ -71,9 +72,12 @@ pub(crate) fn watch(
     connection: &mut Connection,
     unread: bool,
 ) -> bool {
-    let Some(interest) = connection.take_interest_change(unread) else { return true };
+    let Some(interest) = connection.interest_change(unread) else { return true };
     let token = PollSource::Client(client).token();
     let watched = registry.reregister(connection.socket(), token, interest.of_poll());
+    if watched.is_ok() {
+        connection.note_interest(interest);
+    }
     if let Err(error) = &watched
         && rate_limit::may_log(LineAbout::Client(connection.uid()), clock::monotonic_ns())
     {

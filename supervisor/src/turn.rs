@@ -105,12 +105,15 @@ impl EventLoop {
         // A connection may have ended, or have taken its last reply.
         self.performer.outputs.tell_freed(batch);
         let busy = busy || self.performer.clients.is_busy();
-        let mut timeout =
-            if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
-        let naps = timeout != Some(Duration::ZERO);
+        let rests = batch.is_empty() && !busy;
         self.heap.turn_over();
-        if naps {
+        if rests {
+            // Before the deadline is taken, which may be that of this.
             self.heap.about_to_sleep(clock::monotonic_ns());
+        }
+        let mut timeout = if rests { self.until_deadline() } else { Some(Duration::ZERO) };
+        let naps = timeout != Some(Duration::ZERO);
+        if naps {
             // Announces the sleep in the orders, then reads all boxes once more: a worker that finishes later rings
             // the doorbell.
             self.performer.workers.nap(true);
@@ -141,7 +144,8 @@ impl EventLoop {
     fn until_deadline(&mut self) -> Option<Duration> {
         let of_log = rate_limit::deadline();
         let Performer { clients, workers, .. } = &mut self.performer;
-        let deadlines = [self.core.deadline(), clients.deadline(), workers.deadline(), of_log];
+        let heap = self.heap.deadline();
+        let deadlines = [self.core.deadline(), clients.deadline(), workers.deadline(), of_log, heap];
         let next = deadlines.into_iter().flatten().min()?;
         self.asked_ns = Some(next);
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))

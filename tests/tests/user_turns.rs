@@ -86,7 +86,7 @@ fn what_all_connections_of_a_user_leave_unread_is_bounded() {
     let asked: Vec<u8> = (1..=LISTS).flat_map(|tag| frame(tag, lists())).collect();
     let mut crowd: Vec<Wire> = (0..300).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
     crowd.iter_mut().for_each(|wire| wire.send(&asked));
-    // A turn takes two or three lists: after so many turns, twice as much as may lie unread would.
+    // A turn takes two lists: after so many turns, twice as much as may lie unread would.
     for _ in 0..4000 {
         bob.submit("noop", &["x"]);
     }

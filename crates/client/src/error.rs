@@ -47,7 +47,7 @@ pub enum ConnectFailure {
     Busy {
         /// The path.
         path: PathBuf,
-        /// The bound that was met. `None`: the kernel holds as many connections as it may that the daemon has not taken.
+        /// The bound that was met. `None`: the daemon named none, or its queue of new connections is full.
         why: Option<Refusal>,
     },
     /// The daemon speaks another version of the protocol than [`PROTOCOL_VERSION`].
@@ -130,12 +130,12 @@ impl fmt::Display for ConnectFailure {
             ),
             Self::Busy { path, why: Some(why) } => write!(
                 out,
-                "the daemon on {} takes no further connection of this user: {why}, or end some first",
+                "the daemon on {} takes no further connection of this user: {why}, or close some of your connections",
                 path.display()
             ),
             Self::Busy { path, why: None } => write!(
                 out,
-                "the daemon on {} takes no connection now: more wait for it than the system lets wait: try again later",
+                "the daemon on {} takes no connection now: it has too many, or too many wait to be taken: try again later",
                 path.display()
             ),
             Self::WrongVersion { path, daemon } => write!(

@@ -9,7 +9,7 @@ use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::limits::ROWS_MAX;
 
 use crate::client::DaemonClient;
 use crate::error::{Error, ProtocolError};
@@ -42,7 +42,7 @@ impl DaemonClient {
 
 impl JobList<'_> {
     fn fetch(&mut self) -> Result<(), Error> {
-        let limit = u32::try_from(BATCH_MAX).unwrap_or(u32::MAX);
+        let limit = u32::try_from(ROWS_MAX).unwrap_or(u32::MAX);
         match self.client.ask(Request::Jobs { state: self.state, walk: self.walk, limit })? {
             Reply::Jobs { rows, last, more } => {
                 let (gets_on, next) = match self.walk {

@@ -86,7 +86,7 @@ pub enum Request {
         state: Option<JobState>,
         /// Where to begin, and in which direction to go on.
         walk: Walk,
-        /// At most this many.
+        /// At most this many; never more than [`crate::limits::ROWS_MAX`].
         limit: u32,
     },
     /// Everything that the daemon shows of one job. Reply: [`Reply::Job`], or [`Reply::Refused`].

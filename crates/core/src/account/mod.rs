@@ -169,7 +169,6 @@ impl Ledger {
         for (account, changes) in charges.rows() {
             self.change(*account, changes);
         }
-        // An account that holds nothing once all is posted is closed.
         for (account, _) in charges.drain() {
             self.close_if_empty(account);
         }

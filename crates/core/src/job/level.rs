@@ -138,7 +138,7 @@ impl Level {
         let share = self.shares.entry(place.client).or_default();
         let list = &mut share.lists[place.list];
         // Behind others it changes no head.
-        let is_head = side == Side::Front || list.head().is_none();
+        let mut is_new = side == Side::Front || list.head().is_none();
         match side {
             Side::Back => list.push_back(&mut jobs.slab, key),
             Side::Front => list.push_front(&mut jobs.slab, key),
@@ -150,8 +150,9 @@ impl Level {
             let turn = join();
             share.turn = Some(turn);
             self.turns.insert(turn, place.client);
+            is_new = true;
         }
-        if is_head {
+        if is_new {
             self.refresh(jobs, place.client);
         }
     }

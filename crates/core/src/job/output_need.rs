@@ -113,8 +113,7 @@ impl JobTable {
     /// Whether a task needs nothing: it has a short result and no log, as most have. Asked before all else, because each
     /// task that goes to a worker is asked several times.
     pub(super) fn needs_no_memory(&self, key: Key) -> bool {
-        let batch = self.batch(key);
-        !batch.logs && batch.policy.output != OutputMode::Descriptor && self[key].task_kind == TaskKind::Whole
+        !self.needs_descriptor(key)
     }
 }
 

@@ -17,7 +17,7 @@ use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
-use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, ROWS_MAX};
 
 pub(crate) use values::{DrainState, ViewReply};
 
@@ -37,8 +37,6 @@ const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 /// Jobs that one request for a list looks at, shown or not, so that a table of a million jobs is listed in many turns and
 /// delays no other client.
 const WALK_MAX: usize = 2048;
-/// Most rows of one reply with a list of jobs: each takes several pieces of memory, and many clients may ask at once.
-const ROWS_MAX: usize = 512;
 /// Characters of an input that are shown.
 const INPUT_CHARS: usize = 200;
 
