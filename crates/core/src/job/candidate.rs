@@ -59,11 +59,6 @@ impl Candidate<'_> {
         self.table.needs_descriptor(self.key)
     }
 
-    /// Whether its next task needs nothing in memory for an output or a log.
-    pub(crate) fn needs_no_memory(&self) -> bool {
-        self.table.needs_no_memory(self.key)
-    }
-
     /// What its next task needs in memory for an output or a log.
     pub(crate) fn output_need(&self, turn: &Turn) -> OutputNeed {
         output_need((self.table, self.part_sets, self.attachments), turn, self.key)

@@ -109,20 +109,7 @@ pub(super) fn output_need(
     }
 }
 
-impl JobTable {
-    /// Whether a task needs nothing: it has a short result and no log, as most have. Asked before all else, because each
-    /// task that goes to a worker is asked several times.
-    pub(super) fn needs_no_memory(&self, key: Key) -> bool {
-        !self.needs_descriptor(key)
-    }
-}
-
 impl Jobs {
-    /// Whether the next task of a run needs nothing in memory.
-    pub(crate) fn needs_no_memory(&self, run: TaskRun) -> bool {
-        self.table.needs_no_memory(self.table.open(run))
-    }
-
     /// What the next task of a run needs in memory.
     pub(crate) fn output_need(&self, turn: &Turn, run: TaskRun) -> OutputNeed {
         output_need((&self.table, &self.part_sets, &self.attachments), turn, self.table.open(run))

@@ -42,7 +42,8 @@ struct OutputsLeft {
 
 /// Whether there is room for the next task of a candidate.
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
-    if candidate.needs_no_memory() {
+    // Most tasks have neither, and each that goes to a worker is asked several times.
+    if !candidate.needs_descriptor() {
         return true;
     }
     let need = candidate.output_need(turn);
@@ -105,7 +106,7 @@ fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums
 impl Core {
     /// The room for the next task of a run; `None`: it waits.
     pub(super) fn grant_for(&mut self, run: TaskRun) -> Option<OutputGrant> {
-        if self.jobs.needs_no_memory(run) {
+        if !self.jobs.needs_descriptor(run) {
             return Some(OutputGrant::default());
         }
         let need = self.jobs.output_need(&self.turn, run);
