@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     told_again: usize,
     /// What is registered with the poll.
     interest: SocketInterest,
-    /// The client has closed its socket: what it sent before is heard, and nobody reads a reply.
+    /// The client has closed its socket. `parse` still takes the requests that it sent before, and skips its questions.
     has_left: bool,
     /// The outbox holds only the acceptance of one job, whose end may follow within microseconds.
     may_delay: bool,

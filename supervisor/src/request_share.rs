@@ -69,8 +69,8 @@ impl RequestShare {
     }
 }
 
-/// Whether a request changes nothing but what its client is told. Thousands of them may stand behind each other when a client
-/// leaves; without anybody who reads the answers, none is worth its time.
+/// Whether a request only asks, and changes nothing. A client may leave thousands of them in its socket when it closes it;
+/// `connection.rs` does not pass those to the core, because nobody reads the answers.
 pub(crate) fn is_question(request: &Request) -> bool {
     match request {
         Request::Wait { .. }
