@@ -137,6 +137,7 @@ fn answers_ahead(puppet: &mut Puppet, task: &TaskMessage) -> After {
 }
 
 fn fill(puppet: &mut Puppet, word: u64) -> After {
+    puppet.await_taken();
     for at in (0..BOX_BYTES).step_by(8) {
         puppet.box_page.store(at, word, Ordering::SeqCst);
     }
@@ -146,6 +147,7 @@ fn fill(puppet: &mut Puppet, word: u64) -> After {
 
 /// Writes all over its box, for ever, small numbers and large ones.
 fn scribble(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
+    puppet.await_taken();
     let mut state = task.seq.0 | 1;
     loop {
         for at in (0..BOX_BYTES).step_by(8) {

@@ -15,7 +15,7 @@ use bulkhead_link::worker::{Channel, Finish, PartialOutput, Server, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
+use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, RING};
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, TaskMessage};
 use bulkhead_sys::lane::{Lane, LaneFrame};
@@ -258,6 +258,19 @@ impl Puppet {
     /// Puts any number into a field of the entry of `seq`.
     pub(crate) fn put_field(&self, seq: Seq, field: usize, value: u64) {
         self.box_page.store(boxes::entry_at(boxes::index_of(seq)) + field, value, Ordering::SeqCst);
+    }
+
+    /// Waits until the daemon has taken every result that this worker has given. A worker that ran a job may say of it
+    /// what it likes, also while the daemon copies it: an attack on the whole box would change results of the neighbour.
+    pub(crate) fn await_taken(&mut self) {
+        self.ring_if_asleep();
+        let is_done = |index| {
+            let word = self.box_page.load(boxes::entry_at(index) + boxes::WORD_AT, Ordering::SeqCst);
+            ClaimWord::unpack(word).is_some_and(|word| word.state == ClaimState::Done)
+        };
+        while (0..RING).any(is_done) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until the daemon has read the box after this call: it has slept and woken a few times. Other jobs must
