@@ -15,8 +15,8 @@ use crate::job::batches::batch_gone;
 use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::run::TaskRun;
-use crate::job::state::{End, EntryState, Phase, Retention};
-use crate::job::{EndNotice, Jobs, Released};
+use crate::job::state::{EntryState, Phase};
+use crate::job::{EndNotice, Jobs, Released, Untold};
 use crate::turn::{Alarm, Owner, Turn};
 
 /// What ended a job, other than its own task.
@@ -73,20 +73,11 @@ impl Jobs {
             | EntryState::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
-        let end = End {
-            outcome,
-            left,
-            gone: None,
-            at_us,
-            at_ns,
-            holder,
-            part,
-            by,
-            untold: 0,
-            received: false,
-            retention: Retention::Unannounced,
-        };
-        self.table.enter(key, EntryState::Ended(Box::new(end)));
+        let mut end = self.spare_ends.take();
+        (end.outcome, end.left) = (outcome, left);
+        (end.at_us, end.at_ns, end.holder) = (at_us, at_ns, holder);
+        (end.part, end.by) = (part, by);
+        self.table.enter(key, EntryState::Ended(end));
         let job = &mut self.table[key];
         let attachments = job.attachments();
         let take = |rare: &mut Box<RareFields>| {
@@ -103,8 +94,11 @@ impl Jobs {
     /// # Panics
     /// If it has not ended.
     pub(crate) fn forget(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
-        let (job, released) = self.leave_table(turn, run);
-        if let Some(output) = job.held() {
+        let key = self.table.open(run);
+        let untold = self.stop_keeping(key);
+        let output = self.table[key].held();
+        let released = self.leave_table(turn, key, untold);
+        if let Some(output) = output {
             self.drop_output(turn, output);
         }
         released
@@ -119,20 +113,22 @@ impl Jobs {
         turn: &mut Turn,
         run: TaskRun,
     ) -> (JobEnded, Option<OutputId>, Released) {
-        let (job, released) = self.leave_table(turn, run);
-        let output = job.held();
-        (ended_of(job), output, released)
+        let key = self.table.open(run);
+        let untold = self.stop_keeping(key);
+        let output = self.table[key].held();
+        let ended = take_out_end(&mut self.table[key]);
+        (ended, output, self.leave_table(turn, key, untold))
     }
 
-    fn leave_table(&mut self, turn: &mut Turn, run: TaskRun) -> (Job, Released) {
-        let key = self.table.open(run);
-        // First its retention, which is counted by what the job still holds.
-        let untold = self.stop_keeping(key);
+    /// Removes a job that has left its retention, which is counted by what the job still holds.
+    fn leave_table(&mut self, turn: &mut Turn, key: Key, untold: Option<Untold>) -> Released {
         self.drop_log(turn, key);
         let held_by = self.table.batch(key).holder();
         let (job, gone) = self.table.remove(key);
-        let batch = batch_gone(turn, gone);
-        (job, Released { untold, batch, held_by })
+        if let EntryState::Ended(end) = job.state {
+            self.spare_ends.give_back(end);
+        }
+        Released { untold, batch: batch_gone(turn, gone), held_by }
     }
 
     /// A copy of the end of a job that stays, and its held output.
@@ -190,14 +186,16 @@ impl Jobs {
     }
 }
 
-/// The end of a job that was removed from the table.
-fn ended_of(job: Job) -> JobEnded {
-    let survivors = job.rare.map(|rare| rare.survivors).unwrap_or_default();
-    let EntryState::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
-    let output = match end.left {
+/// Takes the end out of a job that is removed from the table next.
+fn take_out_end(job: &mut Job) -> JobEnded {
+    let survivors = job.rare.as_mut().map(|rare| std::mem::take(&mut rare.survivors)).unwrap_or_default();
+    let (id, attempts) = (job.id, job.attempts);
+    let end = job.end_mut().expect("only ended jobs leave the table");
+    let output = match std::mem::replace(&mut end.left, Leftover::Nothing) {
         Leftover::Nothing => end.gone.map_or(JobOutput::None, JobOutput::Gone),
         Leftover::Inline(payload) => JobOutput::Inline(payload),
         Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes },
     };
-    JobEnded { job: job.id, outcome: end.outcome, output, attempts: job.attempts, survivors }
+    let outcome = std::mem::replace(&mut end.outcome, Outcome::Done);
+    JobEnded { job: id, outcome, output, attempts, survivors }
 }

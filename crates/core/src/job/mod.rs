@@ -45,6 +45,7 @@ mod queues;
 mod retry;
 mod run;
 mod solo_queue;
+mod spare_ends;
 mod state;
 mod table;
 #[cfg(test)]
@@ -85,6 +86,7 @@ use crate::job::logs::Logs;
 use crate::job::part_set::{FIRST_PART, PartSets};
 use crate::job::progress::Subscriptions;
 use crate::job::queues::Queues;
+use crate::job::spare_ends::SpareEnds;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::job::unbegun::UnbegunEnds;
@@ -105,6 +107,7 @@ pub(crate) struct Jobs {
     progress: Subscriptions,
     unbegun: UnbegunEnds,
     due: DueEnds,
+    spare_ends: SpareEnds,
 }
 
 impl Jobs {
@@ -123,6 +126,7 @@ impl Jobs {
             progress: Subscriptions::default(),
             unbegun: UnbegunEnds::default(),
             due: DueEnds::default(),
+            spare_ends: SpareEnds::default(),
         }
     }
 

@@ -153,6 +153,25 @@ pub(crate) struct End {
     pub(super) retention: Retention,
 }
 
+/// A blank end, to be filled in.
+impl Default for End {
+    fn default() -> Self {
+        Self {
+            outcome: Outcome::Done,
+            left: Leftover::Nothing,
+            gone: None,
+            at_us: 0,
+            at_ns: 0,
+            holder: None,
+            part: None,
+            by: None,
+            untold: 0,
+            received: false,
+            retention: Retention::Unannounced,
+        }
+    }
+}
+
 impl End {
     /// How it ended.
     pub(crate) fn outcome(&self) -> &Outcome {
