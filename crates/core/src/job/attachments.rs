@@ -152,8 +152,8 @@ impl AttachmentTable {
 }
 
 /// The room of a task that is its whole job.
-fn whole(grant: &OutputGrant) -> OutputRoom {
-    OutputRoom { own_bytes: grant.own_bytes(), shared_bytes: 0 }
+fn whole(grant: Option<&OutputGrant>) -> OutputRoom {
+    OutputRoom { own_bytes: grant.map_or(0, OutputGrant::own_bytes), shared_bytes: 0 }
 }
 
 impl Jobs {
@@ -166,7 +166,7 @@ impl Jobs {
         &mut self,
         job: Key,
         stage: Stage,
-        grant: &OutputGrant,
+        grant: Option<&OutputGrant>,
     ) -> (Option<AttachmentsId>, Vec<TaskFile>, OutputRoom) {
         let (account, output) = (self.table.batch(job).account, self.table.batch(job).policy.output);
         let id = match self.table[job].attachments() {
@@ -190,7 +190,7 @@ impl Jobs {
         if stage == Stage::Whole {
             return (Some(id), files, whole(grant));
         }
-        let account = self.table.batch(job).account;
+        let (account, grant) = (self.table.batch(job).account, grant.copied().unwrap_or_default());
         self.outputs.grant(&mut self.table.charges, account, grant.job_bytes);
         if attachments.room.account.replace(account).is_none() {
             self.outputs.open(&mut self.table.charges, account, FILES_OF_PARTS);

@@ -29,7 +29,7 @@ use crate::job::{Jobs, OfferRef, OutputGrant, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, Owner, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
-    /// Begins an attempt: the task is offered to this worker as `seq`, with this room in memory. [`Jobs::begin_log`] makes
+    /// Begins an attempt: the task is offered to this worker as `seq`, with this room in memory if it needs some. [`Jobs::begin_log`] makes
     /// its log.
     ///
     /// # Panics
@@ -39,7 +39,7 @@ impl Jobs {
         turn: &mut Turn,
         run: TaskRun,
         (worker, seq): (WorkerId, Seq),
-        grant: OutputGrant,
+        grant: Option<&OutputGrant>,
     ) -> StartedAttempt {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -55,7 +55,7 @@ impl Jobs {
         self.table.enter(key, EntryState::Running { worker, seq, since_ns: now_ns });
         let batch = self.table.batch(key);
         let (kind, uid, client, output) = (batch.kind, batch.uid, batch.client, batch.policy.output);
-        let pool = batch.pool;
+        let (pool, account) = (batch.pool, batch.account);
         let limits = TaskLimits::of(&batch.policy);
         let grace_ms = batch.policy.grace_ms.unwrap_or(0);
         if let Some(lost_ns) = lost_ns {
@@ -67,8 +67,10 @@ impl Jobs {
             );
         }
         self.note_turn(key, now_ns);
-        let account = self.take_room(key, &grant);
-        let (attachments, files, room) = self.attach(own, stage, &grant);
+        if let Some(grant) = grant {
+            self.take_room(account, grant);
+        }
+        let (attachments, files, room) = self.attach(own, stage, grant);
         let room = (room != OutputRoom::NONE).then(|| Box::new(room));
         let task = Task {
             job: shown,
@@ -82,7 +84,7 @@ impl Jobs {
             files,
             input,
         };
-        let (granted, has_log) = (grant.offer_bytes, grant.has_log);
+        let (granted, has_log) = grant.map_or((0, false), |grant| (grant.offer_bytes, grant.has_log));
         let ticket = Ticket { handle: run.handle, attachments, account, granted, has_log };
         StartedAttempt { task, ticket, limits, uid, client, pool }
     }

@@ -227,11 +227,9 @@ pub(super) fn files_of_offer(bytes: u64) -> u64 {
 
 impl Jobs {
     /// Counts what an offer needs: the caller has found that there is room.
-    pub(super) fn take_room(&mut self, key: Key, grant: &OutputGrant) -> AccountId {
-        let account = self.table.batch(key).account;
+    pub(super) fn take_room(&mut self, account: AccountId, grant: &OutputGrant) {
         self.outputs.grant(&mut self.table.charges, account, grant.offer_bytes);
         self.outputs.open(&mut self.table.charges, account, files_of_offer(grant.offer_bytes));
-        account
     }
 
     /// A worker has reported an output for one of its offers. It counts for the offer's account.

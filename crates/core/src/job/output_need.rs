@@ -63,6 +63,11 @@ pub(crate) struct OutputGrant {
 }
 
 impl OutputGrant {
+    /// Whether the attempt has a log.
+    pub(crate) fn has_log(&self) -> bool {
+        self.has_log
+    }
+
     /// The room for the output of the task alone.
     pub(super) fn own_bytes(&self) -> u64 {
         self.own_bytes

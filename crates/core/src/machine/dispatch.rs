@@ -9,7 +9,7 @@
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{Candidate, OutputGrant, Search, StartedAttempt, TakeChoice, TaskRun};
+use crate::job::{Candidate, Search, StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::machine::outputs::has_room;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
@@ -162,8 +162,10 @@ impl Core {
     /// Offers one task to a worker.
     pub(super) fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
-        let grant = self.grant_for(run).expect("a task was taken that has room");
-        let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant);
+        // Most tasks need none.
+        let grant = self.jobs.needs_descriptor(run).then(|| self.grant_for(run));
+        let grant = grant.map(|grant| grant.expect("a task was taken that has room"));
+        let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant.as_ref());
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
         let grace_ms = task.grace_ms;
         let offer = NewOffer {
@@ -183,12 +185,17 @@ impl Core {
             self.jobs.begin_progress(&mut self.turn, run);
         }
         self.cap_depth(pool, uid, client);
-        task.files.extend(self.jobs.begin_log(&mut self.turn, run));
-        if grant != OutputGrant::default() {
+        let has_log = grant.is_some_and(|grant| grant.has_log());
+        if has_log {
+            task.files.extend(self.jobs.begin_log(&mut self.turn, run));
+        }
+        if grant.is_some() {
             // The next candidate is judged by what is left.
             self.post_charges();
         }
         self.turn.act(Action::Offer { worker: id, seq, task });
-        self.show_log(run);
+        if has_log {
+            self.show_log(run);
+        }
     }
 }

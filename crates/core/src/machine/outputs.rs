@@ -43,9 +43,10 @@ struct OutputsLeft {
 /// Whether there is room for the next task of a candidate.
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
     // Most tasks have neither, and each that goes to a worker is asked several times.
-    if !candidate.needs_descriptor() {
-        return true;
-    }
+    !candidate.needs_descriptor() || has_room_for_output(ledger, turn, candidate)
+}
+
+fn has_room_for_output(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
     let need = candidate.output_need(turn);
     grant(ledger, &need, candidate.output_sums(need.account)).is_some()
 }
@@ -104,11 +105,8 @@ fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums
 }
 
 impl Core {
-    /// The room for the next task of a run; `None`: it waits.
+    /// The room for the next task of a run that needs descriptors; `None`: it waits.
     pub(super) fn grant_for(&mut self, run: TaskRun) -> Option<OutputGrant> {
-        if !self.jobs.needs_descriptor(run) {
-            return Some(OutputGrant::default());
-        }
         let need = self.jobs.output_need(&self.turn, run);
         self.post_charges();
         grant(&self.ledger, &need, self.jobs.output_sums(need.account))

@@ -88,7 +88,7 @@ impl JobRoom {
     }
 
     fn start(&mut self, run: TaskRun) -> StartedAttempt {
-        self.jobs.start(&mut self.turn, run, (WORKER, Seq(1)), OutputGrant::default())
+        self.jobs.start(&mut self.turn, run, (WORKER, Seq(1)), None)
     }
 
     /// The first job of the queue, with a worker.
