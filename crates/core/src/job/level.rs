@@ -86,6 +86,11 @@ struct ClientShare {
 }
 
 impl ClientShare {
+    fn unlink(&mut self, jobs: &mut JobTable, key: Key, list: usize) {
+        self.lists[list].unlink(&mut jobs.slab, key);
+        count_down(&mut self.length, 1, "queued jobs of a client");
+    }
+
     /// Since when the older of its heads waits.
     fn oldest_ns(&self, jobs: &JobTable) -> Option<u64> {
         let heads = self.lists.iter().filter_map(IntrusiveList::head);
@@ -164,14 +169,17 @@ impl Level {
     pub(super) fn unlink(&mut self, jobs: &mut JobTable, key: Key, place: QueuePlace) {
         let share = self.shares.get_mut(&place.client).expect("the client of a queued job is in the queue");
         let was_head = share.lists[place.list].head() == Some(key);
-        share.lists[place.list].unlink(&mut jobs.slab, key);
-        count_down(&mut share.length, 1, "queued jobs of a client");
-        let is_empty = share.length == 0;
+        share.unlink(jobs, key, place.list);
         if was_head {
-            self.refresh(jobs, place.client);
+            self.head_left(jobs, place.client);
         }
-        if is_empty {
-            let gone = self.shares.remove(&place.client);
+    }
+
+    /// A head of a client has left its list: another one may be the oldest, or there is none.
+    fn head_left(&mut self, jobs: &JobTable, client: ClientId) {
+        self.refresh(jobs, client);
+        if self.shares.get(&client).is_some_and(|share| share.length == 0) {
+            let gone = self.shares.remove(&client);
             gone.and_then(|share| share.turn).map(|turn| self.turns.remove(&turn));
         }
     }
@@ -222,12 +230,12 @@ impl Level {
             match judge(jobs, key) {
                 TakeChoice::Take => {
                     share.was_part = list == 1;
+                    share.unlink(jobs, key, list);
                     // A client that is alone has the next turn too.
                     if self.turns.len() > 1 {
                         self.move_turn(client, turn, last());
                     }
-                    let place = QueuePlace::of(jobs, key);
-                    self.unlink(jobs, key, place);
+                    self.head_left(jobs, client);
                     return Picked::Job(key);
                 }
                 TakeChoice::Skip => {}

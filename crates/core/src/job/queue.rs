@@ -28,6 +28,10 @@ const LOOKS_MAX: u32 = 64;
 /// Clients that one take looks at of one user, so that one whose jobs do not fit leaves looks for others.
 const USER_LOOKS_MAX: u32 = 16;
 
+/// A user without jobs stays in the queue while it has no more users than this: whoever submits one job at a time comes back
+/// with each.
+const USERS_KEPT: usize = 64;
+
 /// The queued jobs of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct PoolQueue {
@@ -68,7 +72,9 @@ impl PoolQueue {
         self.ready += u64::from(!is_parked);
         let user = self.users.entry(place.uid).or_default();
         user.push(jobs, (key, place), side, is_parked, &mut self.counter);
-        self.line_up(place.uid);
+        if user.turn.is_none() {
+            self.line_up(place.uid);
+        }
     }
 
     /// Takes a job out of its list.
@@ -89,8 +95,8 @@ impl PoolQueue {
         count_down(&mut self.ready, u64::from(was_ready), "queued jobs that do not rest");
     }
 
-    /// Puts a user into the line who has jobs that may be taken, and takes one out of it who has none. Forgets one
-    /// without jobs.
+    /// Puts a user into the line who has jobs that may be taken, and takes one out of it who has none. One without jobs is
+    /// forgotten if there are many users.
     fn line_up(&mut self, uid: u32) {
         let Some(user) = self.users.get_mut(&uid) else { return };
         match (user.is_ready(), user.turn) {
@@ -106,7 +112,7 @@ impl PoolQueue {
             }
             (true, Some(_)) | (false, None) => {}
         }
-        if user.length == 0 {
+        if user.length == 0 && self.users.len() > USERS_KEPT {
             self.users.remove(&uid);
         }
     }
@@ -215,13 +221,16 @@ impl PoolQueue {
             let turn = match user.take(jobs, ageing, (search, &mut self.counter), (most, &mut looks), judge) {
                 Picked::Stopped => return None,
                 Picked::Job(key) => {
+                    let is_last = !user.is_ready();
                     self.count_out(true);
                     // A user who is alone has the next turn too.
                     if self.order.len() > 1 {
                         let last = self.counter.last();
                         self.move_user(uid, (held, last));
                     }
-                    self.line_up(uid);
+                    if is_last {
+                        self.line_up(uid);
+                    }
                     return Some(key);
                 }
                 Picked::Nothing => self.counter.last(),
@@ -264,15 +273,15 @@ impl PoolQueue {
     /// Of users who are to be looked at in this round and hold fewer than `held_max` workers, the first of those who hold the
     /// fewest.
     fn next_user(&self, limit: TurnNumber, held_max: u32) -> Option<((u32, TurnNumber), u32)> {
-        let mut from = (0, TurnNumber::FIRST);
-        loop {
-            let (&place, &uid) = self.order.range(from..).next().filter(|(place, _)| place.0 < held_max)?;
+        let mut next = self.order.first_key_value();
+        while let Some((&place, &uid)) = next.filter(|(place, _)| place.0 < held_max) {
             if place.1 < limit {
                 return Some((place, uid));
             }
             // All who hold as many were looked at.
-            from = (place.0 + 1, TurnNumber::FIRST);
+            next = self.order.range((place.0 + 1, TurnNumber::FIRST)..).next();
         }
+        None
     }
 
     /// Checks what must always hold of the queue of this pool; returns the jobs in it. `held`: the workers of the pool by who
