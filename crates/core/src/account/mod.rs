@@ -145,9 +145,7 @@ impl Ledger {
     /// # Panics
     /// If it is not open.
     pub fn charge(&mut self, account: AccountId, resource: Resource, count: u64) {
-        let mut changes = [0; Resource::COUNT];
-        changes[resource as usize] = i64::try_from(count).unwrap_or(i64::MAX);
-        self.change(account, &changes);
+        self.change(account, resource, i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// An account holds so much less; it is closed if it holds nothing now.
@@ -155,9 +153,7 @@ impl Ledger {
     /// # Panics
     /// If it holds less than that.
     pub fn release(&mut self, account: AccountId, resource: Resource, count: u64) {
-        let mut changes = [0; Resource::COUNT];
-        changes[resource as usize] = -i64::try_from(count).unwrap_or(i64::MAX);
-        self.change(account, &changes);
+        self.change(account, resource, -i64::try_from(count).unwrap_or(i64::MAX));
         self.close_if_empty(account);
     }
 
@@ -166,39 +162,35 @@ impl Ledger {
     /// # Panics
     /// If more is given back than an account held.
     pub fn post(&mut self, charges: &mut Charges) {
-        for (account, changes) in charges.rows() {
-            self.change(*account, changes);
+        for sum in charges.sums() {
+            self.change(sum.account, sum.resource, sum.change);
         }
-        for (account, _) in charges.drain() {
-            self.close_if_empty(account);
+        for sum in charges.sums().iter().filter(|sum| sum.change <= 0) {
+            self.close_if_empty(sum.account);
         }
+        charges.clear();
     }
 
-    fn change(&mut self, account: AccountId, changes: &[i64; Resource::COUNT]) {
-        let held =
-            &mut self.accounts.get_mut(account.0 as usize).expect("an account that is charged is open").held;
-        for resource in Resource::ALL {
-            let (at, change) = (resource as usize, changes[resource as usize]);
-            if change == 0 {
-                continue;
+    fn change(&mut self, account: AccountId, resource: Resource, change: i64) {
+        let found = self.accounts.get_mut(account.0 as usize).expect("an account that is charged is open");
+        let (at, held) = (resource as usize, &mut found.held[resource as usize]);
+        let before = *held;
+        for sum in [&mut *held, &mut self.held[at]] {
+            if change > 0 {
+                *sum = sum.saturating_add(change.unsigned_abs());
+            } else {
+                count_down(sum, change.unsigned_abs(), resource.name());
             }
-            let before = held[at];
-            for sum in [&mut held[at], &mut self.held[at]] {
-                if change > 0 {
-                    *sum = sum.saturating_add(change.unsigned_abs());
-                } else {
-                    count_down(sum, change.unsigned_abs(), resource.name());
-                }
+        }
+        let small = self.bounds[at] / SMALL_PART;
+        let of_small = |held: u64| if held <= small { held } else { 0 };
+        self.of_small[at] = self.of_small[at].saturating_add(of_small(*held)) - of_small(before);
+        if resource.is_evicted() && *held != before {
+            // First the new place: an order that is empty in between is an allocation.
+            if *held > 0 {
+                self.order[at].insert((*held, account));
             }
-            let small = self.bounds[at] / SMALL_PART;
-            let is_small = |held: u64| if held <= small { held } else { 0 };
-            self.of_small[at] = self.of_small[at].saturating_add(is_small(held[at])) - is_small(before);
-            if resource.is_evicted() {
-                self.order[at].remove(&(before, account));
-                if held[at] > 0 {
-                    self.order[at].insert((held[at], account));
-                }
-            }
+            self.order[at].remove(&(before, account));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::job::number_index::NumberIndex;
 use crate::job::part_set::FIRST_PART;
 use crate::job::run::{Handle, TaskRun};
 use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
-use crate::turn::{Charges, Resource, count_down};
+use crate::turn::{AccountId, Charges, Resource, count_down};
 
 /// All jobs and parts, and their batches.
 #[derive(Debug, Default)]
@@ -130,10 +130,10 @@ impl JobTable {
     pub(crate) fn insert(&mut self, batch: u32, input: Payload, task_kind: TaskKind) -> Key {
         self.last += 1;
         self.counts[Phase::Queued as usize] += 1;
-        let key = self.enter_table(Job::new(JobId(self.last), batch, input, task_kind));
-        self.charges.charge(self.batch(key).account, Resource::Jobs, 1);
-        self.charge_waiting(key, true);
-        key
+        let account = self.batches[batch as usize].account;
+        self.charges.charge(account, Resource::Jobs, 1);
+        charge_waiting(&mut self.charges, account, &input, true);
+        self.enter_table(Job::new(JobId(self.last), batch, input, task_kind))
     }
 
     /// Adds a queued part under this number. It has no input of its own.
@@ -171,46 +171,28 @@ impl JobTable {
         job
     }
 
-    /// Changes the state of a job or part; returns the old state.
+    /// Changes the state of a job or part.
     ///
     /// # Panics
     /// If `state.rs` does not allow it.
-    pub(crate) fn enter(&mut self, key: Key, state: EntryState) -> EntryState {
+    #[inline]
+    pub(crate) fn enter(&mut self, key: Key, state: EntryState) {
         let job = &mut self.slab[key as usize];
         let (from, to) = (job.state.phase(), state.phase());
         assert!(from.leads_to().contains(&to), "job {} went from {from:?} to {to:?}", job.id);
         let counts = if job.is_part() { &mut self.parts } else { &mut self.counts };
         count_down(&mut counts[from as usize], 1, "jobs in a phase");
         counts[to as usize] += 1;
-        let old = std::mem::replace(&mut job.state, state);
-        if from.waits() != to.waits() && !self[key].is_part() {
-            self.charge_waiting(key, to.waits());
+        job.state = state;
+        let account = self.batches[job.batch as usize].account;
+        // A job that waits counts with its input; its log counts while it does not run.
+        if from.waits() != to.waits() && !job.is_part() {
+            charge_waiting(&mut self.charges, account, &job.input, to.waits());
         }
-        if from == Phase::Running || to == Phase::Running {
-            self.charge_log(key, from == Phase::Running);
+        if (from == Phase::Running) != (to == Phase::Running) && job.log().is_some() {
+            let change = if from == Phase::Running { Charges::charge } else { Charges::release };
+            change(&mut self.charges, account, Resource::Logs, 1);
         }
-        old
-    }
-
-    /// Charges the log of a job that does not run any more to its account, or releases that of one that runs now.
-    fn charge_log(&mut self, key: Key, is_idle: bool) {
-        if self[key].log().is_some() {
-            let change = if is_idle { Charges::charge } else { Charges::release };
-            change(
-                &mut self.charges,
-                self.batches[self.slab[key as usize].batch as usize].account,
-                Resource::Logs,
-                1,
-            );
-        }
-    }
-
-    /// Charges a job that waits from now on to its account, or releases it.
-    fn charge_waiting(&mut self, key: Key, waits: bool) {
-        let (account, bytes) = (self.batch(key).account, self[key].input.as_bytes().len() as u64);
-        let change = if waits { Charges::charge } else { Charges::release };
-        change(&mut self.charges, account, Resource::Queue, 1);
-        change(&mut self.charges, account, Resource::QueueBytes, bytes);
     }
 
     /// Removes an ended job, and its batch if it was the last job of it. The caller has taken it out of its list.
@@ -244,4 +226,11 @@ impl JobTable {
         count_down(&mut batch.refs, 1, "users of a batch");
         (batch.refs == 0).then(|| self.batches.remove(key as usize))
     }
+}
+
+/// Charges a job that waits from now on to its account, or releases it.
+fn charge_waiting(charges: &mut Charges, account: AccountId, input: &Payload, waits: bool) {
+    let change = if waits { Charges::charge } else { Charges::release };
+    change(charges, account, Resource::Queue, 1);
+    change(charges, account, Resource::QueueBytes, input.as_bytes().len() as u64);
 }

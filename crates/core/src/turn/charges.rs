@@ -2,14 +2,25 @@
 //!
 //! A room that changes how much an account holds adds that to its [`Charges`], beside the change itself. The machine
 //! takes them and posts them to its ledger (`account/`) before it asks the ledger anything. The rooms never see the
-//! ledger. One row is one account; most turns have one, so a job costs an index and no search.
+//! ledger. A turn has few different changes, so a change finds its sum by a look at the last ones.
 
 use crate::turn::values::{AccountId, Resource};
+
+/// Sums that a change looks back at. With fewer, one that is further back gets a second sum, which is as right.
+const LOOK_BACK: usize = 8;
 
 /// Changes that were not posted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charges {
-    rows: Vec<(AccountId, [i64; Resource::COUNT])>,
+    sums: Vec<Sum>,
+}
+
+/// By how much one account holds more of one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) account: AccountId,
+    pub(crate) resource: Resource,
+    pub(crate) change: i64,
 }
 
 impl Charges {
@@ -28,30 +39,26 @@ impl Charges {
         if change == 0 {
             return;
         }
-        if let Some((last, changes)) = self.rows.last_mut()
-            && *last == account
-        {
-            changes[resource as usize] += change;
-            return;
+        let last = self.sums.iter_mut().rev().take(LOOK_BACK);
+        match last.into_iter().find(|sum| sum.account == account && sum.resource == resource) {
+            Some(sum) => sum.change += change,
+            None => self.sums.push(Sum { account, resource, change }),
         }
-        let mut changes = [0; Resource::COUNT];
-        changes[resource as usize] = change;
-        self.rows.push((account, changes));
     }
 
     /// Whether there is nothing to be posted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.sums.is_empty()
     }
 
-    /// The rows, in the order in which they were added. An account may have several.
-    pub(crate) fn rows(&self) -> &[(AccountId, [i64; Resource::COUNT])] {
-        &self.rows
+    /// The sums, in the order in which they began.
+    pub(crate) fn sums(&self) -> &[Sum] {
+        &self.sums
     }
 
-    /// Takes the rows, in the order in which they were added. An account may have several.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (AccountId, [i64; Resource::COUNT])> + '_ {
-        self.rows.drain(..)
+    /// All of them were posted.
+    pub(crate) fn clear(&mut self) {
+        self.sums.clear();
     }
 }
 
@@ -60,20 +67,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_of_one_account_in_a_row_are_one_row() {
+    fn changes_of_one_resource_of_an_account_are_one_sum() {
         let (a, b) = (AccountId(1), AccountId(2));
         let mut charges = Charges::default();
-        charges.charge(a, Resource::Queue, 3);
-        charges.release(a, Resource::Queue, 1);
-        charges.charge(a, Resource::Jobs, 3);
-        charges.charge(b, Resource::Jobs, 1);
-        charges.release(a, Resource::Jobs, 3);
-        let rows: Vec<_> = charges.drain().collect();
-        assert_eq!(rows.iter().map(|(account, _)| *account).collect::<Vec<_>>(), [a, b, a]);
-        assert_eq!((rows[0].1[Resource::Queue as usize], rows[0].1[Resource::Jobs as usize]), (2, 3));
-        assert_eq!(rows[2].1[Resource::Jobs as usize], -3);
+        for _ in 0..1000 {
+            charges.charge(a, Resource::Queue, 3);
+            charges.release(a, Resource::Queue, 1);
+            charges.charge(b, Resource::Queue, 1);
+            charges.charge(a, Resource::Jobs, 3);
+            charges.release(b, Resource::Files, 0);
+        }
+        let sum = |account, resource, change| Sum { account, resource, change };
+        let sums =
+            [sum(a, Resource::Queue, 2000), sum(b, Resource::Queue, 1000), sum(a, Resource::Jobs, 3000)];
+        assert_eq!(charges.sums(), sums, "nothing is no change");
+        charges.clear();
         assert!(charges.is_empty());
-        charges.release(a, Resource::Files, 0);
-        assert!(charges.is_empty(), "nothing is no change");
     }
 }
