@@ -34,7 +34,7 @@ impl Jobs {
     /// # Panics
     /// If it has none.
     pub(crate) fn drop_oldest_death(&mut self, account: AccountId) {
-        self.deaths.drop_oldest(account).expect("an account that holds deaths has an oldest one");
+        self.deaths.drop_oldest(account, |_, _| ()).expect("an account that holds deaths has an oldest one");
         self.table.charges.release(account, Resource::Deaths, 1);
     }
 

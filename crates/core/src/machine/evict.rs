@@ -59,9 +59,10 @@ impl Core {
     /// Charges the records of the turn, and drops records beyond their bound.
     pub(super) fn evict_records(&mut self) {
         self.post_charges();
+        let ledger = &mut self.ledger;
         for (uid, count) in self.turn.take_uncharged_records() {
-            let account = uid.map_or(AccountId::SERVICE, |uid| self.ledger.open(uid));
-            self.ledger.charge(account, Resource::Records, count);
+            let account = uid.map_or(AccountId::SERVICE, |uid| ledger.open(uid));
+            ledger.charge(account, Resource::Records, count);
         }
         while let Some(account) = self.ledger.largest_of_too_much(Resource::Records) {
             let uid = match self.ledger.holder(account) {

@@ -16,8 +16,6 @@ mod tests;
 mod user_turns;
 mod values;
 
-use std::collections::BTreeMap;
-
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::view::Totals;
@@ -221,7 +219,7 @@ impl Turn {
     }
 
     /// How many records were made since the last call, by the user of their account; `None`: by the service's.
-    pub(crate) fn take_uncharged_records(&mut self) -> BTreeMap<Option<u32>, u64> {
+    pub(crate) fn take_uncharged_records(&mut self) -> impl Iterator<Item = (Option<u32>, u64)> + '_ {
         self.records.take_uncharged()
     }
 

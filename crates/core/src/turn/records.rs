@@ -111,7 +111,7 @@ pub(crate) struct RecentRecords {
     /// All others, by owner.
     of: BTreeMap<Owner, RecordCount>,
     /// Records made since they were last charged, by the user of their account.
-    uncharged: BTreeMap<Option<u32>, u64>,
+    uncharged: Vec<(Option<u32>, u64)>,
 }
 
 impl RecentRecords {
@@ -143,19 +143,18 @@ impl RecentRecords {
         assert_eq!(record.index, self.next_index(), "records are numbered without a gap");
         let line = RecordLine::of(&record.what, owner);
         self.all.made += 1;
-        self.count_of(&record.what, owner).made += 1;
-        *self.uncharged.entry(line.uid()).or_default() += 1;
+        count_of((&mut self.deaths, &mut self.of), &record.what, owner).made += 1;
+        match self.uncharged.last_mut().filter(|(uid, _)| *uid == line.uid()) {
+            Some((_, count)) => *count += 1,
+            None => self.uncharged.push((line.uid(), 1)),
+        }
         self.ring.push(line, (record, owner));
     }
 
-    /// The count that a record is in, beside that of all.
-    fn count_of(&mut self, what: &What, owner: Owner) -> &mut RecordCount {
-        if matches!(what, What::Died { .. }) { &mut self.deaths } else { self.of.entry(owner).or_default() }
-    }
-
-    /// How many records were made since the last call, by the user of their account; `None`: by the service's.
-    pub(crate) fn take_uncharged(&mut self) -> BTreeMap<Option<u32>, u64> {
-        std::mem::take(&mut self.uncharged)
+    /// How many records were made since the last call, by the user of their account; `None`: by the service's. A user may
+    /// come more than once.
+    pub(crate) fn take_uncharged(&mut self) -> impl Iterator<Item = (Option<u32>, u64)> + '_ {
+        self.uncharged.drain(..)
     }
 
     /// Drops the oldest record of a user's account, or of the longest line of the service's.
@@ -163,12 +162,14 @@ impl RecentRecords {
     /// # Panics
     /// If the account has none.
     pub(crate) fn drop_oldest(&mut self, uid: Option<u32>) {
-        let longest = SERVICE_LINES.into_iter().max_by_key(|line| self.ring.count_of(*line));
-        let line = uid.map_or(longest.unwrap_or(RecordLine::Service), RecordLine::User);
-        let (index, (record, owner)) =
-            self.ring.drop_oldest(line).expect("an account that holds records has an oldest one");
-        self.all.drop_one(index);
-        self.count_of(&record.what, owner).drop_one(index);
+        let longest = || SERVICE_LINES.into_iter().max_by_key(|line| self.ring.count_of(*line));
+        let line = uid.map(RecordLine::User).or_else(longest).unwrap_or(RecordLine::Service);
+        let Self { ring, all, deaths, of, .. } = self;
+        let dropped = ring.drop_oldest(line, |index, (record, owner)| {
+            all.drop_one(index);
+            count_of((deaths, of), &record.what, *owner).drop_one(index);
+        });
+        dropped.expect("an account that holds records has an oldest one");
     }
 
     /// How many records a client may see were made and dropped: those that `client/sight.rs` shows it.
@@ -205,4 +206,13 @@ impl RecentRecords {
         assert_eq!(self.all.left(), self.deaths.left() + of_owners, "a record is in one count");
         assert!(self.uncharged.is_empty(), "records are charged in their turn");
     }
+}
+
+/// The count that a record is in, beside that of all: that of deaths, or of its owner.
+fn count_of<'a>(
+    (deaths, of): (&'a mut RecordCount, &'a mut BTreeMap<Owner, RecordCount>),
+    what: &What,
+    owner: Owner,
+) -> &'a mut RecordCount {
+    if matches!(what, What::Died { .. }) { deaths } else { of.entry(owner).or_default() }
 }
