@@ -16,6 +16,8 @@ use bulkhead_proto::ids::ClientId;
 /// Clients that wait for their turn, by user.
 #[derive(Debug, Default)]
 pub struct UserTurns {
+    /// The client that waits alone, and its user: then nothing else is held, and nothing is allocated. Most turns have one.
+    alone: Option<(u32, ClientId)>,
     /// The users of whom a client waits, in the order of their turns.
     users: VecDeque<u32>,
     /// The clients that wait, of each user in the order of their turns.
@@ -28,6 +30,17 @@ impl UserTurns {
     /// Puts a client of this user at the end of its user's line, unless it stands there. A user who had no line is
     /// the last of the users.
     pub fn add(&mut self, uid: u32, client: ClientId) {
+        match self.alone {
+            None if self.users.is_empty() => self.alone = Some((uid, client)),
+            Some((_, alone)) if alone == client => {}
+            _ => {
+                let alone = self.alone.take();
+                alone.into_iter().chain([(uid, client)]).for_each(|(uid, client)| self.line_up(uid, client));
+            }
+        }
+    }
+
+    fn line_up(&mut self, uid: u32, client: ClientId) {
         if self.waiting.insert(client, uid).is_some() {
             return;
         }
@@ -40,6 +53,9 @@ impl UserTurns {
 
     /// Takes the client whose turn it is out of its line; its user goes behind the others.
     pub fn take_next(&mut self) -> Option<ClientId> {
+        if let Some((_, client)) = self.alone.take() {
+            return Some(client);
+        }
         let uid = self.users.pop_front()?;
         let line = self.lines.get_mut(&uid)?;
         let client = line.pop_front()?;
@@ -54,12 +70,12 @@ impl UserTurns {
 
     /// Whether no client waits.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty()
+        self.alone.is_none() && self.users.is_empty()
     }
 
     /// How many clients wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + usize::from(self.alone.is_some())
     }
 }
 
@@ -102,5 +118,15 @@ mod tests {
         assert_eq!(turns.take_next(), Some(ClientId(1)));
         turns.add(7, ClientId(1));
         assert_eq!(order(&mut turns), [2, 1]);
+        for clients in [&[(7, 1)][..], &[(7, 1), (7, 1)], &[(7, 1), (7, 1), (8, 2), (7, 1)]] {
+            let mut turns = line(clients.iter().copied());
+            let count = turns.len();
+            assert_eq!(order(&mut turns).len(), count, "{clients:?}");
+            assert_eq!(
+                (count, turns.is_empty()),
+                (if clients.len() > 2 { 2 } else { 1 }, true),
+                "{clients:?}"
+            );
+        }
     }
 }
