@@ -169,7 +169,15 @@ impl Performer {
                 }
             }
         }
-        let message = TaskMessage {
+        let bytes = encoded_size(&task.input);
+        let mut bundle = self.bundles.entry(worker).or_default();
+        if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
+            let full = std::mem::take(bundle);
+            self.send(worker, &full.tasks, events);
+            bundle = self.bundles.entry(worker).or_default();
+        }
+        bundle.bytes += bytes;
+        bundle.tasks.tasks.push(TaskMessage {
             seq,
             job: task.job,
             fence: task.fence,
@@ -181,16 +189,7 @@ impl Performer {
             output: task.output,
             room: task.room(),
             input: task.input,
-        };
-        let bytes = encoded_size(&message);
-        let bundle = self.bundles.entry(worker).or_default();
-        if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
-            let full = std::mem::take(bundle);
-            self.send(worker, &full.tasks, events);
-        }
-        let bundle = self.bundles.entry(worker).or_default();
-        bundle.bytes += bytes;
-        bundle.tasks.tasks.push(message);
+        });
     }
 
     fn send_bundles(&mut self, events: &mut Vec<Event>) {

@@ -9,8 +9,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_proto::codec;
+use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
-use bulkhead_proto::worker::message::{TaskMessage, Tasks};
+use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::descriptors::default_send_buffer;
 use bulkhead_sys::untrusted;
 use ipc_channel::IpcError;
@@ -94,10 +95,10 @@ impl Sender {
     }
 }
 
-/// An upper bound of what `task` adds to a message, in bytes. Tasks whose sum stays within
+/// An upper bound of what a task with this input adds to a message, in bytes. Tasks whose sum stays within
 /// [`TASK_MESSAGE_MAX_BYTES`] fit one message.
-pub fn encoded_size(task: &TaskMessage) -> usize {
-    TASK_BYTES + task.input.as_bytes().len()
+pub fn encoded_size(input: &Payload) -> usize {
+    TASK_BYTES + input.as_bytes().len()
 }
 
 /// Makes the library measure its socket buffer while descriptors are available: its first message creates a socket
@@ -127,9 +128,9 @@ const _: () = assert!(TASK_BYTES + bulkhead_proto::limits::INLINE_MAX_BYTES < TA
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
-    use bulkhead_proto::job::{OutputMode, Payload};
+    use bulkhead_proto::job::OutputMode;
     use bulkhead_proto::limits::INLINE_MAX_BYTES;
-    use bulkhead_proto::worker::message::OutputRoom;
+    use bulkhead_proto::worker::message::{OutputRoom, TaskMessage};
     use bulkhead_proto::worker::stage::Stage;
 
     use super::*;
@@ -163,7 +164,7 @@ mod tests {
     fn the_size_of_a_task_is_never_underestimated() {
         for input in [0, 1, 250, 251, 300, INLINE_MAX_BYTES] {
             let tasks = Tasks { tasks: vec![task(input)] };
-            assert!(codec::encode(&tasks).len() <= encoded_size(&tasks.tasks[0]), "input={input}");
+            assert!(codec::encode(&tasks).len() <= encoded_size(&tasks.tasks[0].input), "input={input}");
         }
     }
 
