@@ -11,6 +11,7 @@
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_core::account::{AccountId, Charges, Ledger, Resource, Room};
@@ -20,13 +21,25 @@ use crate::descriptor_budget::DescriptorBudget;
 use crate::settings::Settings;
 
 /// What was given back since the ledger was last asked.
-type Returned = Arc<Mutex<Charges>>;
+#[derive(Debug, Default)]
+struct Returned {
+    charges: Mutex<Charges>,
+    /// Whether there is something in it: set after that was put there. Most questions find nothing.
+    is_any: AtomicBool,
+}
+
+impl Returned {
+    /// No code panics while it holds this lock but for a fault of the ledger, at which the daemon ends.
+    fn lock(&self) -> MutexGuard<'_, Charges> {
+        self.charges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A handle to the ledger. Clones are handles to the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct ShellLedger {
     ledger: Rc<RefCell<Ledger>>,
-    returned: Returned,
+    returned: Arc<Returned>,
 }
 
 /// So much of a resource, held by the account of one user. Dropping it gives it back.
@@ -35,7 +48,7 @@ pub(crate) struct HeldShare {
     account: AccountId,
     resource: Resource,
     count: u64,
-    returned: Returned,
+    returned: Arc<Returned>,
 }
 
 impl ShellLedger {
@@ -55,14 +68,15 @@ impl ShellLedger {
 
     /// Handles to this ledger.
     pub(crate) fn new(ledger: Ledger) -> Self {
-        Self { ledger: Rc::new(RefCell::new(ledger)), returned: Returned::default() }
+        Self { ledger: Rc::new(RefCell::new(ledger)), returned: Arc::default() }
     }
 
     /// The ledger once all is posted that was given back.
     fn posted(&self) -> RefMut<'_, Ledger> {
         let mut ledger = self.ledger.borrow_mut();
-        let mut returned = lock(&self.returned);
-        ledger.post(&mut returned);
+        if self.returned.is_any.swap(false, Ordering::Acquire) {
+            ledger.post(&mut self.returned.lock());
+        }
         ledger
     }
 
@@ -139,14 +153,10 @@ impl HeldShare {
 impl Drop for HeldShare {
     fn drop(&mut self) {
         if self.count > 0 {
-            lock(&self.returned).release(self.account, self.resource, self.count);
+            self.returned.lock().release(self.account, self.resource, self.count);
+            self.returned.is_any.store(true, Ordering::Release);
         }
     }
-}
-
-/// No code panics while it holds this lock but for a fault of the ledger, at which the daemon ends.
-fn lock(returned: &Mutex<Charges>) -> MutexGuard<'_, Charges> {
-    returned.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
