@@ -499,3 +499,6 @@ fn named_files(request: &Request) -> &[FileUse] {
         | Request::Ping => &[],
     }
 }
+
+#[cfg(test)]
+mod tests;
