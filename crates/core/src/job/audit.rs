@@ -106,7 +106,7 @@ impl Jobs {
     fn audit_table(&self) {
         let mut counts = [[0; PHASES]; 2];
         let mut refs = 0;
-        for (_, job) in &self.table.slab {
+        for (_, job) in self.table.slab.iter() {
             counts[usize::from(job.is_part())][job.state.phase() as usize] += 1;
         }
         use Phase::{Ended, Parted, Queued, Running, Solo, Waiting};
@@ -115,7 +115,7 @@ impl Jobs {
             assert_eq!(jobs, self.table.count(phase), "jobs are counted by phase {phase:?}");
             assert_eq!(parts, self.table.count_parts(phase), "parts are counted by phase {phase:?}");
         }
-        for (_, batch) in &self.table.batches {
+        for (_, batch) in self.table.batches.iter() {
             assert!(batch.refs > 0, "a batch goes with its last job");
             refs += u64::from(batch.refs);
         }
@@ -128,7 +128,7 @@ impl Jobs {
     }
 
     fn audit_entries(&self, turn: &Turn) {
-        for (at, job) in &self.table.slab {
+        for (at, job) in self.table.slab.iter() {
             assert_eq!(self.table.find(job.id), u32::try_from(at).ok(), "a job is found by its number");
             assert!(job.end().is_some() || job.attempts <= job.fence.0, "an attempt is an offer");
             assert_eq!(job.is_part(), job.id >= FIRST_PART, "parts have numbers of their own");

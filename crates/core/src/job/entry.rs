@@ -257,8 +257,6 @@ mod tests {
 
     #[test]
     fn a_queued_job_is_lean() {
-        let bytes = size_of::<slab::Slab<Job>>() + size_of::<Job>();
         assert!(size_of::<Job>() <= 96, "{} bytes", size_of::<Job>());
-        assert!(bytes < 200);
     }
 }

@@ -3,9 +3,8 @@
 //! A job is in at most one list at a time, and its links say whether it is in one. Pushing asserts that it is in
 //! none, unlinking that it is in one.
 
-use slab::Slab;
-
 use crate::job::entry::Job;
+use crate::job::paged_slab::PagedSlab;
 
 /// A job's place in the slab.
 pub(crate) type Key = u32;
@@ -57,7 +56,7 @@ impl IntrusiveList {
     ///
     /// # Panics
     /// If it is in a list.
-    pub(crate) fn push_back(&mut self, slab: &mut Slab<Job>, key: Key) {
+    pub(crate) fn push_back(&mut self, slab: &mut PagedSlab<Job>, key: Key) {
         assert_loose(&slab[key as usize]);
         slab[key as usize].links = JobLinks { next: NONE, prev: self.tail };
         match self.tail {
@@ -71,7 +70,7 @@ impl IntrusiveList {
     ///
     /// # Panics
     /// If it is in a list.
-    pub(crate) fn push_front(&mut self, slab: &mut Slab<Job>, key: Key) {
+    pub(crate) fn push_front(&mut self, slab: &mut PagedSlab<Job>, key: Key) {
         assert_loose(&slab[key as usize]);
         slab[key as usize].links = JobLinks { next: self.head, prev: NONE };
         match self.head {
@@ -85,7 +84,7 @@ impl IntrusiveList {
     ///
     /// # Panics
     /// If it is in no list, or at the end of another one.
-    pub(crate) fn unlink(&mut self, slab: &mut Slab<Job>, key: Key) {
+    pub(crate) fn unlink(&mut self, slab: &mut PagedSlab<Job>, key: Key) {
         let job = &mut slab[key as usize];
         assert!(!job.links.are_loose(), "job {} leaves a list that it is in", job.id);
         let JobLinks { next, prev } = std::mem::take(&mut job.links);
@@ -106,7 +105,7 @@ impl IntrusiveList {
     }
 
     /// Counts the jobs before this one in its list, up to `most`.
-    pub(crate) fn before(slab: &Slab<Job>, key: Key, most: u64) -> u64 {
+    pub(crate) fn before(slab: &PagedSlab<Job>, key: Key, most: u64) -> u64 {
         let (mut count, mut at) = (0, slab[key as usize].links.prev);
         while at != NONE && count < most {
             count += 1;
@@ -116,7 +115,7 @@ impl IntrusiveList {
     }
 
     /// All jobs, from the first; checks the links on the way.
-    pub(crate) fn walk<'a>(&'a self, slab: &'a Slab<Job>) -> impl Iterator<Item = Key> + 'a {
+    pub(crate) fn walk<'a>(&'a self, slab: &'a PagedSlab<Job>) -> impl Iterator<Item = Key> + 'a {
         let mut prev = NONE;
         let mut key = self.head;
         std::iter::from_fn(move || {

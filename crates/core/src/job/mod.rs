@@ -37,6 +37,7 @@ mod list;
 mod logs;
 mod number_index;
 mod output_need;
+mod paged_slab;
 mod part_set;
 mod parts;
 mod progress;

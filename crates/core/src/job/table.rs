@@ -6,12 +6,12 @@ use std::ops::{Index, IndexMut};
 
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Payload};
-use slab::Slab;
 
 use crate::job::batch::Batch;
 use crate::job::entry::Job;
 use crate::job::list::Key;
 use crate::job::number_index::NumberIndex;
+use crate::job::paged_slab::PagedSlab;
 use crate::job::part_set::FIRST_PART;
 use crate::job::run::{Handle, TaskRun};
 use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
@@ -20,9 +20,9 @@ use crate::turn::{AccountId, Charges, Resource, count_down};
 /// All jobs and parts, and their batches.
 #[derive(Debug, Default)]
 pub(crate) struct JobTable {
-    pub(super) slab: Slab<Job>,
+    pub(super) slab: PagedSlab<Job>,
     numbers: NumberIndex,
-    pub(super) batches: Slab<Batch>,
+    pub(super) batches: PagedSlab<Batch>,
     last: u64,
     counts: [u64; PHASES],
     /// The same counts of parts, which are no jobs.
