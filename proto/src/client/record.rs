@@ -4,6 +4,8 @@
 //! a job that runs once and is done: many such jobs would otherwise push the record of a crash out of the kept ones.
 //! `record_text.rs` has their texts.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
@@ -197,8 +199,8 @@ pub enum What {
         first: JobId,
         /// How many.
         count: u32,
-        /// Their kind.
-        kind: String,
+        /// Their kind. Shared: ten thousand records have a few kinds.
+        kind: Arc<str>,
         /// The user who submitted them.
         uid: u32,
     },

@@ -117,7 +117,7 @@ mod tests {
                 What::LivesOn { survivor, worker: Some(W), job: Some(J) },
                 "pid=8 name=\"two\\nlines\" uid=0 worker=3 job=17",
             ),
-            (What::Accepted { first: J, count: 5, kind: "noop".to_owned(), uid: 7 }, "first=17 count=5"),
+            (What::Accepted { first: J, count: 5, kind: "noop".into(), uid: 7 }, "first=17 count=5"),
             (
                 What::Blamed { job: J, part: None, attempt: 1, worker: W, crashes: 1, crashes_max: 3 },
                 "crashes=1/3",

@@ -56,7 +56,7 @@ impl Core {
         (room, refused): (u64, Option<Refusal>),
     ) {
         let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
-        let (pool, attached, name) = (self.workers.pool_of_kind(kind), submit.attached, submit.kind.clone());
+        let (pool, attached) = (self.workers.pool_of_kind(kind), submit.attached);
         let admission = Admission { client: id, tag, uid, account, kind, pool, submit, files, count };
         let run = self.jobs.admit(&mut self.turn, admission);
         let first = run.first();
@@ -64,7 +64,8 @@ impl Core {
             let needs_descriptor = self.jobs.needs_descriptor(run);
             self.clients.attach(id, first, AttachedBatch::new(count, pool, needs_descriptor));
         }
-        self.turn.record(What::Accepted { first, count, kind: name, uid }, Owner::User(uid));
+        let kind = self.turn.shared_kind_name(kind);
+        self.turn.record(What::Accepted { first, count, kind, uid }, Owner::User(uid));
         self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
         if attached {
             self.notify_waiter(id);

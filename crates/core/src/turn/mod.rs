@@ -16,6 +16,8 @@ mod tests;
 mod user_turns;
 mod values;
 
+use std::sync::Arc;
+
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::view::Totals;
@@ -71,6 +73,8 @@ pub(crate) enum Counter {
 #[derive(Debug)]
 pub(crate) struct Turn {
     config: Config,
+    /// The names of its kinds, for records.
+    kind_names: Vec<Arc<str>>,
     clock: RunClock,
     /// The time of the turn: that of [`RunClock`], and wall time.
     now: Now,
@@ -99,6 +103,7 @@ impl Turn {
             totals: Totals::default(),
             charges: Charges::default(),
             random: Rng::new(config.seed),
+            kind_names: config.kinds.iter().map(|kind| Arc::from(kind.name.as_str())).collect(),
             config,
         }
     }
@@ -191,6 +196,15 @@ impl Turn {
     /// The name of a kind; empty for a number that no kind has.
     pub(crate) fn kind_name(&self, kind: KindId) -> String {
         self.kind(kind).map(|kind| kind.name.clone()).unwrap_or_default()
+    }
+
+    /// The name of a kind, shared: a record of each submit is kept for long, and small blocks between those of the jobs would
+    /// keep the memory of these from the kernel.
+    ///
+    /// # Panics
+    /// If no kind has this number.
+    pub(crate) fn shared_kind_name(&self, kind: KindId) -> Arc<str> {
+        Arc::clone(&self.kind_names[usize::from(kind.0)])
     }
 
     /// Appends an action for the shell.
