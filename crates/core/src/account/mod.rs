@@ -163,10 +163,10 @@ impl Ledger {
     /// If more is given back than an account held.
     pub fn post(&mut self, charges: &mut Charges) {
         for sum in charges.sums() {
-            self.change(sum.account, sum.resource, sum.change);
+            self.change(sum.account(), sum.resource(), sum.change());
         }
-        for sum in charges.sums().iter().filter(|sum| sum.change <= 0) {
-            self.close_if_empty(sum.account);
+        for sum in charges.sums().iter().filter(|sum| sum.change() <= 0) {
+            self.close_if_empty(sum.account());
         }
         charges.clear();
     }

@@ -15,22 +15,22 @@ const EMPTY_KEPT: usize = 32;
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
-enum Place<T> {
+enum SlabPlace<T> {
     Held(T),
     /// The next vacant place of the page.
     Vacant(u32),
 }
 
 #[derive(Debug)]
-struct Page<T> {
+struct SlabPage<T> {
     /// Grows to [`PAGE`] places, within its first allocation.
-    places: Vec<Place<T>>,
+    places: Vec<SlabPlace<T>>,
     /// The first vacant place.
     vacant: u32,
     held: u32,
 }
 
-impl<T> Page<T> {
+impl<T> SlabPage<T> {
     fn new() -> Self {
         Self { places: Vec::new(), vacant: NONE, held: 0 }
     }
@@ -51,11 +51,11 @@ impl<T> Page<T> {
             if self.places.is_empty() {
                 self.places.reserve_exact(PAGE);
             }
-            self.places.push(Place::Held(value));
+            self.places.push(SlabPlace::Held(value));
             return self.places.len() - 1;
         }
         let at = self.vacant as usize;
-        let Place::Vacant(next) = std::mem::replace(&mut self.places[at], Place::Held(value)) else {
+        let SlabPlace::Vacant(next) = std::mem::replace(&mut self.places[at], SlabPlace::Held(value)) else {
             unreachable!("a place in the list of vacant ones is vacant")
         };
         self.vacant = next;
@@ -63,8 +63,10 @@ impl<T> Page<T> {
     }
 
     fn remove(&mut self, at: usize) -> Option<T> {
-        let place = self.places.get_mut(at).filter(|place| matches!(place, Place::Held(_)))?;
-        let Place::Held(value) = std::mem::replace(place, Place::Vacant(self.vacant)) else { return None };
+        let place = self.places.get_mut(at).filter(|place| matches!(place, SlabPlace::Held(_)))?;
+        let SlabPlace::Held(value) = std::mem::replace(place, SlabPlace::Vacant(self.vacant)) else {
+            return None;
+        };
         self.vacant = u32::try_from(at).unwrap_or(NONE);
         self.held -= 1;
         Some(value)
@@ -74,7 +76,7 @@ impl<T> Page<T> {
 /// Values by their places.
 #[derive(Debug)]
 pub(crate) struct PagedSlab<T> {
-    pages: Vec<Page<T>>,
+    pages: Vec<SlabPage<T>>,
     /// The pages that have room.
     open: BTreeSet<usize>,
     /// Those of them that have no value but places.
@@ -97,22 +99,22 @@ impl<T> PagedSlab<T> {
     /// The value at this place, if there is one.
     pub(crate) fn get(&self, key: usize) -> Option<&T> {
         match self.pages.get(key / PAGE)?.places.get(key % PAGE)? {
-            Place::Held(value) => Some(value),
-            Place::Vacant(_) => None,
+            SlabPlace::Held(value) => Some(value),
+            SlabPlace::Vacant(_) => None,
         }
     }
 
     fn get_mut(&mut self, key: usize) -> Option<&mut T> {
         match self.pages.get_mut(key / PAGE)?.places.get_mut(key % PAGE)? {
-            Place::Held(value) => Some(value),
-            Place::Vacant(_) => None,
+            SlabPlace::Held(value) => Some(value),
+            SlabPlace::Vacant(_) => None,
         }
     }
 
     /// Adds a value; gives its place.
     pub(crate) fn insert(&mut self, value: T) -> usize {
         let number = self.open.first().copied().unwrap_or_else(|| {
-            self.pages.push(Page::new());
+            self.pages.push(SlabPage::new());
             self.open.insert(self.pages.len() - 1);
             self.pages.len() - 1
         });
@@ -155,7 +157,7 @@ impl<T> PagedSlab<T> {
         if self.empty.len() > EMPTY_KEPT
             && let Some(last) = self.empty.pop_last()
         {
-            self.pages[last] = Page::new();
+            self.pages[last] = SlabPage::new();
         }
     }
 
@@ -163,8 +165,8 @@ impl<T> PagedSlab<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.pages.iter().enumerate().flat_map(|(number, page)| {
             page.places.iter().enumerate().filter_map(move |(at, place)| match place {
-                Place::Held(value) => Some((number * PAGE + at, value)),
-                Place::Vacant(_) => None,
+                SlabPlace::Held(value) => Some((number * PAGE + at, value)),
+                SlabPlace::Vacant(_) => None,
             })
         })
     }

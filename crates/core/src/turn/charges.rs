@@ -12,15 +12,32 @@ const LOOK_BACK: usize = 8;
 /// Changes that were not posted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charges {
-    sums: Vec<Sum>,
+    sums: Vec<ChargeSum>,
 }
 
 /// By how much one account holds more of one resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sum {
-    pub(crate) account: AccountId,
-    pub(crate) resource: Resource,
-    pub(crate) change: i64,
+pub(crate) struct ChargeSum {
+    account: AccountId,
+    resource: Resource,
+    change: i64,
+}
+
+impl ChargeSum {
+    /// Whose it is.
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Of what.
+    pub(crate) fn resource(&self) -> Resource {
+        self.resource
+    }
+
+    /// By how much the account holds more of it.
+    pub(crate) fn change(&self) -> i64 {
+        self.change
+    }
 }
 
 impl Charges {
@@ -42,7 +59,7 @@ impl Charges {
         let last = self.sums.iter_mut().rev().take(LOOK_BACK);
         match last.into_iter().find(|sum| sum.account == account && sum.resource == resource) {
             Some(sum) => sum.change += change,
-            None => self.sums.push(Sum { account, resource, change }),
+            None => self.sums.push(ChargeSum { account, resource, change }),
         }
     }
 
@@ -52,7 +69,7 @@ impl Charges {
     }
 
     /// The sums, in the order in which they began.
-    pub(crate) fn sums(&self) -> &[Sum] {
+    pub(crate) fn sums(&self) -> &[ChargeSum] {
         &self.sums
     }
 
@@ -77,7 +94,7 @@ mod tests {
             charges.charge(a, Resource::Jobs, 3);
             charges.release(b, Resource::Files, 0);
         }
-        let sum = |account, resource, change| Sum { account, resource, change };
+        let sum = |account, resource, change| ChargeSum { account, resource, change };
         let sums =
             [sum(a, Resource::Queue, 2000), sum(b, Resource::Queue, 1000), sum(a, Resource::Jobs, 3000)];
         assert_eq!(charges.sums(), sums, "nothing is no change");

@@ -11,7 +11,7 @@ const GAPS: usize = 64;
 
 /// One place of the ring.
 #[derive(Debug)]
-struct Place<H, T> {
+struct RingPlace<H, T> {
     number: u64,
     /// `None`: a gap.
     item: Option<(H, T)>,
@@ -21,7 +21,7 @@ struct Place<H, T> {
 #[derive(Debug)]
 pub(crate) struct FairRing<H, T> {
     /// In the order of their numbers. The first place is no gap.
-    places: VecDeque<Place<H, T>>,
+    places: VecDeque<RingPlace<H, T>>,
     /// The numbers of each holder's items, the oldest first; no line is empty.
     lines: BTreeMap<H, VecDeque<u64>>,
     count: usize,
@@ -59,7 +59,7 @@ impl<H: Copy + Ord, T> FairRing<H, T> {
     pub(crate) fn push(&mut self, holder: H, item: T) {
         self.last += 1;
         self.count += 1;
-        self.places.push_back(Place { number: self.last, item: Some((holder, item)) });
+        self.places.push_back(RingPlace { number: self.last, item: Some((holder, item)) });
         self.lines.entry(holder).or_default().push_back(self.last);
     }
 
