@@ -105,7 +105,10 @@ impl OverdueOracle {
             Event::WorkerReady { worker } | Event::BootstrapFailed { worker, .. } => {
                 self.over(*worker, AnyLimit::Bootstrap);
             }
-            Event::Suspended { worker, .. } => self.begin(now, *worker, AnyLimit::Stopped),
+            // One that was asked to leave has its time for that, stopped or not.
+            Event::Suspended { worker, .. } if !self.is_leaving(*worker) => {
+                self.begin(now, *worker, AnyLimit::Stopped);
+            }
             Event::Resumed { worker } => self.over(*worker, AnyLimit::Stopped),
             _ => {}
         }
@@ -154,6 +157,10 @@ impl OverdueOracle {
             }
             _ => {}
         }
+    }
+
+    fn is_leaving(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|known| known.waits.contains_key(&AnyLimit::Leaving))
     }
 
     /// The end of a turn, after the ledger has all of it.
