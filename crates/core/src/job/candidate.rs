@@ -105,7 +105,16 @@ impl Jobs {
         let mut judge =
             |table: &JobTable, key| judge(&Candidate { table, part_sets, attachments, outputs, key });
         let key = self.queues.take(pool, &mut self.table, (ageing(turn), search), &mut judge)?;
+        if search == Search::Idle {
+            self.queues.queue_had_turn(pool);
+        }
         Some(self.taken(key, Phase::Queued))
+    }
+
+    /// Whether the first run of this user that waits to run alone goes before those in the queue of the pool; the user holds
+    /// so many workers of it.
+    pub(crate) fn alone_goes_first(&self, pool: PoolId, uid: u32, held: u32) -> bool {
+        self.queues.solo_goes_first(pool, uid, held)
     }
 
     /// The run at a place that has just left its list. Panics if its state names another list, or it is still in one.

@@ -133,6 +133,11 @@ impl PoolQueue {
         self.order.values().copied()
     }
 
+    /// The fewest workers that a user with jobs here holds whose turn it may be, but for one user.
+    pub(crate) fn fewest_held_but(&self, uid: u32) -> Option<u32> {
+        self.order.iter().find(|(_, of)| **of != uid).map(|((held, _), _)| *held)
+    }
+
     /// Moves a user who is in line.
     fn move_user(&mut self, uid: u32, to: (u32, TurnNumber)) {
         let Some(user) = self.users.get_mut(&uid) else { return };

@@ -91,6 +91,16 @@ impl Queues {
         &self.solo[usize::from(pool.0)]
     }
 
+    /// Whether the first job of this user, who holds so many workers, goes before the queue of the pool.
+    pub(crate) fn solo_goes_first(&self, pool: PoolId, uid: u32, held: u32) -> bool {
+        self.solo(pool).goes_first(held, self.list[usize::from(pool.0)].fewest_held_but(uid))
+    }
+
+    /// A worker went to a job of a pool's queue.
+    pub(crate) fn queue_had_turn(&mut self, pool: PoolId) {
+        self.solo[usize::from(pool.0)].queue_had_turn();
+    }
+
     /// A user had a turn among the jobs of a pool that wait to run alone.
     pub(crate) fn solo_turn_over(&mut self, pool: PoolId, uid: u32) {
         self.solo[usize::from(pool.0)].turn_over(uid);

@@ -3,6 +3,15 @@
 //! A job comes here when a death was charged to it. Each needs a worker that has run nothing, so a user whose jobs crash
 //! again and again must not hold up the one retry of another. `queues.rs` drives it; `machine/dispatch.rs` and
 //! `machine/lend.rs` choose the user. A user without jobs here is not in it.
+//!
+//! Nor must that user hold up the jobs of others in the pool's queue:
+//!
+//! | the user of the first job here | goes |
+//! |---|---|
+//! | holds fewer workers than each other user in the queue, or there is none | before the queue |
+//! | holds as many as one of them, or more | before the queue and behind it by turns |
+//!
+//! So the first retry after a crash is at once, and of a job that crashes for ever others wait for one attempt.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +24,8 @@ pub(crate) struct SoloQueue {
     users: BTreeMap<u32, IntrusiveList>,
     /// Every user in it, once; the first has the next turn.
     turns: VecDeque<u32>,
+    /// Whether the last worker went to a job of this line, and not to one of the pool's queue.
+    had_last: bool,
 }
 
 impl SoloQueue {
@@ -59,8 +70,19 @@ impl SoloQueue {
         }
     }
 
+    /// Whether its first job, of a user who holds so many workers, goes before the queue, in which another user holds `others`.
+    pub(crate) fn goes_first(&self, held: u32, others: Option<u32>) -> bool {
+        !self.had_last || others.is_none_or(|others| held < others)
+    }
+
+    /// A worker went to a job of the pool's queue.
+    pub(crate) fn queue_had_turn(&mut self) {
+        self.had_last = false;
+    }
+
     /// The turn of a user is used up.
     pub(crate) fn turn_over(&mut self, uid: u32) {
+        self.had_last = true;
         if self.users.contains_key(&uid) {
             self.turns.retain(|other| *other != uid);
             self.turns.push_back(uid);

@@ -1,7 +1,7 @@
 //! Dispatch of queued jobs to workers, in each pool by itself: one task for each idle worker, then short tasks ahead.
 //!
-//! Jobs that have to run alone come first whenever a worker that has run nothing is available. Tasks ahead never delay the
-//! first job of the queue: if that job needs an idle worker, busy workers are not refilled.
+//! Jobs that have to run alone come first when a worker that has run nothing is available, but for users who wait in the queue
+//! and hold fewer workers: see `job/solo_queue.rs`. Tasks ahead never delay the first job of the queue: if that job needs an idle worker, busy workers are not refilled.
 //!
 //! The queue hears at once who holds how many workers. A search that is longer than one take leaves a worker idle and goes
 //! on in the next turn, which begins at once: `is_searching`.
@@ -14,6 +14,13 @@ use crate::machine::Core;
 use crate::machine::outputs::has_room;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
+/// Whether a job that has to run alone is offered before those of users whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overtaking {
+    Never,
+    Allowed,
+}
+
 impl Core {
     /// Offers queued jobs of all pools.
     pub(super) fn dispatch(&mut self) {
@@ -24,12 +31,16 @@ impl Core {
         self.post_charges();
         for pool in self.workers.pool_ids() {
             self.tell_held(pool);
-            self.dispatch_alone(pool);
+            self.dispatch_alone(pool, Overtaking::Never);
             let (mut refilled, mut is_searching) = (Vec::new(), false);
             if self.jobs.queued_in(pool) > 0 {
                 (refilled, is_searching) = self.fill_idle(pool);
             }
             self.is_searching |= is_searching;
+            if !is_searching {
+                // What is idle now is of no use to the queue.
+                self.dispatch_alone(pool, Overtaking::Allowed);
+            }
             // A search of another purpose would begin anew.
             if self.jobs.queued_in(pool) > 0 && !is_searching {
                 self.deepen(pool, &refilled);
@@ -40,9 +51,13 @@ impl Core {
     }
 
     /// Offers jobs that have to run alone to workers that have run nothing.
-    fn dispatch_alone(&mut self, pool: PoolId) {
+    fn dispatch_alone(&mut self, pool: PoolId, overtaking: Overtaking) {
         while let Some(candidate) = self.first_alone(pool) {
             let uid = candidate.uid();
+            let held = self.workers.held_by(pool, uid);
+            if overtaking == Overtaking::Never && !self.jobs.alone_goes_first(pool, uid, held) {
+                return;
+            }
             let Some(worker) = self.workers.fresh(&mut self.turn, pool) else { return };
             let Some(run) = self.jobs.take_alone(pool, uid) else { return };
             self.offer(worker, run, ALONE_NS);

@@ -5,6 +5,8 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::worker::stage::Stage;
@@ -246,4 +248,42 @@ fn a_search_that_is_not_over_asks_for_the_next_turn_at_once() {
     assert_eq!(rig.holder(fits).map(|(worker, _)| worker), Some(worker), "it was found behind all of them");
     rig.finish(fits);
     assert!(rig.core.deadline().is_some_and(|at| at > rig.now.mono_ns), "and then nothing is asked for");
+}
+
+#[test]
+fn retries_that_run_alone_take_turns_with_the_jobs_of_others() {
+    for slots in [1, 2] {
+        let mut rig = rig(slots);
+        // Jobs that crash again and again, more than there are workers.
+        let stubborn = Policy { crashes_max: Some(200), ..Policy::default() };
+        let first = rig.submit_as(ALICE, "foreign", 4, stubborn, false);
+        let hers: Vec<JobId> = (first.0..first.0 + 4).map(JobId).collect();
+        let crash_all = |rig: &mut Rig| {
+            for job in &hers {
+                if rig.holder(*job).is_some() {
+                    rig.crash(*job);
+                }
+            }
+            for worker in std::mem::take(&mut rig.retired) {
+                rig.die(worker, Death::Retired);
+            }
+            // Until new workers are up, however long spawns are paused.
+            while rig.rows().iter().all(|row| row.state != WorkerState::Spare) {
+                rig.sleep(100);
+            }
+        };
+        (0..4).for_each(|_| crash_all(&mut rig));
+        let other = submit(&mut rig, CAROL, 3, 5);
+        let mut crashes = 0;
+        for job in (other.0..other.0 + 3).map(JobId) {
+            while rig.holder(job).is_none() {
+                crash_all(&mut rig);
+                crashes += 1;
+                assert!(crashes <= 8, "{slots} slots: job {job} of another user waits behind them");
+            }
+            rig.finish(job);
+        }
+        let running = hers.iter().filter(|job| rig.holder(**job).is_some()).count();
+        assert!(running > 0, "{slots} slots: hers go on");
+    }
 }
