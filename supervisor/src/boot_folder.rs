@@ -10,7 +10,8 @@
 //! successor may share the root.
 //!
 //! A worker can leave any number of files and folders in its own, at any depth. The drop removes an empty folder with
-//! rmdir(2); a folder that is not empty is removed by a thread, so that the loop never waits for the disk. The root is
+//! rmdir(2); a folder that is not empty is removed by a thread, so that the loop never waits for the disk. One that cannot be
+//! opened, because descriptors or memory are short, is removed with the next spawn. The root is
 //! claimed by `setup.rs` and by `config_check.rs`; `spawn.rs` makes the folders, which are dropped with the workers.
 
 use std::cell::RefCell;
@@ -18,7 +19,7 @@ use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, anyhow, bail, ensure};
 use bulkhead_sys::held_folder::{HeldFolder, make_in, make_root};
@@ -77,6 +78,7 @@ impl BootRoot {
     /// # Errors
     /// The folder above it cannot be created, is full or read-only, or belongs to another user.
     pub(crate) fn make(&self, worker: impl std::fmt::Display) -> io::Result<BootFolder> {
+        remove_uncleared();
         make_root(&self.path)?;
         if self.hold_again() {
             log::warn!("the boot folder was removed and is made again path={}", self.path.display());
@@ -150,25 +152,45 @@ impl BootFolder {
 
 impl Drop for BootFolder {
     fn drop(&mut self) {
-        let result = remove_empty(&self.0);
-        let mut left = UNCLEARED.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => left.push(self.0.clone()),
-            result => warn_of(&self.0, result),
+        if let Err(error) = remove_empty(&self.0) {
+            match may_go_later(&error) {
+                true => lock_uncleared().push(self.0.clone()),
+                false => warn_of(&self.0, &error),
+            }
         }
-        if !left.is_empty() {
-            remove_in_thread(&mut left);
-        }
+        remove_uncleared();
     }
 }
 
-/// Folders that wait to be removed: new ones, and those for which no thread could be started.
+/// Folders that wait to be removed: new ones, and those for which no thread could be started, or that could not be opened
+/// for want of descriptors or memory.
 static UNCLEARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// If no thread can be started, the folders are removed together with the next one.
-fn remove_in_thread(left: &mut Vec<PathBuf>) {
+fn lock_uncleared() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNCLEARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a folder that could not be removed is removed in a thread, now or with the next spawn.
+fn may_go_later(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::DirectoryNotEmpty || shortage::is_short(error)
+}
+
+/// Removes the folders that wait, in a thread. If none can be started, they wait for the next drop or spawn.
+fn remove_uncleared() {
+    let mut left = lock_uncleared();
+    if left.is_empty() {
+        return;
+    }
     let folders = left.clone();
-    let clear = move || folders.iter().for_each(|folder| warn_of(folder, remove_full(folder)));
+    let clear = move || {
+        for folder in folders {
+            match remove_full(&folder) {
+                Err(error) if shortage::is_short(&error) => lock_uncleared().push(folder),
+                Err(error) => warn_of(&folder, &error),
+                Ok(()) => {}
+            }
+        }
+    };
     match std::thread::Builder::new().name("clear-folder".to_owned()).spawn(clear) {
         Ok(_) => left.clear(),
         Err(error) => log::warn!(
@@ -201,10 +223,8 @@ fn open_own(path: &Path) -> io::Result<Option<HeldFolder>> {
     }
 }
 
-fn warn_of(path: &Path, removed: io::Result<()>) {
-    if let Err(error) = removed {
-        log::warn!("cannot remove a boot folder path={} error={error}", path.display());
-    }
+fn warn_of(path: &Path, error: &io::Error) {
+    log::warn!("cannot remove a boot folder path={} error={error}", path.display());
 }
 
 #[cfg(test)]

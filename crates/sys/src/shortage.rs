@@ -39,6 +39,12 @@ pub fn remedy(error: &io::Error) -> Option<String> {
     Some(text)
 }
 
+/// Whether descriptors or memory were short, so that the same call may succeed later.
+pub fn is_short(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
+}
+
 /// The error, and what to do about it if that is known.
 pub fn explain(error: &io::Error) -> String {
     match remedy(error) {
