@@ -69,8 +69,8 @@ impl RequestShare {
     }
 }
 
-/// Whether a request only asks, and changes nothing. A client may leave thousands of them in its socket when it closes it;
-/// `connection.rs` does not pass those to the core, because nobody reads the answers.
+/// Whether a request only asks, and changes nothing. `Connection::parse` skips the questions of a client that has closed its
+/// socket.
 pub(crate) fn is_question(request: &Request) -> bool {
     match request {
         Request::Wait { .. }

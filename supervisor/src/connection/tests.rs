@@ -40,7 +40,7 @@ fn a_client_that_has_left_holds_no_replies() {
     connection.mark_readable(SocketReadiness { readable: true, ending: true, is_over: true });
     assert_eq!((connection.unread_bytes(), connection.has_unsent()), (0, false));
     connection.reply(&reply(100), None);
-    assert_eq!((connection.unread_bytes(), connection.has_unsent()), (0, false), "nobody reads it");
+    assert_eq!((connection.unread_bytes(), connection.has_unsent()), (0, false), "a later reply is dropped");
 }
 
 #[test]

@@ -29,8 +29,8 @@ use crate::job::{Jobs, OfferRef, OutputGrant, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, Owner, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
-    /// Begins an attempt: the task is offered to this worker as `seq`, with this room in memory if it needs some. [`Jobs::begin_log`] makes
-    /// its log.
+    /// Begins an attempt: the task is offered to this worker as `seq`, with this room in memory if it needs some.
+    /// [`Jobs::begin_log`] makes its log.
     ///
     /// # Panics
     /// If [`Jobs::take`] or [`Jobs::take_alone`] did not take it out of its list, or it runs already.

@@ -28,8 +28,8 @@ const LOOKS_MAX: u32 = 64;
 /// Clients that one take looks at of one user, so that one whose jobs do not fit leaves looks for others.
 const USER_LOOKS_MAX: u32 = 16;
 
-/// A user without jobs stays in the queue while it has no more users than this: whoever submits one job at a time comes back
-/// with each.
+/// `line_up` removes a user without jobs only if the queue has more users than this. A user who submits one job at a time is
+/// then not added anew for each job.
 const USERS_KEPT: usize = 64;
 
 /// The queued jobs of one pool.

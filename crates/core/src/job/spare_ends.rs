@@ -1,7 +1,7 @@
 //! Boxes of ends that are used again: an allocation for each end is a tenth of what a short job costs.
 //!
-//! The end of a job lies in a box, because most jobs in the table have none yet. A job that is told at once gives its box
-//! back within a turn. At most [`SPARE_MAX`] blank boxes are kept. `ending.rs` alone takes and gives them.
+//! An ended job holds its [`End`] in a box, so that the other jobs of the table stay small. `Jobs::take_end` and
+//! `Jobs::forget` give the box back. At most [`SPARE_MAX`] blank boxes are kept. `ending.rs` alone takes and gives them.
 
 use crate::job::state::End;
 
