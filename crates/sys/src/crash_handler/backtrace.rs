@@ -18,6 +18,10 @@ use nix::libc;
 const WORD: usize = size_of::<usize>();
 /// Calls that are followed at most, including those that are not kept.
 const HOPS_MAX: usize = 64;
+/// A chain of so many calls of the program's own code is one that leads to the beginning of its thread.
+const CHAIN_CALLS: usize = 4;
+/// Return addresses that are tried for the innermost call, if the first ones lead to no such chain.
+const CALLS_TRIED: usize = 12;
 /// Words of the stack that are searched, and words per read.
 const SEARCH_WORDS: usize = 4096;
 const BLOCK_WORDS: usize = 256;
@@ -186,24 +190,52 @@ fn record(frame: usize, lowest: usize) -> Option<(usize, usize)> {
 /// The return address of the innermost call of the program's code - that is `called`, if it is valid - and the frame
 /// record of the function that made the call.
 ///
-/// What was called saved the pointer to that record below the return address, or left it in `frame`. Older words lie there
-/// too, and some are pointers to records of calls that are over or of functions further out. All records of functions
-/// further out lie above the one that is looked for, so the lowest is taken. If there is none, the first one above counts.
+/// Among the words that libc does not write are return addresses of calls that are over. Their frames are over too, so few
+/// lead on to the callers that live: the first return address that leads to [`CHAIN_CALLS`] counts, else the one that leads
+/// furthest.
 fn search(
     image: &Image,
     stack: usize,
     frame: usize,
     called: Option<usize>,
 ) -> (Option<usize>, Option<usize>) {
-    let innermost = || words(stack).find(|&(_, word)| image.is_return(word));
-    let Some((place, caller)) = called.map(|called| (stack, called)).or_else(innermost) else {
-        return (None, None);
-    };
+    let returns = words(stack).filter(|&(_, word)| called.is_none() && image.is_return(word));
+    let mut best = (None, None);
+    let mut furthest = 0;
+    for (place, caller) in called.map(|called| (stack, called)).into_iter().chain(returns).take(CALLS_TRIED) {
+        let record = caller_record(image, (stack, place), frame);
+        let calls = record.map_or(0, |record| own_calls(image, record));
+        if best.0.is_none() || calls > furthest {
+            (best, furthest) = ((Some(caller), record), calls);
+        }
+        if calls >= CHAIN_CALLS {
+            break;
+        }
+    }
+    best
+}
+
+/// The calls of the program's own code in the chain of frame records that begins here, as far as they count.
+fn own_calls(image: &Image, frame: usize) -> usize {
+    let mut calls = 0;
+    follow(image, frame, &mut |_| {
+        calls += 1;
+        calls < CHAIN_CALLS
+    });
+    calls
+}
+
+/// The frame record of the function whose call left its return address at `place`.
+///
+/// What was called saved the pointer to that record below the return address, or left it in `frame`. Older words lie there
+/// too, and some are pointers to records of calls that are over or of functions further out. All records of functions
+/// further out lie above the one that is looked for, so the lowest is taken. If there is none, the first one above counts.
+fn caller_record(image: &Image, (stack, place): (usize, usize), frame: usize) -> Option<usize> {
     let is_frame = |&frame: &usize| record(frame, place).is_some_and(|(_, caller)| image.is_return(caller));
     let saved = words(stack).take_while(|&(at, _)| at < place).map(|(_, word)| word);
     let lowest = saved.chain([frame]).filter(is_frame).min();
     let above = || words(place).map(|(_, word)| word).find(is_frame);
-    (Some(caller), lowest.or_else(above))
+    lowest.or_else(above)
 }
 
 /// The readable words from `stack` on, each with its place, as far as the stack is searched.
@@ -289,15 +321,41 @@ mod tests {
         let image = Image::own();
         let called = any_return(&image);
         let mut stack = [0; 64];
-        let at = |word: usize| stack.as_ptr().addr() + word * WORD;
+        let start = stack.as_ptr().addr();
+        let at = |word: usize| start + word * WORD;
         let (stale, own, outer) = (at(20), at(11), at(30));
         (stack[2], stack[4]) = (stale, own);
         (stack[10], stack[11], stack[12]) = (called, outer, called);
         (stack[20], stack[21]) = (outer, called);
+        let further = [30, 36, 42].map(|word| (word, at(word + 6)));
+        for (word, next) in further {
+            (stack[word], stack[word + 1]) = (next, called);
+        }
         let found = search(&image, stack.as_ptr().expose_provenance(), 0, None);
         assert_eq!(found, (Some(called), Some(own)));
         stack[4] = 0;
         let found = search(&image, stack.as_ptr().expose_provenance(), own, None);
         assert_eq!(found, (Some(called), Some(own)), "still in the register");
+    }
+
+    /// What a longer call leaves that is over: a return address, and the pointer to a record that leads nowhere.
+    #[test]
+    fn a_call_that_is_over_is_passed_over_for_one_that_leads_on() {
+        let image = Image::own();
+        let called = any_return(&image);
+        let mut stack = [0; 64];
+        let start = stack.as_ptr().addr();
+        let at = |word: usize| start + word * WORD;
+        let (over, own) = (at(12), at(30));
+        // The call that is over returned to place 4, and its caller's record has no caller of its own.
+        (stack[2], stack[4], stack[12], stack[13]) = (over, called, 0, called);
+        // The call that lives returned to place 20; its caller and three more have records.
+        (stack[18], stack[20]) = (own, called);
+        let chain = [30, 36, 42, 48, 54].map(at);
+        for (word, next) in [30, 36, 42, 48].into_iter().zip(&chain[1..]) {
+            (stack[word], stack[word + 1]) = (*next, called);
+        }
+        let found = search(&image, stack.as_ptr().expose_provenance(), 0, None);
+        assert_eq!(found, (Some(called), Some(own)));
     }
 }
