@@ -6,9 +6,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_sys::raise;
-use bulkhead_worker::Registry;
+use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 
 /// Reports progress and last words, makes a file [`TOLD`] in its boot folder, and goes on for ever.
 pub const TELL: &str = "tell";

@@ -10,13 +10,12 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::file::{FileUse, IN, OUT};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_sys::hostile_peer::{self, SendMode};
-use bulkhead_worker::Registry;
+use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Setup, binary, eventually};

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bulkhead_jobs::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
+use bulkhead_worker::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
 
 use crate::payload::pause;
 

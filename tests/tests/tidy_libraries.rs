@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
+use std::process::Command;
+
 use bulkhead_tests::daemon::binary;
 use bulkhead_tests::tidy::deny_list::{self, DenyList};
 use bulkhead_tests::tidy::library_graph::{self, BuiltPackage};
@@ -77,6 +79,29 @@ fn the_worker_alone_contains_gmp() {
     };
     assert!(contains("bulkhead-worker"), "the names of GMP are not found where it is");
     assert!(!contains("bulkhead") && !contains("bulkhead-supervisor"), "the README says they have no GMP");
+}
+
+/// The packages that a build of the worker library takes in with these flags.
+fn built_for_a_worker(flags: &[&str]) -> Vec<String> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["tree", "--offline", "--locked", "--package", "bulkhead-worker"]);
+    cargo.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]).args(flags);
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+/// `cargo test -p bulkhead-worker --no-default-features` builds such a worker and runs it.
+#[test]
+fn a_worker_of_own_kinds_alone_builds_neither_gmp_nor_the_built_in_kinds() {
+    let (with, without) = (built_for_a_worker(&[]), built_for_a_worker(&["--no-default-features"]));
+    for package in ["gmp-mpfr-sys", "rug", "bulkhead-frames", "bulkhead-jobs", "fast_image_resize", "sha2"] {
+        let is_in = |packages: &[String]| packages.iter().any(|known| known == package);
+        assert!(is_in(&with), "{package} is not found where it is");
+        assert!(!is_in(&without), "{package} is built for a worker without the feature builtin");
+    }
+    assert!(without.iter().any(|package| package == "bulkhead-task"), "{without:?}");
 }
 
 const LIST: &str = r#"

@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
 use bulkhead_proto::death::{ProgramEnd, SIGNAL_MAX, signal_name};
 use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{OUT, Way};
@@ -36,6 +35,7 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::held_folder::HeldFolder;
 use bulkhead_sys::program::{self, EndedProgram, Input, NextStep, ProgramObserver, Stream};
 use bulkhead_sys::stops::Stop;
+use bulkhead_task::{PositionedFile, TaskContext, TaskFailure};
 
 use crate::boot_folder;
 use inherited::ClientUmask;

@@ -13,6 +13,7 @@
 mod boot_folder;
 mod bootstrap;
 mod early_files;
+#[cfg(feature = "builtin")]
 mod exec;
 mod output;
 mod panics;
@@ -30,10 +31,10 @@ use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 
 use crate::runtime::ExitReason;
 
-pub use bulkhead_jobs::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_sys::allocator::TrackingAllocator;
+pub use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
 pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes

@@ -10,7 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_jobs::{FileError, PositionedFile, TaskContext, TaskFailure};
 use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::job::OutputMode;
@@ -18,6 +17,7 @@ use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
+use bulkhead_task::{FileError, PositionedFile, TaskContext, TaskFailure};
 
 use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;

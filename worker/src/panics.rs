@@ -7,7 +7,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 
-use bulkhead_jobs::TaskFailure;
+use bulkhead_task::TaskFailure;
 
 thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };

@@ -8,12 +8,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bulkhead_jobs::{FanOut, TaskContext, TaskFailure};
-use bulkhead_proto::kind::EXEC;
+use bulkhead_task::{FanOut, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-use crate::exec;
 
 mod typed_plan;
 
@@ -40,13 +37,14 @@ impl Registry {
         Self::default()
     }
 
-    /// All built-in kinds.
+    /// All built-in kinds. Only with the feature `builtin` of this crate, which is on by default.
+    #[cfg(feature = "builtin")]
     pub fn builtin() -> Self {
         let registry = bulkhead_jobs::all().fold(Self::new(), |registry, (name, code)| match code {
             bulkhead_jobs::BuiltinKind::Whole(handler) => registry.with(name, handler),
             bulkhead_jobs::BuiltinKind::Split(kind) => registry.with_plan(name, kind),
         });
-        registry.with(EXEC, exec::run)
+        registry.with(bulkhead_proto::kind::EXEC, crate::exec::run)
     }
 
     /// Adds a kind whose handler reads and writes bytes. A kind of the same name is replaced.
@@ -166,7 +164,7 @@ impl Registry {
     ///     }
     /// }
     ///
-    /// let registry = Registry::builtin().with_plan("flip", Flip);
+    /// let registry = Registry::new().with_plan("flip", Flip);
     /// ```
     #[must_use]
     pub fn with_plan(self, name: &str, kind: impl FanOut + 'static) -> Self {
@@ -252,6 +250,7 @@ mod tests {
         assert!(run("").unwrap_err().contains("line 1 column 0"));
     }
 
+    #[cfg(feature = "builtin")]
     #[test]
     fn a_kind_is_found_by_its_name_alone() {
         let registry = Registry::builtin();

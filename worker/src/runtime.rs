@@ -11,7 +11,6 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_jobs::TaskFailure;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
@@ -21,6 +20,7 @@ use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
 use bulkhead_sys::process;
+use bulkhead_task::TaskFailure;
 
 use crate::early_files::{EarlyFiles, RoleFiles, dispose};
 use crate::output::{TaskEnd, TaskOutput};

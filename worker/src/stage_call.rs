@@ -7,10 +7,10 @@
 
 use std::io::Write;
 
-use bulkhead_jobs::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskFailure};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, PARTS_MAX};
 use bulkhead_proto::worker::stage::{Brief, Stage, pack};
+use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskFailure};
 
 use crate::output::TaskOutput;
 use crate::registry::KindHandler;

@@ -12,10 +12,10 @@ use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 
-use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_proto::worker::stage::{PlannedFile, Stage};
+use bulkhead_task::{PositionedFile, TaskFailure};
 
 use crate::early_files::RoleFiles;
 

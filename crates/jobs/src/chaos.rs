@@ -5,8 +5,9 @@
 //! be reported. The signal handler stores the time of all other deaths.
 
 use bulkhead_sys::raise;
+use bulkhead_task::{TaskContext, TaskFailure};
 
-use crate::{TaskContext, TaskFailure, quoted, text_of};
+use crate::{quoted, text_of};
 
 // Linux signal numbers (signal(7), x86 and ARM).
 const SIGKILL: i32 = 9;

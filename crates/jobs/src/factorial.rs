@@ -5,10 +5,11 @@
 //! same peak of memory (190 MB for 10,000,000!). It reports two steps of progress: the product, and its form.
 
 use bulkhead_proto::kind::{Form, parse_n};
+use bulkhead_task::{TaskContext, TaskFailure};
 use rug::{Complete, Integer};
 use sha2::{Digest, Sha256};
 
-use crate::{TaskContext, TaskFailure, digit_count, quoted, text_of};
+use crate::{digit_count, quoted, text_of};
 
 pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (n, form) = parse(text_of(input)?)?;

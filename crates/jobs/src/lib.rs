@@ -7,84 +7,20 @@
 mod chaos;
 mod digit_count;
 mod factorial;
-mod fan_out;
 mod noop;
-mod packed_parts;
 mod sleep;
-mod task;
 #[cfg(test)]
 mod test_task;
 mod transform;
 
-use std::fmt;
-
-use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::kind::{CHAOS, FACTORIAL, NOOP, SLEEP, TRANSFORM};
-
-pub use fan_out::{FanOut, Planned, Split};
-pub use packed_parts::PackedParts;
-pub use task::{FileError, PositionedFile, TaskContext};
+use bulkhead_task::{FanOut, TaskContext, TaskFailure};
 
 /// A handler: reads `input` and writes its output to `task`.
 ///
 /// # Errors
 /// [`TaskFailure`]: the input is wrong, or the output cannot be written.
 pub type Handler = fn(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure>;
-
-/// Why a task ended without a result, as a text for its client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskFailure {
-    text: String,
-    program: Option<ProgramEnd>,
-    keeps_output: bool,
-}
-
-impl TaskFailure {
-    /// A failure with this text: a lower-case fragment that names what was wrong.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), program: None, keeps_output: false }
-    }
-
-    /// Adds how the program ended that the task ran.
-    #[must_use]
-    pub fn with_program_end(self, end: ProgramEnd) -> Self {
-        Self { program: Some(end), ..self }
-    }
-
-    /// The client also gets the output that the task had written.
-    #[must_use]
-    pub fn with_output(self) -> Self {
-        Self { keeps_output: true, ..self }
-    }
-
-    /// Whether the client gets the output that the task had written.
-    pub fn keeps_output(&self) -> bool {
-        self.keeps_output
-    }
-
-    /// How the program ended that the task ran.
-    pub fn program_end(&self) -> Option<ProgramEnd> {
-        self.program
-    }
-}
-
-impl fmt::Display for TaskFailure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for TaskFailure {}
-
-impl From<std::io::Error> for TaskFailure {
-    /// A handler's only I/O is on its files, whose errors name the file, and on its output.
-    fn from(error: std::io::Error) -> Self {
-        match error.get_ref().is_some_and(|inner| inner.is::<FileError>()) {
-            true => Self::new(error.to_string()),
-            false => Self::new(format!("output: {error}")),
-        }
-    }
-}
 
 /// The code of a built-in kind.
 #[derive(Clone, Copy)]

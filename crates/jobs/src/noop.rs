@@ -2,7 +2,7 @@
 //!
 //! It never examines the bytes, so it accepts any input.
 
-use crate::{TaskContext, TaskFailure};
+use bulkhead_task::{TaskContext, TaskFailure};
 
 pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     Ok(task.write_all(input)?)

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use bulkhead_proto::limits::SLEEP_MAX_MS;
+use bulkhead_task::{TaskContext, TaskFailure};
 
-use crate::{TaskContext, TaskFailure, quoted, text_of};
+use crate::{quoted, text_of};
 
 pub(crate) fn run(input: &[u8], _task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let span = Duration::from_millis(parse(text_of(input)?)?);

@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bulkhead_proto::file::Way;
+use bulkhead_task::{PositionedFile, TaskContext, TaskFailure};
 
-use crate::{Handler, PositionedFile, TaskContext, TaskFailure};
+use crate::Handler;
 
 /// The bytes of a file in memory.
 #[derive(Default)]

@@ -11,8 +11,9 @@ use bulkhead_frames::{
     FrameRange, Header, OperationChain, Plan, RangeDone, Recipe, TransformError, merge, run,
 };
 use bulkhead_proto::file::IN;
+use bulkhead_task::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
 
-use crate::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure, text_of};
+use crate::text_of;
 
 /// The kind.
 pub(crate) struct TransformKind;

@@ -13,7 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use bulkhead_frames::Plan;
-use bulkhead_jobs::{BuiltinKind, TaskContext};
+use bulkhead_jobs::BuiltinKind;
+use bulkhead_worker::TaskContext;
 
 use crate::figures::seconds;
 

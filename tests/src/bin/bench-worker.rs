@@ -11,9 +11,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
 use bulkhead_sys::allocator::TrackingAllocator;
-use bulkhead_worker::{Registry, run};
+use bulkhead_worker::{PositionedFile, Registry, TaskContext, TaskFailure, run};
 use simd_adler32::Adler32;
 
 #[global_allocator]

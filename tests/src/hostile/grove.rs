@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::raise::raise;
+use bulkhead_worker::{TaskContext, TaskFailure};
 
 use super::puppet::{After, Puppet};
 use super::{Attack, Deed, program_folder};

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bulkhead_jobs::TaskContext;
 use bulkhead_link::worker::{Channel, Finish, PartialOutput, Server, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
@@ -21,6 +20,7 @@ use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, TaskMessage};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::process;
 use bulkhead_sys::shared_page::SharedPage;
+use bulkhead_worker::TaskContext;
 
 use super::{BAIT, Deed, Orders, sit};
 

@@ -117,7 +117,7 @@ const APART: [Apart; 5] = [
         why: "no client knows what only workers speak",
     },
     Apart {
-        folders: &["worker/", "crates/jobs/", "crates/link/src/worker"],
+        folders: &["worker/", "crates/jobs/", "crates/task/", "crates/link/src/worker"],
         paths: &["bulkhead_proto::client"],
         why: "no worker knows what only clients speak",
     },

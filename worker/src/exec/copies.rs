@@ -12,10 +12,10 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::worker::copies::{FOLDER_PREFIX, MAX_BYTES_USUAL, MAX_KEY, MAX_VARIABLE, PLACE_VARIABLE};
 use bulkhead_sys::file_copy::{CopyError, FileCopy};
 use bulkhead_sys::locked_folder::LockedFolder;
+use bulkhead_task::{TaskContext, TaskFailure};
 
 use super::inherited::FileSizeLimit;
 

@@ -14,10 +14,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
 use bulkhead_sys::locked_folder::remove_open;
 use bulkhead_sys::remove_tree::empty;
+use bulkhead_task::{PositionedFile, TaskFailure};
 
 /// One folder of the client.
 pub(super) struct OutputFolder {

@@ -18,12 +18,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
 use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_sys::file_copy::file_of;
 use bulkhead_sys::open_flags::open_regular;
 use bulkhead_sys::program;
+use bulkhead_task::{PositionedFile, TaskContext, TaskFailure};
 
 use super::copies::{self, CopyFolder, CopyRoom};
 use super::inherited::FileSizeLimit;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use bulkhead_jobs::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
+use bulkhead_task::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

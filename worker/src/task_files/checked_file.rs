@@ -11,12 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::sync::OnceLock;
 
-use bulkhead_jobs::{FileError, PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
 use bulkhead_proto::limits::{KIND_OUTPUT_KEY, OUTPUT_MAX_BYTES, OUTPUTS_KEY};
 use bulkhead_proto::worker::stage::PlannedFile;
 use bulkhead_sys::memfd;
 use bulkhead_sys::open_flags::is_appending;
+use bulkhead_task::{FileError, PositionedFile, TaskFailure};
 
 /// A file with the results of its checks.
 #[derive(Debug)]

@@ -52,14 +52,25 @@ impl Born {
 
     /// Spawns it with this standard input.
     pub(crate) fn with_stdin(lane: Lane, stdin: OwnedFd) -> Self {
+        let Some(program) = option_env!("CARGO_BIN_EXE_bulkhead-worker") else {
+            panic!("built without the feature builtin");
+        };
+        Self::spawned((Path::new(program), &[]), (lane, stdin))
+    }
+
+    /// Spawns another worker program with these arguments; nothing is on its lane yet.
+    pub(crate) fn of(program: &Path, args: &[OsString]) -> Self {
+        Self::spawned((program, args), Lane::pair().unwrap())
+    }
+
+    fn spawned((program, args): (&Path, &[OsString]), (lane, stdin): (Lane, OwnedFd)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let env = [
             ("TMPDIR", folder.path().as_os_str().to_owned()),
             ("RUST_BACKTRACE", OsString::from("0")),
             ("BULKHEAD_LOG", OsString::from("off")),
         ];
-        let program = Path::new(env!("CARGO_BIN_EXE_bulkhead-worker"));
-        let process = spawn(Spawn { program, args: &[], env: &env, stdin }).unwrap();
+        let process = spawn(Spawn { program, args, env: &env, stdin }).unwrap();
         Self { tree: Tree::new(process), lane, folder }
     }
 
@@ -110,7 +121,11 @@ pub(crate) struct Played {
 impl Played {
     /// The whole bootstrap.
     pub(crate) fn up(enable_chaos: bool) -> Self {
-        let born = Born::new();
+        Self::on(Born::new(), enable_chaos)
+    }
+
+    /// The whole bootstrap of this worker.
+    pub(crate) fn on(born: Born, enable_chaos: bool) -> Self {
         let (ring, descriptors) = Ring::create().unwrap();
         let kinds = KINDS.map(str::to_owned).to_vec();
         let setup = codec::encode(&LaneDown::Setup(Setup { worker: WorkerId(1), kinds, enable_chaos }));
