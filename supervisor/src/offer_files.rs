@@ -105,7 +105,7 @@ impl OfferFiles {
     ///
     /// # Errors
     /// The rule that the worker broke. The file must be sealed already, see [`OutputStore::take`], and no longer than the
-    /// task was told: a worker can lift its limit of file size.
+    /// task was told: code of a job can write to the descriptor.
     pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Violation> {
         let is_own = self.output.is_some();
         if bytes > if is_own { self.room.own_bytes } else { self.room.shared_bytes } {

@@ -7,6 +7,7 @@
 pub mod clips;
 pub mod daemon;
 pub mod dead_disk;
+pub mod foreign;
 pub mod freezer;
 pub mod fuzz;
 pub mod grove;

@@ -1,7 +1,7 @@
 //! Starts a worker until it can be offered tasks.
 //!
 //! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
-//! the daemon, limits its file size, installs the panic hook, takes the lane from standard input (which becomes
+//! the daemon, lifts its limit of file size, installs the panic hook, takes the lane from standard input (which becomes
 //! `/dev/null`), receives the setup with both pages, maps the box for writing and the orders for reading, installs the
 //! handlers of fatal signals, opens an ipc-channel one-shot server in its boot folder, names it in its hello, accepts
 //! the supervisor, and makes itself not dumpable.
@@ -14,7 +14,7 @@ use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::CHAOS;
-use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::TEXT_MAX_BYTES;
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
@@ -36,7 +36,8 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     if let Err(error) = process::be_killed_first(OOM_SCORE_RAISE) {
         log::debug!("cannot ask to be killed before the supervisor when memory runs out error={error}");
     }
-    process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
+    // A job may write files as long as the daemon might; the lengths of outputs in memory are checked by the runtime.
+    process::limit_file_size(None).context("cannot lift the limit of file size")?;
     panics::install();
     // If the parent died before PDEATHSIG was set, the lane is closed and the first receive reports it.
     let lane = Lane::from_stdin().context("cannot take the lane")?;

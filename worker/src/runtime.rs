@@ -2,10 +2,9 @@
 //!
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
 //! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
-//! after a task that panicked or left processes which it may not end. The limit of file size is 1 GiB, that of outputs in
-//! memory. While a task has an output in memory, it is what that output has room for, and no less than a log, so that a write
-//! past the checks of `task_files/checked_file.rs` fails too. While a task writes a client's file, it is lifted: then only the
-//! disk limits the file. Driven by `lib.rs`.
+//! after a task that panicked or left processes which it may not end. A task may write files of its own of any length: how
+//! long its output in memory may become is checked at each write of ours and before the seal, see
+//! `task_files/checked_file.rs`. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -13,13 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
-use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
-use bulkhead_sys::process;
 use bulkhead_task::TaskFailure;
 
 use crate::early_files::{EarlyFiles, RoleFiles, dispose};
@@ -132,16 +128,6 @@ impl Runtime {
 
     /// Runs a claimed task and closes all of its files. Returns its end and whether it panicked.
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
-        let file_max = match files.room_bytes() {
-            // The client's disk limits this file.
-            _ if files.writes_a_clients() => None,
-            // The log of the task, which is no longer, is a file too.
-            room => Some(room.map_or(OUTPUT_MAX_BYTES, |bytes| bytes.max(LOG_BYTES))),
-        };
-        let is_usual = file_max == Some(OUTPUT_MAX_BYTES);
-        if !is_usual {
-            process::limit_file_size(file_max).context("cannot set the limit of outputs")?;
-        }
         let grace = Duration::from_millis(u64::from(task.grace_ms));
         let bell = || self.ring_if_asleep();
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
@@ -159,9 +145,6 @@ impl Runtime {
         output.announce_alive();
         let panicked = fate.is_err();
         let ended = output.end(fate.and_then(|ended| ended));
-        if !is_usual {
-            process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
-        }
         Ok((ended, panicked))
     }
 

@@ -80,16 +80,6 @@ impl TaskFiles {
         self.named.iter().map(|file| Arc::clone(file) as Arc<dyn PositionedFile>).collect()
     }
 
-    /// The longest that a file in memory may become which the task writes, in bytes; `None` if it writes none.
-    pub(crate) fn room_bytes(&self) -> Option<u64> {
-        [&self.output, &self.shared].into_iter().flatten().filter_map(|file| file.room()).max()
-    }
-
-    /// Whether the task writes a file of the client. Such a file may be as long as its disk allows.
-    pub(crate) fn writes_a_clients(&self) -> bool {
-        self.named.iter().any(|file| file.way() != Way::In)
-    }
-
     /// The client's file for the output of the job, checked.
     pub(crate) fn out(&self) -> Result<Arc<CheckedFile>, TaskFailure> {
         let out = self.named(OUT)?;
@@ -147,7 +137,7 @@ impl TaskFiles {
         Ok(())
     }
 
-    /// The first failed write, or the first file that changed while the task read it.
+    /// The first failed write, the first file that changed while the task read it, or an output that became too long.
     pub(crate) fn fault(&self) -> Option<TaskFailure> {
         let ours = [&self.output, &self.shared].into_iter().flatten();
         self.named.iter().chain(ours).find_map(|file| file.fault())

@@ -11,7 +11,6 @@ pub mod skip;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use bulkhead_link::supervisor::FinishedResult;
 use bulkhead_proto::death::Death;
@@ -22,7 +21,7 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memfd::{output_file, sealed_size};
 use bulkhead_sys::poll::wait_readable;
-use played::{Born, CHAOS, FACTORIAL, KINDS, NOOP, PATIENCE, Played, SLEEP, UNKNOWN, failed, inline};
+use played::{Born, CHAOS, FACTORIAL, KINDS, NOOP, PATIENCE, Played, UNKNOWN, failed, inline};
 
 #[test]
 fn tasks_are_run_and_a_retired_worker_leaves_without_a_trace() {
@@ -145,30 +144,6 @@ fn output_above_its_room_fails_by_the_name_of_the_key_and_the_next_one_has_its_o
             assert!(text.contains(&format!("the {bytes} bytes")) && text.contains(OUTPUTS_KEY), "{text}");
         }
     }
-}
-
-/// A write that passes the checks of the worker meets the kernel's limit.
-#[test]
-fn while_a_task_has_an_output_no_file_of_its_worker_becomes_longer_than_its_room() {
-    let mut played = Played::up(false);
-    let limits = format!("/proc/{}/limits", played.born.tree.process().pid());
-    let longest = || {
-        let limits = std::fs::read_to_string(&limits).unwrap();
-        let line = limits.lines().find(|line| line.starts_with("Max file size")).unwrap().to_owned();
-        line.split_whitespace().nth(3).unwrap().parse::<u64>().unwrap()
-    };
-    assert_eq!(inline(&played.run(NOOP, "x")), b"x");
-    assert_eq!(longest(), 1 << 30);
-    let (task, _output) = played.offer_with_output(SLEEP, "3000");
-    let room = OutputRoom { own_bytes: 2_345_678, shared_bytes: 0 };
-    played.send(&[TaskMessage { room, ..task }]);
-    let begun = Instant::now();
-    while longest() != 2_345_678 {
-        assert!(begun.elapsed() < PATIENCE, "{} bytes", longest());
-        std::thread::yield_now();
-    }
-    played.wait_for(1);
-    assert_eq!(longest(), 1 << 30);
 }
 
 #[test]

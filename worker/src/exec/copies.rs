@@ -15,9 +15,8 @@ use std::path::{Path, PathBuf};
 use bulkhead_proto::worker::copies::{FOLDER_PREFIX, MAX_BYTES_USUAL, MAX_KEY, MAX_VARIABLE, PLACE_VARIABLE};
 use bulkhead_sys::file_copy::{CopyError, FileCopy};
 use bulkhead_sys::locked_folder::LockedFolder;
+use bulkhead_sys::process;
 use bulkhead_task::{TaskContext, TaskFailure};
-
-use super::inherited::FileSizeLimit;
 
 /// The unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
@@ -77,7 +76,7 @@ impl CopyRoom {
 
     /// Refuses a file that is known to be too long before a byte of it is copied.
     pub(super) fn check(&self, file: &str, found: &Metadata) -> Result<(), TaskFailure> {
-        let limit = FileSizeLimit::now();
+        let limit = process::file_size_limit().unwrap_or(u64::MAX);
         if found.len() > limit {
             let bytes = found.len();
             return Err(TaskFailure::new(format!(

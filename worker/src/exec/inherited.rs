@@ -1,10 +1,6 @@
-//! Settings of this process that change for a time: its umask while a program runs, which inherits it, and the longest
-//! file that it may write while it copies files.
+//! A setting of this process that changes for a time: its umask while a program runs, which inherits it.
 //!
-//! Both are set back when the guard is dropped. They hold for the whole process, which has one thread. Driven by
-//! `exec.rs` and `placed_files.rs`.
-
-use std::io;
+//! It is set back when the guard is dropped. It holds for the whole process, which has one thread. Driven by `exec.rs`.
 
 use bulkhead_sys::process;
 
@@ -22,30 +18,5 @@ impl ClientUmask {
 impl Drop for ClientUmask {
     fn drop(&mut self) {
         self.0.map(process::set_umask);
-    }
-}
-
-/// The limit of file size is lifted until this is dropped.
-#[derive(Debug)]
-pub(super) struct FileSizeLimit(u64);
-
-impl FileSizeLimit {
-    /// Raises it to the highest that this process may have.
-    pub(super) fn lift() -> io::Result<Self> {
-        let before = process::file_size_limit()?;
-        process::limit_file_size(None)?;
-        Ok(Self(before))
-    }
-
-    /// The limit that holds now.
-    pub(super) fn now() -> u64 {
-        process::file_size_limit().unwrap_or(u64::MAX)
-    }
-}
-
-impl Drop for FileSizeLimit {
-    fn drop(&mut self) {
-        // Setting back a soft limit within the hard one does not fail.
-        drop(process::limit_file_size(Some(self.0)));
     }
 }

@@ -26,7 +26,6 @@ use bulkhead_sys::program;
 use bulkhead_task::{PositionedFile, TaskContext, TaskFailure};
 
 use super::copies::{self, CopyFolder, CopyRoom};
-use super::inherited::FileSizeLimit;
 use super::output_folder::{OutputFolder, not_left};
 use super::real_path;
 
@@ -82,8 +81,6 @@ impl PlacedFiles {
         if !self.files.iter().any(|file| matches!(file.place, FilePlace::Away)) {
             return Ok(());
         }
-        let limit = FileSizeLimit::lift()
-            .map_err(|error| TaskFailure::new(format!("the limit of file size cannot be lifted: {error}")))?;
         let (copies, mut room) = (CopyFolder::make()?, CopyRoom::whole());
         for file in self.files.iter_mut().filter(|file| matches!(file.place, FilePlace::Away)) {
             let path = copies.path_for(file.file.name(), file.name.as_os_str())?;
@@ -94,7 +91,6 @@ impl PlacedFiles {
             };
         }
         self.copies = Some(copies);
-        drop(limit);
         Ok(())
     }
 

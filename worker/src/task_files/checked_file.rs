@@ -42,11 +42,6 @@ impl CheckedFile {
         Self { room: Some(bytes), ..self }
     }
 
-    /// The longest that it may become, in bytes; `None` if only its disk limits it.
-    pub(crate) fn room(&self) -> Option<u64> {
-        self.room
-    }
-
     /// Checks that it is a regular file or memfd, once, and returns what the first `stat` returned.
     ///
     /// # Errors
@@ -75,8 +70,10 @@ impl CheckedFile {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Seals it against changes, unless an earlier task did, and returns its length.
+    /// Seals it against changes, unless an earlier task did, and returns its length. One that is longer than there is room
+    /// for is not sealed: no limit of file size stops code that writes to its descriptor.
     pub(crate) fn seal(&self) -> io::Result<u64> {
+        self.has_room(Some(self.size()?))?;
         match memfd::sealed_size(self.as_fd())? {
             Some(bytes) => Ok(bytes),
             None => memfd::seal_output(self.as_fd()),
@@ -88,8 +85,13 @@ impl CheckedFile {
         memfd::sealed_size(self.as_fd()).is_ok_and(|size| size.is_some())
     }
 
-    /// The first failed write, or a change since the first check.
+    /// The first failed write, a length beyond its limit, or a change since the first check.
     pub(crate) fn fault(&self) -> Option<TaskFailure> {
+        if self.room.is_some()
+            && let Err(error) = self.size().and_then(|bytes| self.has_room(Some(bytes)))
+        {
+            return Some(TaskFailure::from(error));
+        }
         if let Some(failure) = self.failure.get() {
             return Some(TaskFailure::new(failure.clone()));
         }

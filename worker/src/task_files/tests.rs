@@ -136,5 +136,4 @@ fn an_output_that_is_open_for_appending_is_refused() {
     let files = TaskFiles::new(vec![named(OUT, Way::Out, file)], OutputRoom::LARGEST);
     let failure = files.in_place(Stage::Merge { parts: 1 }).unwrap_err().to_string();
     assert!(failure.contains("\"out\" is open for appending"), "{failure}");
-    assert!(files.writes_a_clients());
 }
