@@ -19,7 +19,7 @@ use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::copies;
-use bulkhead_proto::worker::message::{LaneDown, Setup};
+use bulkhead_proto::worker::message::{BOOT_FOLDER_VARIABLE, LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;
@@ -215,13 +215,13 @@ impl WorkerTemplate {
 
     fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {
         let mut environment = vec![
-            ("TMPDIR", folder.path().into()),
-            ("RUST_BACKTRACE", OsString::from("0")),
+            (BOOT_FOLDER_VARIABLE, folder.path().into()),
             ("PATH", OsString::from("/usr/bin:/bin")),
             (copies::PLACE_VARIABLE, self.copies.place().into()),
             (copies::MAX_VARIABLE, self.copies_bytes_max.to_string().into()),
         ];
-        environment.extend(std::env::var_os("BULKHEAD_LOG").map(|level| ("BULKHEAD_LOG", level)));
+        let inherited = ["BULKHEAD_LOG", "TMPDIR"].into_iter();
+        environment.extend(inherited.filter_map(|name| Some((name, std::env::var_os(name)?))));
         environment
     }
 }

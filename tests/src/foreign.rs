@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 
@@ -13,12 +14,18 @@ use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 pub const LONG: &str = "long";
 /// Followed by a number: makes the output that long through its descriptor, past every check of the worker library.
 pub const PAST_THE_CHECKS: &str = "past";
+/// Writes the environment, once as it was before the worker library was called and once as it is now.
+pub const VARIABLES: &str = "variables";
 
 /// More than an output in memory may ever have.
 pub const LONG_BYTES: u64 = 3 << 30;
 
+/// The environment at the start of this program.
+static BEFORE: OnceLock<String> = OnceLock::new();
+
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
+    BEFORE.get_or_init(variables);
     bulkhead_worker::run(&Registry::builtin().with("noop", run))
 }
 
@@ -36,6 +43,14 @@ fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
             let output = File::from(task.shared()?.as_fd().try_clone_to_owned()?);
             Ok(output.set_len(length)?)
         }
+        VARIABLES => Ok(write!(task, "{}\n{}", BEFORE.get_or_init(variables), variables())?),
         _ => Ok(task.write_all(input)?),
     }
+}
+
+/// The variables of the environment, sorted, in one line.
+fn variables() -> String {
+    let mut all: Vec<_> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+    all.sort();
+    all.join(" ")
 }

@@ -24,7 +24,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bulkhead_proto::worker::message::TaskMessage;
+use bulkhead_proto::worker::message::{BOOT_FOLDER_VARIABLE, TaskMessage};
+use bulkhead_sys::variables::while_set;
 use bulkhead_worker::Registry;
 
 use puppet::{After, Puppet};
@@ -129,6 +130,14 @@ pub(crate) fn program_folder() -> PathBuf {
 
 /// Runs this process in its role: a child of an attack, an attack, or an honest worker.
 pub fn main() -> ExitCode {
+    match std::env::var_os(BOOT_FOLDER_VARIABLE) {
+        // Where the channels go that it opens by itself.
+        Some(folder) => while_set("TMPDIR", Path::new(&folder), attack),
+        None => attack(),
+    }
+}
+
+fn attack() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some((role, rest)) = words.split_first() {
         return family::play(role, rest);

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use bulkhead_proto::worker::message::BOOT_FOLDER_VARIABLE;
 use bulkhead_sys::raise;
 use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 
@@ -45,7 +46,7 @@ fn tell(task: &mut dyn TaskContext) -> ! {
     task.progress(2, 7);
     task.say(WORDS);
     task.progress(3, 7);
-    let folder = std::env::var_os("TMPDIR").expect("the daemon names its boot folder");
+    let folder = std::env::var_os(BOOT_FOLDER_VARIABLE).expect("the daemon names its boot folder");
     std::fs::write(Path::new(&folder).join(TOLD), "").expect("a file");
     loop {
         std::thread::park();

@@ -142,7 +142,7 @@ fn a_folder_that_a_worker_made_again_keeps_a_second_daemon_out() {
 /// The cleaner comes while a worker starts, before it opens its task channel.
 #[test]
 fn a_worker_comes_up_whose_folder_was_removed_before_it_looked() {
-    for cleaner in ["rm -rf \"$TMPDIR\"", "rm -rf \"${TMPDIR%/*}\""] {
+    for cleaner in ["rm -rf \"$BULKHEAD_BOOT_FOLDER\"", "rm -rf \"${BULKHEAD_BOOT_FOLDER%/*}\""] {
         let folder = new_folder();
         let program = folder.path().join("worker");
         let worker = binary("bulkhead-worker");

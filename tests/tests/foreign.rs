@@ -1,7 +1,7 @@
 //! Worker programs as others write them, with a real daemon: what they may do, and what the daemon says of it.
 
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
-use bulkhead_tests::foreign::{LONG, LONG_BYTES, PAST_THE_CHECKS};
+use bulkhead_tests::foreign::{LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
 
 /// A daemon whose workers run the program, with these lines in its configuration.
 fn daemon_with(lines: &str) -> Daemon {
@@ -27,4 +27,21 @@ fn files_of_its_own_may_be_long_and_its_output_may_not() {
     assert_eq!(failed.status.code(), Some(1), "{text}");
     assert!(text.contains("longer than the 100000 bytes") && text.contains("output_max_bytes"), "{text}");
     assert_eq!(daemon.events_named("died").len(), 0, "the worker has done nothing wrong");
+}
+
+/// `TMPDIR` is the daemon's from the first instruction of the program on, and no other variable changes later.
+#[test]
+fn temporary_files_go_where_those_of_the_daemon_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let named = format!("TMPDIR={}", folder.path().display());
+    for (through, wanted) in [(vec!["env", &named], Some(&named)), (vec!["env", "-u", "TMPDIR"], None)] {
+        let config = format!("worker_program = {:?}\n", binary("foreign-worker"));
+        let through = through.into_iter().map(str::to_owned).collect();
+        let daemon = Daemon::start_with(&Setup { workers: 1, config, through, ..Setup::default() });
+        let told = daemon.ok(&["run", "noop", VARIABLES]);
+        let (before, now) = told.trim_end().split_once('\n').expect("two lines");
+        assert_eq!(before, now);
+        let found = before.split(' ').find(|variable| variable.starts_with("TMPDIR="));
+        assert_eq!(found, wanted.map(String::as_str), "{before}");
+    }
 }

@@ -1,4 +1,5 @@
-//! The worker's own folder (`TMPDIR`), which holds the socket of its task channel and the folders of programs.
+//! The worker's own folder, which holds the socket of its task channel and the folders of programs. It is not `TMPDIR`, which
+//! is that of the daemon: files of a job must not lie where the supervisor removes them.
 //!
 //! The supervisor makes it. A cleaner of temporary files may remove it while the worker is idle, also with the folder of
 //! all workers above it; then it is made again at the same path, where the supervisor removes it after the worker's
@@ -10,7 +11,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bulkhead_link::worker::{Channel, Server};
+use bulkhead_proto::worker::message::BOOT_FOLDER_VARIABLE;
 use bulkhead_sys::held_folder::{HeldFolder, make_in, make_root};
+use bulkhead_sys::variables;
 
 /// The folder of all workers, if this one made and locked it.
 static LOCKED: Mutex<Option<HeldFolder>> = Mutex::new(None);
@@ -18,9 +22,20 @@ static LOCKED: Mutex<Option<HeldFolder>> = Mutex::new(None);
 /// The folder's path.
 ///
 /// # Errors
-/// The current folder is gone, and `TMPDIR` is relative.
+/// `NotFound`: the environment does not name it, so the supervisor did not start this process.
 pub(crate) fn path() -> io::Result<PathBuf> {
-    std::path::absolute(std::env::temp_dir())
+    let unnamed = || io::Error::new(ErrorKind::NotFound, format!("{BOOT_FOLDER_VARIABLE} is not set"));
+    std::path::absolute(std::env::var_os(BOOT_FOLDER_VARIABLE).ok_or_else(unnamed)?)
+}
+
+/// Opens the server of the task channel in the folder. `TMPDIR` names the folder meanwhile, because ipc-channel makes its
+/// socket there.
+///
+/// # Errors
+/// As [`Channel::listen`]; or the folder cannot be made.
+pub(crate) fn listen() -> io::Result<(Server, String)> {
+    let folder = path()?;
+    with(|| variables::while_set("TMPDIR", &folder, Channel::listen))
 }
 
 /// Does `work` in the folder; if the folder is gone, makes it again and does the work once more.

@@ -61,7 +61,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
-    let (server, path) = boot_folder::with(Channel::listen).context("cannot open the task channel")?;
+    let (server, path) = boot_folder::listen().context("cannot open the task channel")?;
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;

@@ -69,3 +69,4 @@ pub mod tree;
 pub mod unnamed_file;
 pub mod untrusted;
 pub mod user_namespace;
+pub mod variables;

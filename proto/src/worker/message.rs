@@ -18,6 +18,9 @@ pub const LEFT_AFTER_PANIC: u8 = 97;
 /// last report named no such process, the code means nothing.
 pub const LEFT_PROCESSES: u8 = 98;
 
+/// The variable of a worker's environment with its boot folder. `TMPDIR` is that of the daemon, because code of a job uses it.
+pub const BOOT_FOLDER_VARIABLE: &str = "BULKHEAD_BOOT_FOLDER";
+
 /// A message from the supervisor to a worker, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneDown {

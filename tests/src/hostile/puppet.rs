@@ -16,7 +16,7 @@ use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, RING};
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
-use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, TaskMessage};
+use bulkhead_proto::worker::message::{BOOT_FOLDER_VARIABLE, LaneDown, LaneUp, Setup, TaskMessage};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::process;
 use bulkhead_sys::shared_page::SharedPage;
@@ -98,7 +98,7 @@ fn receive(lane: &Lane) -> (LaneDown, Vec<OwnedFd>) {
 
 /// The folder that was made for this worker.
 pub(crate) fn boot_folder() -> PathBuf {
-    PathBuf::from(std::env::var_os("TMPDIR").expect("the daemon names it"))
+    PathBuf::from(std::env::var_os(BOOT_FOLDER_VARIABLE).expect("the daemon names it"))
 }
 
 /// A worker that is up.

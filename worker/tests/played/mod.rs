@@ -14,7 +14,9 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp, OutputRoom, Setup, TaskMessage, Tasks};
+use bulkhead_proto::worker::message::{
+    BOOT_FOLDER_VARIABLE, FileRole, LaneDown, LaneUp, OutputRoom, Setup, TaskMessage, Tasks,
+};
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFrame};
@@ -66,8 +68,7 @@ impl Born {
     fn spawned((program, args): (&Path, &[OsString]), (lane, stdin): (Lane, OwnedFd)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let env = [
-            ("TMPDIR", folder.path().as_os_str().to_owned()),
-            ("RUST_BACKTRACE", OsString::from("0")),
+            (BOOT_FOLDER_VARIABLE, folder.path().as_os_str().to_owned()),
             ("BULKHEAD_LOG", OsString::from("off")),
         ];
         let process = spawn(Spawn { program, args, env: &env, stdin }).unwrap();
