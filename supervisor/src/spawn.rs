@@ -32,7 +32,7 @@ use crate::boot_folder::{BootFolder, BootRoot};
 use crate::copies_cleaner::CopiesCleaner;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::worker_process::{ReachedStage, WorkerProcess};
 
 /// No worker is started while this many lanes and channels of dead workers wait to be closed.
@@ -49,6 +49,9 @@ pub(crate) struct WorkerTemplate {
     pub(crate) kinds: Vec<(String, PoolId)>,
     /// Whether the `chaos` kind is offered.
     pub(crate) enable_chaos: bool,
+    /// Whether debuggers and profilers of the same user may look into workers. Not in system mode, where a job's data is not
+    /// for other processes of the service's user.
+    pub(crate) may_be_traced: bool,
     /// Removes the copies of files that dead workers left.
     pub(crate) copies: CopiesCleaner,
     /// Most bytes that such copies may have.
@@ -75,6 +78,7 @@ impl WorkerTemplate {
             boot_root,
             kinds: core.kinds.iter().map(|kind| (kind.name.clone(), core.pool_of(kind))).collect(),
             enable_chaos: settings.enable_chaos,
+            may_be_traced: settings.mode != Mode::System,
             copies: CopiesCleaner::new(settings.copies.clone()),
             copies_bytes_max: settings.copies_bytes_max,
             marks: Marks::new(core.seed),
@@ -127,7 +131,7 @@ impl WorkerTemplate {
     ///    its standard input by /dev/null, maps the box for writing and the orders for reading, opens an ipc-channel
     ///    one-shot server in the boot folder, and sends its path in a hello.
     /// 3. The loop opens the worker's files of /proc (`sampling.rs`). A bootstrap thread checks the path, connects, and sends
-    ///    an empty message (`link/supervisor/connect.rs`). The worker accepts, then makes itself not dumpable.
+    ///    an empty message (`link/supervisor/connect.rs`). The worker accepts, then, in system mode, makes itself not dumpable.
     ///
     /// A worker that takes longer than its deadline is killed, which ends every wait in these steps, and replaced
     /// with backoff.
@@ -140,8 +144,9 @@ impl WorkerTemplate {
         let lane = DeferredClose::new(lane, self.closer.clone());
         let (ring, descriptors) = Ring::create().context("cannot create box and orders")?;
         let folder = self.make_folder(id)?;
-        let (kinds, enable_chaos) = (self.kinds_of(pool), self.enable_chaos);
-        let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos });
+        let (kinds, enable_chaos, may_be_traced) =
+            (self.kinds_of(pool), self.enable_chaos, self.may_be_traced);
+        let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos, may_be_traced });
         let path = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
         // Identified before the spawn: if the file is replaced meanwhile, it will not be taken for the one that ran.

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use bulkhead_sys::raise;
 use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 
 /// Followed by a path: makes a file of [`LONG_BYTES`] there, and writes its last byte.
@@ -16,6 +17,8 @@ pub const LONG: &str = "long";
 pub const PAST_THE_CHECKS: &str = "past";
 /// Writes the environment, once as it was before the worker library was called and once as it is now.
 pub const VARIABLES: &str = "variables";
+/// Writes through a wild pointer.
+pub const FAULT: &str = "fault";
 
 /// More than an output in memory may ever have.
 pub const LONG_BYTES: u64 = 3 << 30;
@@ -43,6 +46,7 @@ fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
             let output = File::from(task.shared()?.as_fd().try_clone_to_owned()?);
             Ok(output.set_len(length)?)
         }
+        FAULT => raise::fault(),
         VARIABLES => Ok(write!(task, "{}\n{}", BEFORE.get_or_init(variables), variables())?),
         _ => Ok(task.write_all(input)?),
     }

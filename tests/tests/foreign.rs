@@ -1,7 +1,14 @@
 //! Worker programs as others write them, with a real daemon: what they may do, and what the daemon says of it.
 
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
-use bulkhead_tests::foreign::{LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
+use bulkhead_tests::foreign::{FAULT, LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
+use bulkhead_tests::ordinary_user::OrdinaryUser;
+use bulkhead_tests::{or_skip, skip};
 
 /// A daemon whose workers run the program, with these lines in its configuration.
 fn daemon_with(lines: &str) -> Daemon {
@@ -44,4 +51,63 @@ fn temporary_files_go_where_those_of_the_daemon_go() {
         let found = before.split(' ').find(|variable| variable.starts_with("TMPDIR="));
         assert_eq!(found, wanted.map(String::as_str), "{before}");
     }
+}
+
+/// The newest death.
+fn newest_death(daemon: &Daemon) -> serde_json::Value {
+    let text = daemon.ok(&["deaths", "--limit", "1", "--json"]);
+    serde_json::from_str(&text).expect("one death")
+}
+
+/// A user of this file alone, in a group that every machine has.
+const USER: u32 = 60_413;
+const GROUP: u32 = 65_534;
+const SYSTEM: &str = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n";
+
+/// Debuggers and profilers of the same user look into the workers of the user's own daemon; in a service they do not.
+#[test]
+fn workers_of_a_users_own_daemon_may_be_traced_and_those_of_a_service_not() {
+    let user = or_skip!(OrdinaryUser::in_group(USER, GROUP));
+    for (config, may_look) in [("", true), (SYSTEM, false)] {
+        let daemon = user.daemon(config, &[]);
+        let worker = daemon.await_worker(WorkerState::Idle).pid.expect("an idle worker has a process");
+        let (uid, gid) = (format!("--reuid={USER}"), format!("--regid={GROUP}"));
+        for file in ["environ", "maps", "fd/2"] {
+            let path = format!("/proc/{worker}/{file}");
+            let mut look = Command::new("setpriv");
+            look.args([&uid, &gid, "--clear-groups", "ls", "-L", &path]);
+            let looked = look.output().expect("setpriv runs");
+            let mut read = Command::new("setpriv");
+            read.args([&uid, &gid, "--clear-groups", "head", "-c", "1", &path]);
+            let read = read.output().expect("setpriv runs");
+            let text = String::from_utf8_lossy(&read.stderr);
+            let is_open = if file == "fd/2" { looked.status.success() } else { read.status.success() };
+            assert_eq!(is_open, may_look, "{config:?} {file}: {text}");
+        }
+    }
+}
+
+/// Whether a process that a signal ends leaves a core file on this machine.
+fn cores_are_written(folder: &Path) -> bool {
+    let mut dies = Command::new("sh");
+    dies.args(["-c", "ulimit -c unlimited && kill -SEGV $$"]).current_dir(folder);
+    dies.status().expect("sh runs").core_dumped()
+}
+
+#[test]
+fn a_worker_that_may_be_traced_leaves_no_core_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    if !cores_are_written(folder.path()) {
+        skip!("no process leaves a core file here");
+    }
+    let config = format!("worker_program = {:?}\n", binary("foreign-worker"));
+    let through = ["prlimit", "--core=unlimited:unlimited"].map(str::to_owned).to_vec();
+    let daemon = Daemon::start_with(&Setup { workers: 1, config, through, ..Setup::default() });
+    daemon.cli(&["run", "noop", FAULT, "--crashes-max", "1"]);
+    let death = newest_death(&daemon);
+    assert_eq!(
+        (&death["death"]["death"], &death["death"]["core"]),
+        (&"fault".into(), &false.into()),
+        "{death}"
+    );
 }

@@ -4,7 +4,7 @@
 //! the daemon, lifts its limit of file size, installs the panic hook, takes the lane from standard input (which becomes
 //! `/dev/null`), receives the setup with both pages, maps the box for writing and the orders for reading, installs the
 //! handlers of fatal signals, opens an ipc-channel one-shot server in its boot folder, names it in its hello, accepts
-//! the supervisor, and makes itself not dumpable.
+//! the supervisor, and makes itself not dumpable unless other processes of its user may trace it.
 //!
 //! Every step can fail. The worker then sends the reason on the lane, logs it and exits; nothing else is left, and the
 //! supervisor starts another worker. No task is touched before all steps have succeeded. Driven by `lib.rs`.
@@ -65,9 +65,11 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;
-    // The supervisor opens this process's files of /proc before it connects. From now on other processes of this user
-    // may not open them.
-    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
+    if !setup.may_be_traced {
+        // The supervisor opens this process's files of /proc before it connects. From now on other processes of this user
+        // may not open them.
+        process::set_not_dumpable().context("cannot forbid others to trace this process")?;
+    }
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
     Ok(Some((ring, channel, handlers)))
 }

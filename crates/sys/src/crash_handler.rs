@@ -10,6 +10,8 @@
 //! A signal from outside that is no fault (`HARMLESS`) does nothing: an administrator sends HUP or TERM to all processes of
 //! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it.
 //!
+//! A process that ends here leaves no core file, whether it may be traced or not: to write one takes long.
+//!
 //! It replaces the Rust runtime's handler of SIGSEGV and SIGBUS, which only prints a message on a stack overflow.
 //! Installed by the worker, once, on the thread that runs its tasks; `link/supervisor/ring/death_cause.rs` reads the
 //! record.
@@ -238,6 +240,8 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
             record.record_frames(registers);
         }
     }
+    // SAFETY: PR_SET_DUMPABLE takes one integer, and may be called in a handler.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
     // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
     // made in a handler. The signal is blocked until this returns, and ends the process then, before the instruction
     // that faulted would be tried again.

@@ -61,6 +61,8 @@ pub struct Setup {
     pub kinds: Vec<String>,
     /// Whether `chaos` may run.
     pub enable_chaos: bool,
+    /// Whether other processes of the worker's user may trace it and read its memory.
+    pub may_be_traced: bool,
 }
 
 /// A message from a worker to the supervisor, on the lane.

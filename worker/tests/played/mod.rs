@@ -129,7 +129,8 @@ impl Played {
     pub(crate) fn on(born: Born, enable_chaos: bool) -> Self {
         let (ring, descriptors) = Ring::create().unwrap();
         let kinds = KINDS.map(str::to_owned).to_vec();
-        let setup = codec::encode(&LaneDown::Setup(Setup { worker: WorkerId(1), kinds, enable_chaos }));
+        let setup = Setup { worker: WorkerId(1), kinds, enable_chaos, may_be_traced: true };
+        let setup = codec::encode(&LaneDown::Setup(setup));
         born.lane.send(&setup, &[descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()]).unwrap();
         let Some(LaneUp::Hello { path, missing }) = born.hear() else { panic!("no hello") };
         let sender = connect(&path, born.folder.path(), born.tree.process().pid()).unwrap();
