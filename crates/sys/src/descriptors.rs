@@ -36,7 +36,7 @@ pub struct SocketNames {
 }
 
 /// The only connected `SOCK_SEQPACKET` socket of this process whose names `is_meant` accepts. `None`: there is none,
-/// or more than one.
+/// or more than one. What is found is close-on-exec from then on, in both descriptors: ipc-channel accepts without.
 ///
 /// Other threads may open and close descriptors meanwhile. Only the socket that is found is duplicated: a duplicate
 /// made during the search could get a number that is still to be checked, and be taken for another socket. So only
@@ -48,7 +48,12 @@ pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Op
     let mut numbers = sequential_numbers()?;
     numbers.retain(|&number| names(number).is_some_and(|names| is_meant(&names)));
     let [number] = numbers[..] else { return Ok(None) };
-    Ok(inspect(number)?.filter(|found| is_meant(&found.names)))
+    let found = inspect(number)?.filter(|found| is_meant(&found.names));
+    if found.is_some() {
+        // SAFETY: F_SETFD takes one integer. Should the number mean another file by now, no child is meant to have that.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(found)
 }
 
 /// The numbers that this thread has open.
@@ -173,7 +178,9 @@ mod tests {
                 let server = unconnected();
                 bind(server.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
                 listen(&server, Backlog::new(1).unwrap()).unwrap();
-                let client = unconnected();
+                // As ipc-channel does.
+                let client =
+                    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::empty(), None).unwrap();
                 connect(client.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
                 let (_lane, _other) = crate::lane::Lane::pair().unwrap();
                 // This one has no owner.
@@ -191,6 +198,7 @@ mod tests {
                 );
                 let flags = OFlag::from_bits_truncate(fcntl(&client, FcntlArg::F_GETFL).unwrap());
                 assert!(flags.contains(OFlag::O_NONBLOCK));
+                assert_eq!(fcntl(&client, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
 
                 assert_eq!(close_orphans().unwrap(), 1);
                 assert_eq!(close_orphans().unwrap(), 0);
