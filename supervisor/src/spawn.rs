@@ -127,8 +127,8 @@ impl WorkerTemplate {
     /// 1. The supervisor creates lane, box, orders and a boot folder with mode 0700, and the spawner thread calls
     ///    posix_spawn(3) with the lane as standard input. That thread has no other descriptor open; a fork of a large
     ///    supervisor would take tens of milliseconds. The setup with both pages is sent on the lane.
-    /// 2. The worker asks to die with its parent (PR_SET_PDEATHSIG), raises its OOM score, lifts its limit of file size, replaces
-    ///    its standard input by /dev/null, maps the box for writing and the orders for reading, opens an ipc-channel
+    /// 2. The worker replaces its standard input by /dev/null, asks to die with its parent (PR_SET_PDEATHSIG), raises its OOM
+    ///    score, lifts its limit of file size, maps the box for writing and the orders for reading, opens an ipc-channel
     ///    one-shot server in the boot folder, and sends its path in a hello.
     /// 3. The loop opens the worker's files of /proc (`sampling.rs`). A bootstrap thread checks the path, connects, and sends
     ///    an empty message (`link/supervisor/connect.rs`). The worker accepts, then, in system mode, makes itself not dumpable.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 
 use bulkhead_sys::raise;
@@ -17,6 +17,8 @@ pub const LONG: &str = "long";
 pub const PAST_THE_CHECKS: &str = "past";
 /// Writes the environment, once as it was before the worker library was called and once as it is now.
 pub const VARIABLES: &str = "variables";
+/// Writes the descriptors that a child has: of one that ran before the worker library was called, and of one now.
+pub const CHILDREN: &str = "children";
 /// Writes through a wild pointer.
 pub const FAULT: &str = "fault";
 
@@ -26,9 +28,14 @@ pub const LONG_BYTES: u64 = 3 << 30;
 /// The environment at the start of this program.
 static BEFORE: OnceLock<String> = OnceLock::new();
 
+/// What a child had that was started then.
+static CHILD_BEFORE: OnceLock<String> = OnceLock::new();
+
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
+    bulkhead_worker::take_lane().expect("a daemon has started this program");
     BEFORE.get_or_init(variables);
+    CHILD_BEFORE.get_or_init(descriptors_of_a_child);
     bulkhead_worker::run(&Registry::builtin().with("noop", run))
 }
 
@@ -46,10 +53,21 @@ fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
             let output = File::from(task.shared()?.as_fd().try_clone_to_owned()?);
             Ok(output.set_len(length)?)
         }
+        CHILDREN => {
+            let now = descriptors_of_a_child();
+            Ok(write!(task, "{}\n--\n{now}", CHILD_BEFORE.get_or_init(descriptors_of_a_child))?)
+        }
         FAULT => raise::fault(),
         VARIABLES => Ok(write!(task, "{}\n{}", BEFORE.get_or_init(variables), variables())?),
         _ => Ok(task.write_all(input)?),
     }
+}
+
+/// The descriptors of a child of this process.
+fn descriptors_of_a_child() -> String {
+    let mut ls = Command::new("ls");
+    let listed = ls.args(["-l", "/proc/self/fd"]).stdin(Stdio::inherit()).output().expect("ls runs");
+    String::from_utf8_lossy(&listed.stdout).into_owned()
 }
 
 /// The variables of the environment, sorted, in one line.

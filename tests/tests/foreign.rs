@@ -6,7 +6,7 @@ use std::process::Command;
 
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
-use bulkhead_tests::foreign::{FAULT, LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
+use bulkhead_tests::foreign::{CHILDREN, FAULT, LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
 use bulkhead_tests::ordinary_user::OrdinaryUser;
 use bulkhead_tests::{or_skip, skip};
 
@@ -110,4 +110,16 @@ fn a_worker_that_may_be_traced_leaves_no_core_file() {
         (&"fault".into(), &false.into()),
         "{death}"
     );
+}
+
+/// Neither a child from before the worker library was called, nor one of a job, has the connection to the daemon.
+#[test]
+fn no_child_has_the_lane() {
+    let daemon = daemon_with("");
+    let told = daemon.ok(&["run", "noop", CHILDREN]);
+    let (before, now) = told.split_once("--\n").expect("two lists");
+    for list in [before, now] {
+        assert!(list.contains(" 0 -> /dev/null"), "{told}");
+        assert!(!list.contains("socket:"), "{told}");
+    }
 }

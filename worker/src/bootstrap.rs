@@ -1,8 +1,7 @@
 //! Starts a worker until it can be offered tasks.
 //!
 //! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
-//! the daemon, lifts its limit of file size, installs the panic hook, takes the lane from standard input (which becomes
-//! `/dev/null`), receives the setup with both pages, maps the box for writing and the orders for reading, installs the
+//! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages, maps the box for writing and the orders for reading, installs the
 //! handlers of fatal signals, opens an ipc-channel one-shot server in its boot folder, names it in its hello, accepts
 //! the supervisor, and makes itself not dumpable unless other processes of its user may trace it.
 //!
@@ -30,7 +29,7 @@ use crate::runtime::Runtime;
 const OOM_SCORE_RAISE: i32 = 200;
 
 /// Connects the worker to its supervisor, so that it can be offered tasks. `None` if the supervisor has ended.
-pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
+pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>> {
     process::die_with_parent().context("cannot ask to die with the supervisor")?;
     // If the score cannot be raised, the kernel chooses by memory size alone.
     if let Err(error) = process::be_killed_first(OOM_SCORE_RAISE) {
@@ -40,7 +39,6 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     process::limit_file_size(None).context("cannot lift the limit of file size")?;
     panics::install();
     // If the parent died before PDEATHSIG was set, the lane is closed and the first receive reports it.
-    let lane = Lane::from_stdin().context("cannot take the lane")?;
     match connect(&lane, registry) {
         Ok(None) => Ok(None),
         Ok(Some((ring, channel, handlers))) => Ok(Some(Runtime::new(lane, ring, channel, handlers))),

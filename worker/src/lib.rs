@@ -4,7 +4,7 @@
 //! It trusts its supervisor and no other process, and keeps nothing between tasks. It must never run a task that it has
 //! not claimed, and must never report a task as done before its result is in the box.
 //!
-//! The start, in order: unblock all signals; ask to die with the parent (PDEATHSIG); take the lane from standard input;
+//! The start, in order: take the lane from standard input; unblock all signals; ask to die with the parent (PDEATHSIG);
 //! receive the setup with box and orders; open the one-shot server of ipc-channel; send its name on the lane; accept the
 //! supervisor.
 
@@ -21,6 +21,7 @@ mod registry;
 mod runtime;
 mod stage_call;
 mod stderr_log;
+mod taken_lane;
 mod task_files;
 mod task_log;
 
@@ -36,6 +37,7 @@ pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
 pub use registry::Registry;
+pub use taken_lane::take_lane;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
 /// the channel. The exit code is a failure only if the worker could not start, if its channel broke, or if a task
@@ -55,9 +57,10 @@ pub fn run(registry: &Registry) -> ExitCode {
 }
 
 fn serve(registry: &Registry) -> Result<ExitReason> {
+    let lane = taken_lane::lane().context("cannot take the lane")?;
     bulkhead_sys::inherited_signals::start_clean()
         .context("cannot reset the signals that it was started with")?;
-    match bootstrap::come_up(registry)? {
+    match bootstrap::come_up(registry, lane)? {
         Some(mut runtime) => runtime.serve(),
         // The supervisor ended before this worker was connected, so no one needs an error.
         None => Ok(ExitReason::Closed),
