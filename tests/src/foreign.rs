@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::OnceLock;
 
-use bulkhead_sys::raise;
+use bulkhead_sys::{foreign_code, raise};
 use bulkhead_worker::{Registry, TaskContext, TaskFailure};
 
 /// Followed by a path: makes a file of [`LONG_BYTES`] there, and writes its last byte.
@@ -31,11 +32,24 @@ static BEFORE: OnceLock<String> = OnceLock::new();
 /// What a child had that was started then.
 static CHILD_BEFORE: OnceLock<String> = OnceLock::new();
 
+/// Beside the link through which the program was called: if it is there, signals are handled, and noted in it.
+pub const NOTES: &str = "notes";
+/// The signals that are noted then.
+pub const NOTED: [i32; 3] = [SEGV, INT, USR1];
+/// Their numbers, on every Linux.
+const INT: i32 = 2;
+const USR1: i32 = 10;
+const SEGV: i32 = 11;
+
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
     bulkhead_worker::take_lane().expect("a daemon has started this program");
     BEFORE.get_or_init(variables);
     CHILD_BEFORE.get_or_init(descriptors_of_a_child);
+    let link = PathBuf::from(std::env::args().next().unwrap_or_default());
+    if let Ok(notes) = File::options().append(true).open(link.with_file_name(NOTES)) {
+        foreign_code::note_signals(&NOTED, notes).expect("they are signals");
+    }
     bulkhead_worker::run(&Registry::builtin().with("noop", run))
 }
 

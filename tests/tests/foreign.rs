@@ -1,12 +1,13 @@
 //! Worker programs as others write them, with a real daemon: what they may do, and what the daemon says of it.
 
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_tests::daemon::{Daemon, Setup, binary};
-use bulkhead_tests::foreign::{CHILDREN, FAULT, LONG, LONG_BYTES, PAST_THE_CHECKS, VARIABLES};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
+use bulkhead_tests::foreign::{CHILDREN, FAULT, LONG, LONG_BYTES, NOTES, PAST_THE_CHECKS, VARIABLES};
 use bulkhead_tests::ordinary_user::OrdinaryUser;
 use bulkhead_tests::{or_skip, skip};
 
@@ -122,4 +123,36 @@ fn no_child_has_the_lane() {
         assert!(list.contains(" 0 -> /dev/null"), "{told}");
         assert!(!list.contains("socket:"), "{told}");
     }
+}
+
+/// A daemon whose workers note what happens to them in a file of its folder.
+fn noting_daemon(lines: &str) -> Daemon {
+    let folder = new_folder();
+    std::fs::write(folder.path().join(NOTES), "").expect("a file");
+    let program = folder.path().join("worker");
+    symlink(binary("foreign-worker"), &program).expect("a link");
+    let config = format!("worker_program = {program:?}\n{lines}");
+    Daemon::start_in(folder, &Setup { workers: 1, config, ..Setup::default() })
+}
+
+fn notes(daemon: &Daemon) -> String {
+    std::fs::read_to_string(daemon.folder().join(NOTES)).expect("it is there")
+}
+
+/// Handlers that the program installed before it served: that of a fault runs after the daemon has what it needs for the
+/// death's name, those of other signals run as if no library were there.
+#[test]
+fn handlers_of_the_program_run_and_the_death_has_its_name() {
+    let daemon = noting_daemon("");
+    let worker = daemon.await_worker(WorkerState::Idle).pid.expect("an idle worker has a process");
+    for (signal, note) in [("INT", "02\n"), ("USR1", "02\n10\n")] {
+        send_signal(worker, signal);
+        eventually("its handler runs", || (notes(&daemon) == note).then_some(()));
+    }
+    daemon.cli(&["run", "noop", FAULT, "--crashes-max", "1"]);
+    let death = newest_death(&daemon);
+    assert_eq!(death["death"]["death"], "fault", "{death}");
+    assert!(death["death"]["address"].as_u64().is_some_and(|address| address != 0), "{death}");
+    assert!(!death["backtrace"].as_array().expect("a list").is_empty(), "{death}");
+    assert_eq!((&death["pid"], notes(&daemon).as_str()), (&worker.into(), "02\n10\n11\n"));
 }

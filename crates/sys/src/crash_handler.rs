@@ -1,26 +1,23 @@
 //! The crash handler: records in a shared page why a process died by a signal. The page outlives the process.
 //!
 //! It runs on a stack of its own (sigaltstack), so that it works when the thread's stack is used up. It stores some
-//! words, each atomically, restores the signal's default action and raises it again, so the wait status is the same
-//! as without it. It must never allocate, lock or format. The first thread that crashes records; another one waits
-//! for the end of the process. A forked child records nothing, because the page is its parent's. Threads that C code
-//! started have no signal stack, so their stack overflow is a plain SIGSEGV without a record; so is a fault of a task
-//! that installed a handler of its own and then restored the default action.
+//! words, each atomically, calls the handler that the program had installed before (`crash_handler/earlier.rs`), restores
+//! the default action and raises the signal again: the wait status is the same as without it, and no core file is left. It
+//! must never allocate, lock or format. The first thread that crashes records; another one waits for the end of the process.
+//! A forked child records nothing, because the page is its parent's. Threads that C code started have no signal stack, so
+//! their stack overflow is a plain SIGSEGV without a record; so is a fault of a task that installed a handler of its own and
+//! then restored the default action.
 //!
 //! A signal from outside that is no fault (`HARMLESS`) does nothing: an administrator sends HUP or TERM to all processes of
-//! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it.
-//!
-//! A process that ends here leaves no core file, whether it may be traced or not: to write one takes long.
-//!
-//! It replaces the Rust runtime's handler of SIGSEGV and SIGBUS, which only prints a message on a stack overflow.
-//! Installed by the worker, once, on the thread that runs its tasks; `link/supervisor/ring/death_cause.rs` reads the
-//! record.
+//! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it. One
+//! that the program handled before is left to it, such as Python's INT. Installed by the worker, once, on the thread that
+//! runs its tasks; `link/supervisor/ring/death_cause.rs` reads the record.
 
 use std::io;
 use std::ops::Range;
 use std::process;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_void, siginfo_t};
@@ -30,10 +27,12 @@ use crate::clock::monotonic_ns;
 use crate::shared_page::SharedPage;
 
 mod backtrace;
+mod earlier;
 
 use backtrace::{Image, Registers};
 
-/// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored.
+/// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored, and one
+/// that is handled too, unless it is a fault.
 const CAUGHT: [c_int; 19] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -56,6 +55,10 @@ const CAUGHT: [c_int; 19] = [
     libc::SIGIO,
 ];
 
+/// Signals of [`CAUGHT`] that say that the program has gone wrong.
+const FAULTS: [c_int; 7] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGSYS, libc::SIGTRAP];
+
 /// Signals of [`CAUGHT`] that do nothing if another process sent them, or a terminal.
 const HARMLESS: [c_int; 10] = [
     libc::SIGHUP,
@@ -72,8 +75,9 @@ const HARMLESS: [c_int; 10] = [
 /// Those that a terminal sends. The kernel sends the others for timers and files of the process itself.
 const OF_TERMINALS: [c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
 
-/// Size of the handler's stack: the largest frame that a kernel pushes (about 11 KiB with AMX) and a reserve.
-const HANDLER_STACK_BYTES: usize = 64 << 10;
+/// Size of the handler's stack: two of the largest frames that a kernel pushes (about 11 KiB with AMX), and what a handler
+/// needs that was installed before ours. What is not used takes no memory.
+const HANDLER_STACK_BYTES: usize = 256 << 10;
 /// How far from the lowest byte of a stack a fault still counts as overflow: below it, because a frame can be longer
 /// than the guard page, and above it, because the kernel keeps 256 pages free between a growing stack and its
 /// neighbour.
@@ -128,7 +132,10 @@ struct CrashRecord {
 }
 
 static CRASH_RECORD: OnceLock<CrashRecord> = OnceLock::new();
-static RECORDED: AtomicBool = AtomicBool::new(false);
+/// The thread that records; 0: none does.
+static RECORDER: AtomicI32 = AtomicI32::new(0);
+/// The signal that it records.
+static RECORDED: AtomicI32 = AtomicI32::new(0);
 
 /// Installs the handler, so that each death of this process by a catchable signal leaves a record in `page`. The page
 /// stays mapped for good. To be called once, on the thread whose stack overflow shall be recognised.
@@ -206,11 +213,21 @@ fn catch(signal: c_int) -> io::Result<()> {
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: asks for what is set; `before` is ours.
     Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut before) })?;
-    if before.sa_sigaction == libc::SIG_IGN {
+    let is_handled = before.sa_sigaction != libc::SIG_DFL;
+    if before.sa_sigaction == libc::SIG_IGN || is_handled && !FAULTS.contains(&signal) {
         return Ok(());
     }
+    if is_handled {
+        earlier::keep(signal, before);
+    }
+    set_action(signal)
+}
+
+/// Makes [`handle`] the handler of a signal.
+fn set_action(signal: c_int) -> io::Result<()> {
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
-    let mut action = before;
+    // SAFETY: all-zero bytes are a valid sigaction: the default one.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: the mask is ours. Nothing else may interrupt the handler; a fault in it ends the process at once.
@@ -220,7 +237,8 @@ fn catch(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// The handler: stores the record, then lets the signal take its default action. It leaves errno as it is if it returns.
+/// The handler: stores the record, calls the handler that was there before, then lets the signal take its default action. It
+/// leaves errno as it is if it returns.
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     if let Some(record) = CRASH_RECORD.get()
         && record.pid == process::id()
@@ -229,8 +247,13 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
         if is_harmless(signal, unsafe { &*info }, record.pid) {
             return;
         }
-        if RECORDED.swap(true, Ordering::AcqRel) {
-            wait_for_the_end();
+        // SAFETY: asks for a number.
+        let own = unsafe { libc::gettid() };
+        match RECORDER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => RECORDED.store(signal, Ordering::Release),
+            // The handler that was there before has ended the process in its own way, for instance by abort(3).
+            Err(recorder) if recorder == own => end_by(RECORDED.load(Ordering::Acquire)),
+            Err(_) => return wait_for_the_end(),
         }
         // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with
         // SA_SIGINFO.
@@ -240,8 +263,16 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
             record.record_frames(registers);
         }
     }
-    // SAFETY: PR_SET_DUMPABLE takes one integer, and may be called in a handler.
+    // SAFETY: PR_GET_DUMPABLE and PR_SET_DUMPABLE take at most one integer, and may be called in a handler.
+    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+    // SAFETY: as above.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+    // SAFETY: these are what the kernel gave to this handler, for the signal that it handles.
+    if unsafe { earlier::call(signal, info, context) } {
+        // SAFETY: as above.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) };
+        return resume(signal);
+    }
     // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
     // made in a handler. The signal is blocked until this returns, and ends the process then, before the instruction
     // that faulted would be tried again.
@@ -262,11 +293,36 @@ fn is_harmless(signal: c_int, info: &siginfo_t, own: u32) -> bool {
     is_from_outside && HARMLESS.contains(&signal)
 }
 
-/// Waits while another thread records. That thread never blocks, and ends the process.
-fn wait_for_the_end() -> ! {
-    loop {
-        // SAFETY: waits; every signal that could wake this thread is blocked, or ends the process.
-        unsafe { libc::pause() };
+/// Waits while another thread records. That thread ends the process within a bounded time, or goes on: then this thread
+/// meets its own signal again.
+fn wait_for_the_end() {
+    while RECORDER.load(Ordering::Acquire) != 0 {
+        // SAFETY: waits for a millisecond, and for no descriptor.
+        unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+    }
+}
+
+/// Withdraws the record: the handler that was there before has repaired the fault.
+fn resume(signal: c_int) {
+    if let Some(record) = CRASH_RECORD.get() {
+        record.signal.store(0, Ordering::Release);
+    }
+    // It worked at the installation. If it fails here, the next fault ends the process without a record.
+    drop(set_action(signal));
+    RECORDER.store(0, Ordering::Release);
+}
+
+/// Ends the process by the default action of `signal`, whatever this thread blocks.
+fn end_by(signal: c_int) -> ! {
+    // SAFETY: all-zero bytes are the default action and an empty set, which then holds the signal alone. None of the
+    // calls fails for a signal that was caught, and each may be made in a handler.
+    unsafe {
+        libc::sigaction(signal, &std::mem::zeroed(), std::ptr::null_mut());
+        let mut only: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut only, signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
+        libc::raise(signal);
+        libc::_exit(128 + signal)
     }
 }
 

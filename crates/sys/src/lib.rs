@@ -23,6 +23,8 @@ mod ended_strays;
 pub mod exit;
 pub mod extended_attributes;
 pub mod file_copy;
+#[cfg(any(test, feature = "hostile-peer"))]
+pub mod foreign_code;
 mod freeze;
 #[cfg(feature = "gmp")]
 pub mod gmp;

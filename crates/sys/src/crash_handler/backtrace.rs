@@ -137,6 +137,11 @@ impl Registers {
 }
 
 impl Registers {
+    /// The interrupted instruction.
+    pub(super) fn pc(self) -> usize {
+        self.pc
+    }
+
     /// Whether the fault lies at the end of the stack in use, whichever thread's it is. The stack itself must be
     /// readable, or the registers are corrupt.
     pub(super) fn are_at_stack_end(&self, fault: usize) -> bool {

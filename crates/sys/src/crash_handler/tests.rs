@@ -114,8 +114,24 @@ fn dies() {
         // does and a shell for background jobs; the handler skips those, and they would not end this process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    let mode = std::env::var("BULKHEAD_SYS_DEATH").unwrap();
+    if let Some(way) = mode.strip_prefix("earlier-") {
+        install_earlier(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), way);
+    }
     install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &LAYOUT).unwrap();
-    match std::env::var("BULKHEAD_SYS_DEATH").unwrap().as_str() {
+    match mode.as_str() {
+        "earlier-plain" => std::process::abort(),
+        "earlier-int" => {
+            raise::raise(libc::SIGINT).unwrap();
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        #[cfg(target_arch = "x86_64")]
+        "earlier-repairs" => {
+            // SAFETY: the handler skips this instruction.
+            unsafe { std::arch::asm!("ud2") };
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        earlier if earlier.starts_with("earlier-") => raise::fault(),
         "fault" => raise::fault(),
         "overflow" => {
             std::hint::black_box(overflow(0));
@@ -140,6 +156,62 @@ fn dies() {
         "asked-child" => end_a_child(),
         signal => raise::raise(signal.parse().unwrap()).unwrap(),
     }
+}
+
+/// Where an earlier handler leaves the number of its signal, and the address that it was given.
+const NOTED_SIGNAL_AT: usize = 3000;
+const NOTED_ADDRESS_AT: usize = 3008;
+static NOTES: OnceLock<[&'static AtomicU64; 2]> = OnceLock::new();
+/// What the earlier handler of a fault does after its note.
+static WAY: OnceLock<String> = OnceLock::new();
+
+/// Installs handlers as a program may have them.
+fn install_earlier(page: SharedPage, way: &str) {
+    let page: &'static SharedPage = Box::leak(Box::new(page));
+    NOTES.set([page.writable_word(NOTED_SIGNAL_AT), page.writable_word(NOTED_ADDRESS_AT)]).unwrap();
+    WAY.set(way.to_owned()).unwrap();
+    let detailed: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = note_fault;
+    let plain: extern "C" fn(c_int) = note;
+    for (signal, handler, flags) in [
+        (libc::SIGSEGV, detailed as libc::sighandler_t, libc::SA_SIGINFO),
+        (libc::SIGILL, detailed as libc::sighandler_t, libc::SA_SIGINFO),
+        (libc::SIGABRT, plain as libc::sighandler_t, 0),
+        (libc::SIGINT, plain as libc::sighandler_t, 0),
+    ] {
+        // SAFETY: all-zero bytes are a valid sigaction: the default one.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        (action.sa_sigaction, action.sa_flags) = (handler, flags);
+        // SAFETY: the handlers have the form that the flags say, and do only what is safe in a handler.
+        assert_eq!(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }, 0);
+    }
+}
+
+extern "C" fn note(signal: c_int) {
+    NOTES.get().unwrap()[0].store(signal.cast_unsigned().into(), Ordering::Release);
+}
+
+extern "C" fn note_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    note(signal);
+    // SAFETY: the signal is a fault, and the kernel filled its siginfo_t.
+    let address = unsafe { (*info).si_addr() }.addr();
+    NOTES.get().unwrap()[1].store(address as u64, Ordering::Release);
+    match WAY.get().unwrap().as_str() {
+        "raises" => {
+            // SAFETY: to set the default action runs no code.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+            let _ = raise::raise(signal);
+        }
+        "aborts" => std::process::abort(),
+        "faults" => call_nowhere(),
+        "hangs" => raise::hang(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the kernel filled the context; the instruction that faulted has two bytes.
+        "repairs" => unsafe {
+            (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
+        },
+        _ => {}
+    }
+    std::hint::black_box(context);
 }
 
 /// A child that crashes, then a normal exit of this process.
@@ -300,5 +372,32 @@ fn another_thread_speaks_for_itself_and_of_two_the_first_alone() {
         let left = dies_of("two");
         assert_eq!(left.signal.map(|signal| signal as u64), Some(left.word(LAYOUT.signal)));
         place(&left.functions(), if left.word(LAYOUT.signal) == 11 { FAULT } else { ILLEGAL });
+    }
+}
+
+/// However it ends the process, or does not: the record is whole, and the process dies of the first signal.
+#[test]
+fn a_handler_that_was_there_before_is_called_with_what_the_kernel_said() {
+    for way in ["returns", "raises", "aborts", "faults", "hangs"] {
+        let dead = dies_of(&format!("earlier-{way}"));
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11), "{way}");
+        assert_eq!(dead.word(NOTED_SIGNAL_AT), 11, "{way}");
+        let address = dead.word(LAYOUT.address);
+        assert!(address != 0 && dead.word(NOTED_ADDRESS_AT) == address, "{way}: {address:x}");
+        assert!(dead.word(LAYOUT.frame_count) > 0, "{way}");
+    }
+    let plain = dies_of("earlier-plain");
+    assert_eq!((plain.signal, plain.word(LAYOUT.signal), plain.word(NOTED_SIGNAL_AT)), (Some(6), 6, 6));
+}
+
+/// A fault that the program repairs is none, and a signal that it handles is not ours.
+#[test]
+fn what_the_program_handles_itself_leaves_no_record() {
+    let ways: &[(&str, u64)] =
+        if cfg!(target_arch = "x86_64") { &[("int", 2), ("repairs", 4)] } else { &[("int", 2)] };
+    for (way, signal) in ways {
+        let dead = dies_of(&format!("earlier-{way}"));
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGKILL), 0), "{way}");
+        assert_eq!(dead.word(NOTED_SIGNAL_AT), *signal, "{way}");
     }
 }
