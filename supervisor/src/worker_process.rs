@@ -242,10 +242,11 @@ impl WorkerProcess {
 
     /// The lane hung up, or the leader is reaped while others of its tree live on.
     pub(crate) fn hung_up(&mut self) -> LaneRead {
-        self.is_hung_up = true;
         if self.reached.is_closed() {
+            // It was asked to leave, or something else is known of it: a kill that follows is ours.
             return LaneRead::Nothing;
         }
+        self.is_hung_up = true;
         self.reached.close();
         LaneRead::Ended(Event::HungUp { worker: self.id })
     }
