@@ -34,6 +34,10 @@ static CHILD_BEFORE: OnceLock<String> = OnceLock::new();
 
 /// Beside the link through which the program was called: if it is there, signals are handled, and noted in it.
 pub const NOTES: &str = "notes";
+/// Beside that link too: if it is there, the exit is noted, and hangs if the file says [`HANGS`].
+pub const AT_EXIT: &str = "at-exit";
+/// What that file says.
+pub const HANGS: &str = "hangs";
 /// The signals that are noted then.
 pub const NOTED: [i32; 3] = [SEGV, INT, USR1];
 /// Their numbers, on every Linux.
@@ -49,6 +53,9 @@ pub fn main() -> ExitCode {
     let link = PathBuf::from(std::env::args().next().unwrap_or_default());
     if let Ok(notes) = File::options().append(true).open(link.with_file_name(NOTES)) {
         foreign_code::note_signals(&NOTED, notes).expect("they are signals");
+    }
+    if let Ok(way) = std::fs::read_to_string(link.with_file_name(AT_EXIT)) {
+        foreign_code::note_exit(way == HANGS).expect("it is registered");
     }
     bulkhead_worker::run(&Registry::builtin().with("noop", run))
 }

@@ -7,9 +7,12 @@ use std::process::Command;
 
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
-use bulkhead_tests::foreign::{CHILDREN, FAULT, LONG, LONG_BYTES, NOTES, PAST_THE_CHECKS, VARIABLES};
+use bulkhead_tests::foreign::{
+    AT_EXIT, CHILDREN, FAULT, HANGS, LONG, LONG_BYTES, NOTES, PAST_THE_CHECKS, VARIABLES,
+};
 use bulkhead_tests::ordinary_user::OrdinaryUser;
 use bulkhead_tests::{or_skip, skip};
+use tempfile::TempDir;
 
 /// A daemon whose workers run the program, with these lines in its configuration.
 fn daemon_with(lines: &str) -> Daemon {
@@ -127,7 +130,10 @@ fn no_child_has_the_lane() {
 
 /// A daemon whose workers note what happens to them in a file of its folder.
 fn noting_daemon(lines: &str) -> Daemon {
-    let folder = new_folder();
+    noting_daemon_in(new_folder(), lines)
+}
+
+fn noting_daemon_in(folder: TempDir, lines: &str) -> Daemon {
     std::fs::write(folder.path().join(NOTES), "").expect("a file");
     let program = folder.path().join("worker");
     symlink(binary("foreign-worker"), &program).expect("a link");
@@ -155,4 +161,42 @@ fn handlers_of_the_program_run_and_the_death_has_its_name() {
     assert!(death["death"]["address"].as_u64().is_some_and(|address| address != 0), "{death}");
     assert!(!death["backtrace"].as_array().expect("a list").is_empty(), "{death}");
     assert_eq!((&death["pid"], notes(&daemon).as_str()), (&worker.into(), "02\n10\n11\n"));
+}
+
+/// The names of the deaths of all workers so far.
+fn deaths(daemon: &Daemon) -> Vec<String> {
+    let died = daemon.events_named("died").into_iter();
+    died.map(|died| died["death"]["death"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// A worker that is recycled, or leaves because the daemon stops, runs its exit handlers.
+#[test]
+fn workers_that_leave_in_order_run_their_exit_handlers() {
+    let folder = new_folder();
+    std::fs::write(folder.path().join(AT_EXIT), "").expect("a file");
+    let mut daemon = noting_daemon_in(folder, "recycle_tasks = 1\n");
+    daemon.ok(&["run", "noop", "x"]);
+    eventually("the recycled worker has left", || (deaths(&daemon) == ["retired"]).then_some(()));
+    assert_eq!(notes(&daemon), "exit\n");
+    eventually("there is a spare again", || (daemon.workers().len() == 2).then_some(()));
+    daemon.await_worker(WorkerState::Spare);
+    assert!(daemon.end("TERM").success());
+    assert_eq!(notes(&daemon), "exit\n".repeat(3));
+}
+
+/// One whose exit handler hangs is killed when its time is over, and the daemon runs jobs meanwhile.
+#[test]
+fn a_worker_whose_exit_hangs_is_killed() {
+    let folder = new_folder();
+    std::fs::write(folder.path().join(AT_EXIT), HANGS).expect("a file");
+    let mut daemon = noting_daemon_in(folder, "recycle_tasks = 1\n");
+    daemon.ok(&["run", "noop", "x"]);
+    eventually("the recycled worker leaves", || (notes(&daemon) == "exit\n").then_some(()));
+    daemon.ok(&["run", "noop", "y"]);
+    eventually("it was killed", || {
+        let killed = daemon.events_named("died").into_iter().next()?;
+        assert_eq!(killed["death"]["why"]["why"], "unresponsive", "{killed}");
+        Some(())
+    });
+    assert!(daemon.end("TERM").success(), "the daemon waits for no exit handler for ever");
 }
