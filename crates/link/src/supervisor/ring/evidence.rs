@@ -126,9 +126,12 @@ mod tests {
 
     #[test]
     fn frames_are_bounded_and_of_the_signal_that_the_kernel_names() {
-        let page = forged(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, u64::MAX), (FRAMES_AT, 7)]);
-        assert_eq!(read(&page, Some(11)).frames[..2], [7, 0]);
-        assert_eq!(read(&page, Some(11)).frames.len(), BACKTRACE_MAX);
+        let page = forged(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, u64::MAX)]);
+        let addresses: Vec<u64> = (0..BACKTRACE_MAX as u64).map(|frame| 0x1000 + frame).collect();
+        for (frame, address) in addresses.iter().enumerate() {
+            page.store(FRAMES_AT + 8 * frame, *address, Ordering::Relaxed);
+        }
+        assert_eq!(read(&page, Some(11)).frames, addresses);
         assert!(!read(&page, Some(11)).searched);
         page.store(FRAMES_SEARCHED_AT, 1, Ordering::Relaxed);
         assert!(read(&page, Some(11)).searched);
