@@ -97,6 +97,7 @@ fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
 fn the_head_and_what_a_death_leaves() {
     let (mut ring, worker, _) = rings();
     offer(&mut ring, 1..=4);
+    assert!(ring.has_outstanding());
     assert_eq!(ring.head(), Some((Seq(1), false)));
     assert!(worker.claim(Seq(1)));
     assert_eq!(ring.head(), Some((Seq(1), true)));
@@ -257,6 +258,9 @@ fn one_doorbell_for_each_nap() {
     assert!(finish(5, &mut ring));
     ring.nap(true);
     assert!(finish(6, &mut ring), "a nap after a nap asks for a doorbell of its own");
+    ring.nap(true);
+    ring.nap(false);
+    assert!(!finish(7, &mut ring), "rang for somebody who woke by something else");
 }
 
 #[test]
