@@ -205,5 +205,37 @@ mod tests {
         assert!(matches!(reason(inner.join("file")), ConnectError::NotASocket));
         assert!(matches!(reason(inner.join("missing")), ConnectError::NotASocket));
         assert!(matches!(reason(inner.join("dead")), ConnectError::NotConnected(_)));
+        // The system cannot say what is there, which is no fault of the worker's.
+        assert!(matches!(reason(inner.join("file/socket")), ConnectError::NotConnected(_)));
+    }
+
+    #[test]
+    fn a_path_that_just_fits_a_socket_address_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "x".repeat(PATH_MAX_BYTES - folder.path().as_os_str().len() - 1);
+        let refused = |name: String| {
+            let path = folder.path().join(name);
+            connect(path.to_str().unwrap(), folder.path(), std::process::id()).unwrap_err()
+        };
+        assert!(matches!(refused(name.clone()), ConnectError::NotASocket));
+        assert!(
+            matches!(refused(name + "x"), ConnectError::BadPath { bytes } if bytes == PATH_MAX_BYTES + 1)
+        );
+    }
+
+    #[test]
+    fn what_no_honest_worker_causes_is_a_violation_and_each_error_says_what_happened() {
+        for (error, is_violation, text) in [
+            (ConnectError::BadPath { bytes: 200 }, true, "a path of 200 bytes (limit 107, no zero byte)"),
+            (ConnectError::Outside, true, "outside the worker's folder"),
+            (ConnectError::NotASocket, true, "no socket"),
+            (ConnectError::NotOurs { uid: 1001 }, true, "user 1001"),
+            (ConnectError::NotTheWorker, true, "another process"),
+            (io::Error::other("out of luck").into(), false, "out of luck"),
+            (ConnectError::NotSent(SendError::Full), false, "first message: the worker's channel is full"),
+        ] {
+            assert_eq!(error.is_violation(), is_violation, "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
     }
 }
