@@ -108,11 +108,7 @@ pub fn encoded_size(input: &Payload) -> usize {
 /// EMFILE, ENFILE: no descriptor is free. `InvalidInput`: `net.core.wmem_default` is so small that messages would be
 /// split, and the send of a fragment can block; the text gives the smallest value that works.
 pub fn warm_up() -> io::Result<()> {
-    let (bytes, needed) = (default_send_buffer()?, TASK_MESSAGE_MAX_BYTES + OVERHEAD_BYTES);
-    if bytes < needed {
-        let text = format!("net.core.wmem_default is {bytes}, Bulkhead needs at least {needed}");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
+    check_send_buffer(default_send_buffer()?)?;
     let failed = |error: IpcError| match error {
         IpcError::Io(error) => error,
         other @ (IpcError::Disconnected | IpcError::SerializationError(_)) => io::Error::other(other),
@@ -123,15 +119,28 @@ pub fn warm_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a socket whose buffer has so many bytes takes the largest message whole.
+fn check_send_buffer(bytes: usize) -> io::Result<()> {
+    let needed = TASK_MESSAGE_MAX_BYTES + OVERHEAD_BYTES;
+    if bytes < needed {
+        let text = format!("net.core.wmem_default is {bytes}, Bulkhead needs at least {needed}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    Ok(())
+}
+
 const _: () = assert!(TASK_BYTES + bulkhead_proto::limits::INLINE_MAX_BYTES < TASK_MESSAGE_MAX_BYTES);
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+
     use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
     use bulkhead_proto::job::OutputMode;
     use bulkhead_proto::limits::INLINE_MAX_BYTES;
     use bulkhead_proto::worker::message::{OutputRoom, TaskMessage};
     use bulkhead_proto::worker::stage::Stage;
+    use bulkhead_sys::socket::send_with_fd;
 
     use super::*;
     use crate::supervisor::connect;
@@ -204,6 +213,57 @@ mod tests {
         );
         sender.send(&Tasks::default()).unwrap();
         assert_eq!(server.accept().unwrap().recv().unwrap(), Some(Tasks::default()));
+    }
+
+    #[test]
+    fn a_message_as_long_as_the_limit_arrives() {
+        let (sender, server) = pair();
+        let mut tasks: Vec<_> = (0..7).map(|_| task(INLINE_MAX_BYTES)).collect();
+        tasks.push(task(300));
+        let mut message = Tasks { tasks };
+        let missing = TASK_MESSAGE_MAX_BYTES - codec::encode(&message).len();
+        message.tasks[7] = task(300 + missing);
+        assert_eq!(codec::encode(&message).len(), TASK_MESSAGE_MAX_BYTES);
+        sender.send(&message).unwrap();
+        assert_eq!(server.accept().unwrap().recv().unwrap(), Some(message));
+    }
+
+    #[test]
+    fn a_hang_up_ends_the_channel_and_says_whether_a_close_can_block() {
+        let ((sender, server), (other_sender, other_server)) = (pair(), pair());
+        let (channel, other) = (server.accept().unwrap(), other_server.accept().unwrap());
+        for _ in 0..2 {
+            send_with_fd(channel.as_fd(), b"nobody reads this", None).unwrap();
+        }
+        let (_kept, left) = UnixStream::pair().unwrap();
+        send_with_fd(other.as_fd(), b"x", Some(left.as_fd())).unwrap();
+        assert!(sender.hang_up(), "bytes alone hold nobody up");
+        assert!(!other_sender.hang_up(), "the close of what the worker left in it can block");
+        assert_eq!(channel.recv().unwrap(), None);
+        assert_eq!(other.recv().unwrap(), None);
+    }
+
+    #[test]
+    fn each_failure_says_what_is_the_matter() {
+        assert_eq!(SendError::Full.to_string(), "the worker's channel is full");
+        assert_eq!(SendError::Closed.to_string(), "the worker's channel is closed");
+        let (sender, _server) = pair();
+        let large = Tasks { tasks: (0..9).map(|_| task(INLINE_MAX_BYTES)).collect() };
+        let text = sender.send(&large).unwrap_err().to_string();
+        let sizes = [codec::encode(&large).len(), TASK_MESSAGE_MAX_BYTES];
+        assert!(sizes.iter().all(|size| text.contains(&size.to_string())), "{text}");
+    }
+
+    #[test]
+    fn a_socket_buffer_that_would_split_a_message_is_refused_with_the_size_that_works() {
+        // What the library and the kernel use of it for themselves comes on top of a message.
+        let error = check_send_buffer(TASK_MESSAGE_MAX_BYTES).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let text = error.to_string();
+        let needed: usize = text.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(text.contains(&format!("is {TASK_MESSAGE_MAX_BYTES},")), "{text}");
+        assert!(check_send_buffer(needed - 1).is_err());
+        check_send_buffer(needed).unwrap();
     }
 
     #[test]
