@@ -129,3 +129,74 @@ fn accepted(path: &str) -> io::Result<OwnedFd> {
     let ours = find_connection(&|names| names.own.as_deref() == Some(Path::new(path)))?;
     ours.map(|found| found.socket).ok_or_else(|| io::Error::other("the accepted socket is not to be found"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use bulkhead_sys::descriptors::set_nonblocking;
+    use bulkhead_sys::interrupt_timer::InterruptTimer;
+    use bulkhead_sys::socket::send_with_fd;
+
+    use super::*;
+    use crate::supervisor::{Sender, connect};
+
+    fn pair() -> (Sender, Channel) {
+        let (server, path) = Channel::listen().unwrap();
+        let folder = Path::new(&path).parent().unwrap();
+        (connect(&path, folder, std::process::id()).unwrap(), server.accept().unwrap())
+    }
+
+    /// How often a thread of this process has gone to sleep in the kernel; `None`: it has ended.
+    fn sleeps(thread: &Path) -> Option<u64> {
+        let status = std::fs::read_to_string(thread.join("status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+        line.split_whitespace().last()?.parse().ok()
+    }
+
+    #[test]
+    fn a_signal_does_not_end_a_wait_for_tasks() {
+        let (sender, channel) = pair();
+        let (say, waits) = mpsc::channel();
+        let receiver = std::thread::spawn(move || {
+            let _timer = InterruptTimer::start().unwrap();
+            let thread = std::fs::read_link("/proc/thread-self").unwrap();
+            say.send(Path::new("/proc").join(thread)).unwrap();
+            channel.recv()
+        });
+        let thread = waits.recv().unwrap();
+        let before = sleeps(&thread).unwrap_or(0);
+        // Each signal wakes it, so it has been interrupted when it has slept some more times.
+        while sleeps(&thread).is_some_and(|now| now < before + 5) {
+            std::thread::yield_now();
+        }
+        let _sent = sender.send(&Tasks::default());
+        assert_eq!(receiver.join().unwrap().unwrap(), Some(Tasks::default()));
+    }
+
+    #[test]
+    fn a_channel_that_ends_with_unread_bytes_has_ended_and_not_failed() {
+        let (sender, channel) = pair();
+        send_with_fd(channel.as_fd(), b"nobody reads this", None).unwrap();
+        drop(sender);
+        assert_eq!(channel.recv().unwrap(), None);
+    }
+
+    #[test]
+    fn another_failure_of_the_socket_is_not_taken_for_the_end() {
+        let (_sender, channel) = pair();
+        set_nonblocking(channel.as_fd()).unwrap();
+        let error = channel.recv().unwrap_err();
+        assert!(
+            matches!(&error, RecvError::Io(error) if error.kind() == io::ErrorKind::WouldBlock),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_error_says_what_was_wrong() {
+        let error = codec::decode::<Tasks>(&[0xff]).unwrap_err();
+        assert_eq!(RecvError::Malformed(error.clone()).to_string(), error.to_string());
+        assert_eq!(RecvError::from(IpcError::Io(io::Error::other("no luck"))).to_string(), "no luck");
+    }
+}
