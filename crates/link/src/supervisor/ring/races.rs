@@ -44,6 +44,26 @@ fn race<R: Send>(
     });
 }
 
+/// What both rings need of their fence, on the memory they really share: of two sides that each store a word, fence, and
+/// load the other's, one at least sees the other. The model has a fence of its own.
+#[test]
+fn of_two_sides_with_a_fence_one_sees_the_other() {
+    let (page, _) = SharedPage::create("words", BOX_BYTES).unwrap();
+    let misses = |own: usize, other: usize, round: u64| {
+        Words::store(&page, own, round, Ordering::Relaxed);
+        SharedPage::fence();
+        Words::load(&page, other, Ordering::Relaxed) < round
+    };
+    let mut neither = 0;
+    race(
+        200_000,
+        |round| misses(0, 1024, round),
+        |round| misses(1024, 0, round),
+        |_, ours, theirs| neither += u64::from(ours && theirs),
+    );
+    assert_eq!(neither, 0, "rounds in which neither saw the other");
+}
+
 /// One offer, one claim, one take-back at the same moment: exactly one of them wins.
 #[test]
 fn a_claim_and_a_take_back_never_both_win() {
