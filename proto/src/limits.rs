@@ -66,6 +66,13 @@ pub const RING: usize = 256;
 /// Most frames that the supervisor reads from one lane in one turn.
 pub const LANE_FRAMES_PER_TURN: usize = 64;
 
+/// Most arguments that a config gives to the worker program of a pool.
+pub const WORKER_ARGS_MAX: usize = 256;
+/// Most variables of the environment that a config gives to the workers of a pool.
+pub const WORKER_VARIABLES_MAX: usize = 1024;
+/// Longest arguments and environment of one pool together, in bytes. The kernel takes no longer one (MAX_ARG_STRLEN).
+pub const WORKER_TEXTS_MAX_BYTES: usize = 128 << 10;
+
 /// Most workers in one pool.
 pub const WORKERS_MAX: u16 = 1024;
 /// Charged deaths that the daemon keeps for `deaths`; beyond them, the oldest are dropped.

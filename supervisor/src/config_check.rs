@@ -42,7 +42,7 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     let template = WorkerTemplate::new(settings, root, BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
-    pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit))
+    pools.try_for_each(|(pool, program)| check_pool(&template, pool, &program.path, limit))
 }
 
 /// Starts one worker, reads its answer and kills it.

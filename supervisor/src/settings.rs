@@ -7,6 +7,7 @@ mod bounds;
 mod kinds;
 mod policy;
 mod pools;
+mod programs;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use crate::socket_place::SocketPlace;
 use kinds::OwnKind;
 use policy::HostFacts;
 use pools::OwnPool;
+use programs::EnvSetting;
+pub(crate) use programs::PoolProgram;
 use sources::ConfigSources;
 
 /// Whether the daemon serves one user or a group.
@@ -68,6 +71,8 @@ struct File {
     files_bytes_max: Option<u64>,
     copies_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
+    worker_args: Option<Vec<String>>,
+    worker_env: Option<EnvSetting>,
     builtin_kinds: Option<bool>,
     pools: BTreeMap<String, OwnPool>,
     kinds: BTreeMap<String, OwnKind>,
@@ -118,8 +123,8 @@ pub(crate) struct Settings {
     pub(crate) admin_group: String,
     pub(crate) grace_ms: u64,
     pub(crate) clients_max: usize,
-    /// The worker program of each pool.
-    pub(crate) worker_programs: Vec<PathBuf>,
+    /// What the workers of each pool run.
+    pub(crate) worker_programs: Vec<PoolProgram>,
     pub(crate) enable_chaos: bool,
     pub(crate) private: bool,
     /// Whether a private daemon removes the folder of its socket when its parent is gone.
@@ -149,7 +154,7 @@ impl Settings {
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
             clients_max: usize::try_from(file.clients_max.unwrap_or(4096)).unwrap_or(usize::MAX),
-            worker_programs: sources.judged(pools::programs)?,
+            worker_programs: sources.judged(|file| programs::programs(file, args.private))?,
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_link::supervisor::Ring;
@@ -18,8 +18,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
-use bulkhead_proto::worker::copies;
-use bulkhead_proto::worker::message::{BOOT_FOLDER_VARIABLE, LaneDown, Setup};
+use bulkhead_proto::worker::message::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;
@@ -32,7 +31,7 @@ use crate::boot_folder::{BootFolder, BootRoot};
 use crate::copies_cleaner::CopiesCleaner;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
-use crate::settings::{Mode, Settings};
+use crate::settings::{Mode, PoolProgram, Settings};
 use crate::worker_process::{ReachedStage, WorkerProcess};
 
 /// No worker is started while this many lanes and channels of dead workers wait to be closed.
@@ -41,8 +40,8 @@ pub(crate) const LEFT_MAX: usize = 16;
 /// What all workers of this daemon have in common.
 #[derive(Debug)]
 pub(crate) struct WorkerTemplate {
-    /// The worker programs, one for each pool.
-    pub(crate) programs: Vec<PathBuf>,
+    /// What workers run, for each pool.
+    pub(crate) programs: Vec<PoolProgram>,
     /// Where boot folders are made.
     pub(crate) boot_root: BootRoot,
     /// The table of kinds: the name of each, and the pool that runs it.
@@ -147,13 +146,15 @@ impl WorkerTemplate {
         let (kinds, enable_chaos, may_be_traced) =
             (self.kinds_of(pool), self.enable_chaos, self.may_be_traced);
         let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos, may_be_traced });
-        let path = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
+        let of_pool = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
+        let path = of_pool.path.as_path();
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
         // Identified before the spawn: if the file is replaced meanwhile, it will not be taken for the one that ran.
         let program = identify(path);
+        let env = of_pool.environment(self.own_variables(&folder));
         let process = self
             .spawner
-            .spawn(Spawn { program: path, args: &[], env: &self.environment(&folder), stdin: theirs })
+            .spawn(Spawn { program: path, args: &of_pool.args, env: &env, stdin: theirs })
             .with_context(|| format!("cannot start {}", path.display()))?;
         let is_marked = self.mark(id, process.pid());
         // The worker waits for its setup, so it has no children yet and the mark reaches all of them.
@@ -218,16 +219,9 @@ impl WorkerTemplate {
         root.make(id).with_context(|| format!("cannot make a boot folder in {}", root.path().display()))
     }
 
-    fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {
-        let mut environment = vec![
-            (BOOT_FOLDER_VARIABLE, folder.path().into()),
-            ("PATH", OsString::from("/usr/bin:/bin")),
-            (copies::PLACE_VARIABLE, self.copies.place().into()),
-            (copies::MAX_VARIABLE, self.copies_bytes_max.to_string().into()),
-        ];
-        let inherited = ["BULKHEAD_LOG", "TMPDIR"].into_iter();
-        environment.extend(inherited.filter_map(|name| Some((name, std::env::var_os(name)?))));
-        environment
+    /// The values of the variables that the daemon sets for each worker.
+    fn own_variables(&self, folder: &BootFolder) -> [OsString; 3] {
+        [folder.path().into(), self.copies.place().into(), self.copies_bytes_max.to_string().into()]
     }
 }
 

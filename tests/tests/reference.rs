@@ -229,6 +229,8 @@ fn the_defaults_are_the_codes_own() {
         "workers",
         "lend_max",
         "worker_program",
+        "worker_args",
+        "worker_env",
         "socket",
         "state",
         "files_max",

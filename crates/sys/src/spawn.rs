@@ -33,7 +33,7 @@ pub struct Spawn<'a> {
     /// Its arguments without the program's name.
     pub args: &'a [OsString],
     /// Its whole environment.
-    pub env: &'a [(&'a str, OsString)],
+    pub env: &'a [(OsString, OsString)],
     /// Its standard input. Standard output is /dev/null, standard error is ours; no other descriptor is inherited.
     pub stdin: OwnedFd,
 }
@@ -71,8 +71,8 @@ impl ExecStrings {
         let args = std::iter::once(Ok(program.clone()))
             .chain(spawn.args.iter().map(|arg| word(arg)))
             .collect::<io::Result<_>>()?;
-        let variable = |(name, value): &(&str, OsString)| {
-            let mut both = OsString::from(name);
+        let variable = |(name, value): &(OsString, OsString)| {
+            let mut both = name.clone();
             both.push("=");
             both.push(value);
             Ok(CString::new(both.into_vec())?)
@@ -117,7 +117,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     /// The bytes that `script` writes to its standard input, which is a socket.
-    fn said(script: &str, env: &[(&str, OsString)]) -> String {
+    fn said(script: &str, env: &[(OsString, OsString)]) -> String {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let args = ["-c".into(), script.into()];
         let shell = Spawn { program: Path::new("/bin/sh"), args: &args, env, stdin: theirs.into() };
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_environment_is_what_was_asked_for_and_the_group_its_own() {
-        let env = [("BULKHEAD_LOG", OsString::from("info"))];
+        let env = [("BULKHEAD_LOG".into(), "info".into())];
         let environ = "exec 3<&0; tr '\\0' '\\n' </proc/$$/environ >&3";
         assert_eq!(said(environ, &env), "BULKHEAD_LOG=info\n");
         assert_eq!(said(environ, &[]), "");

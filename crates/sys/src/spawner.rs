@@ -141,7 +141,6 @@ fn next_stdin(stdins: &OwnedFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::fs::File;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
@@ -155,7 +154,7 @@ mod tests {
 
     fn shell(spawner: &Spawner, script: &str, stdin: UnixStream) -> Process {
         let args = ["-c".into(), script.into()];
-        let env = [("PATH", OsString::from("/usr/bin:/bin"))];
+        let env = [("PATH".into(), "/usr/bin:/bin".into())];
         let program = Path::new("/bin/sh");
         spawner.spawn(Spawn { program, args: &args, env: &env, stdin: stdin.into() }).unwrap()
     }

@@ -4,7 +4,6 @@
 //! through [`in_child`]. Until its exec a child holds copies of all descriptors, so each spawn goes through
 //! [`spawning`], and a test that watches for a last close holds [`nobody_spawns`]. Nothing here sleeps.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -46,7 +45,7 @@ pub(crate) fn shell(script: &str) -> Process {
 /// A shell with this standard input.
 pub(crate) fn shell_on(script: &str, stdin: UnixStream) -> Process {
     let args = ["-c".into(), script.into()];
-    let env = [("PATH", OsString::from("/usr/bin:/bin"))];
+    let env = [("PATH".into(), "/usr/bin:/bin".into())];
     let shell = Spawn { program: Path::new("/bin/sh"), args: &args, env: &env, stdin: stdin.into() };
     spawning(|| spawn(shell)).unwrap()
 }

@@ -9,7 +9,7 @@ use bulkhead_core::config::Config;
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, OUTPUTS_MIN_BYTES, WORKERS_MAX};
 
 use super::bounds::LIMIT_MAX_SECONDS;
-use super::{File, kinds, pools};
+use super::{File, kinds, pools, programs};
 
 /// The highest restart intensity; each death is remembered for the whole period.
 const INTENSITY_MAX: u64 = 1_000_000;
@@ -48,6 +48,7 @@ pub(super) fn core_config(
     let backoff = backoff_ms(file, &defaults)?;
     check_recycling(file)?;
     check_ranges(file)?;
+    programs::check_texts(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     let limits = file.limits().read("")?;
     let kinds = kinds::table(file, enable_chaos, &limits)?;

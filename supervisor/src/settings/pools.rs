@@ -2,18 +2,18 @@
 //! other pool.
 //!
 //! A kind names the pool that runs it. Checked here: that each named pool is declared, that each pool has a kind to
-//! run, and that there are not too many workers in all. Called by `policy.rs` and `settings.rs`.
+//! run, and that there are not too many workers in all. What its workers run is in `programs.rs`. Called by `policy.rs`.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bulkhead_core::config::{Config, PoolSize};
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, WORKERS_MAX};
 use serde::Deserialize;
 
 use super::kinds::is_name;
+use super::programs::{EnvSetting, ProgramKeys};
 use super::{File, Mode, lend_after_seconds};
 
 /// A table `[pools.NAME]` of the config file.
@@ -30,6 +30,22 @@ pub(super) struct OwnPool {
     running_max: Option<u16>,
     /// Its worker program. Default: that of the default pool.
     worker_program: Option<PathBuf>,
+    /// Arguments of its worker program. Default: those of the default pool, if the program is the default pool's.
+    worker_args: Option<Vec<String>>,
+    /// The environment of its workers. Default: as of `worker_args`.
+    worker_env: Option<EnvSetting>,
+}
+
+impl OwnPool {
+    /// What its workers run, as its table says.
+    pub(super) fn program_keys(&self, name: &str) -> ProgramKeys<'_> {
+        ProgramKeys {
+            table: format!("pools.{name}."),
+            program: self.worker_program.as_deref(),
+            args: self.worker_args.as_deref(),
+            env: self.worker_env.as_ref(),
+        }
+    }
 }
 
 /// Whether pools lend slots to users who wait: only a daemon that serves several users does.
@@ -127,38 +143,6 @@ pub(super) fn check_sum(config: &Config) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The worker program of each pool, the default one first.
-pub(super) fn programs(file: &File) -> Result<Vec<PathBuf>> {
-    let default = file.worker_program.clone().map_or_else(worker_beside_us, Ok)?;
-    let others = file.pools.values().map(|own| own.worker_program.clone().unwrap_or_else(|| default.clone()));
-    let all: Vec<PathBuf> = std::iter::once(default.clone()).chain(others).collect();
-    let tables = std::iter::once(String::new()).chain(file.pools.keys().map(|name| format!("pools.{name}.")));
-    for (table, program) in tables.zip(&all) {
-        check_program(&table, program)?;
-    }
-    Ok(all)
-}
-
-fn check_program(table: &str, program: &Path) -> Result<()> {
-    ensure!(
-        program.is_file(),
-        "there is no worker program at {}: install bulkhead-worker beside bulkhead-supervisor or set {table}worker_program",
-        program.display()
-    );
-    let mode = program.metadata().map_or(0, |file| file.permissions().mode());
-    ensure!(
-        mode & 0o111 != 0,
-        "the worker program {} may not be executed: mend its permissions or set {table}worker_program",
-        program.display()
-    );
-    Ok(())
-}
-
-fn worker_beside_us() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot tell where bulkhead-supervisor is")?;
-    Ok(own.with_file_name("bulkhead-worker"))
 }
 
 #[cfg(test)]
