@@ -51,7 +51,8 @@ impl DescriptorBudget {
     /// They are too few for so many workers.
     pub(crate) fn share(limit: u64, pools: impl Iterator<Item = PoolSize>, wanted: &Self) -> Result<Self> {
         let (slots, spares, lent) = pools.fold((0, 0, 0), |(slots, spares, lent), pool| {
-            (slots + u64::from(pool.slots), spares + u64::from(pool.spares), lent + u64::from(pool.lend_max))
+            let spares = spares + u64::from(pool.spares_most());
+            (slots + u64::from(pool.slots), spares, lent + u64::from(pool.lend_max))
         });
         // Users who hold little may go an eighth beyond it (`core/account`), and half of the limit is for workers.
         let unread = (limit / 2 / 9 * 8).min(wanted.unread);
@@ -104,10 +105,10 @@ mod tests {
         unread: u64::MAX,
     };
 
-    /// Two pools with these slots and spares together.
+    /// Two pools with these slots and spares together. A pool that is to have none may start one.
     fn pools(slots: u16, spares: u16) -> impl Iterator<Item = PoolSize> {
         let size = |slots, spares| PoolSize { slots, spares, ..PoolSize::default() };
-        [size(slots - 1, 0), size(1, spares)].into_iter()
+        [size(slots - 1, 1), size(1, spares - 1)].into_iter()
     }
 
     #[test]
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn little_is_shared_so_that_workers_have_theirs() {
         let budget = DescriptorBudget::share(1024, pools(8, 1), &WANTED).unwrap();
-        let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 17;
+        let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 18;
         let (clients, files) = (budget.clients as u64, budget.files as u64);
         assert_eq!(with_eighth(clients) + budget.outputs as u64 + with_eighth(files), shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");

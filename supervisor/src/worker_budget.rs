@@ -19,7 +19,8 @@ const PER_WORKER: u64 = 2;
 pub(crate) fn check_tasks(limit: Option<u64>, config: &Config) -> Result<()> {
     let sum =
         |count: fn(&PoolSize) -> u16| config.all_pools().map(|pool| u64::from(count(&pool))).sum::<u64>();
-    let (slots, spares, lent) = (sum(|pool| pool.slots), sum(|pool| pool.spares), sum(|pool| pool.lend_max));
+    let (slots, spares, lent) =
+        (sum(|pool| pool.slots), sum(PoolSize::spares_most), sum(|pool| pool.lend_max));
     let needed = OWN + PER_WORKER * (slots + spares + lent);
     let Some(limit) = limit else { return Ok(()) };
     ensure!(

@@ -38,9 +38,9 @@ fn what_is_wrong_is_named_with_its_file_and_nothing_is_started() {
     assert_eq!(check(&config).0, Some(0));
     assert!(!socket.exists() && !state.exists(), "it only says");
 
-    fs::write(&config, format!("{good}spares = 0\n")).unwrap();
+    fs::write(&config, format!("{good}spares = 1025\n")).unwrap();
     let (code, _, said) = check(&config);
-    let named = format!("bad config {}: spares = 0 is not from 1 to 1024", config.display());
+    let named = format!("bad config {}: spares = 1025 is not from 0 to 1024", config.display());
     assert!(code == Some(1) && said.contains(&named), "{code:?} {said}");
 
     let plain = folder.path().join("plain");

@@ -35,7 +35,7 @@ pub struct Config {
     pub limits: KindLimits,
     /// Slots of the default pool: workers that run tasks at the same time. At least 1.
     pub slots: u16,
-    /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
+    /// Warm workers kept beside them, so that a crash does not wait for a spawn. 0: one is started when something needs it.
     pub spares: u16,
     /// Slots beyond these that the default pool may lend.
     pub lend_max: u16,
@@ -114,7 +114,7 @@ pub struct PoolSize {
     pub name: String,
     /// Its slots. At least 1.
     pub slots: u16,
-    /// Warm workers kept beside them. At least 1.
+    /// Warm workers kept beside them. 0: one is started when something needs it.
     pub spares: u16,
     /// Slots beyond its own that it may lend, if [`Config::lend_after_ms`] is set.
     pub lend_max: u16,

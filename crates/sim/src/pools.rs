@@ -1,4 +1,5 @@
-//! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker.
+//! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker. And those with pools
+//! that are to have no spare.
 //!
 //! A pool that is down stays so until the other one has come to rest beside it; the oracle `ends` judges then that one pool
 //! does not hold up the other. Drawn apart from everything else, so that a seed without a second pool means what it always
@@ -13,6 +14,9 @@ use crate::report::Verdict;
 use crate::rng::SimRng;
 use crate::scenario::Profile;
 use crate::world::World;
+
+/// What the draws of [`without_spares`] begin with. Chosen so that no seed of `tests/regressions.rs` is without spares.
+const SPARELESS_SALT: u64 = 0x5ba2_e499;
 
 /// Name of the second pool.
 const HEAVY: &str = "heavy";
@@ -44,6 +48,21 @@ pub(crate) fn split(seed: u64, profile: Profile, config: &mut Config) -> Option<
     config.pools = vec![PoolSize { name: HEAVY.to_owned(), slots, spares, ..PoolSize::default() }];
     let (pool, early) = (PoolId(rng.below(2) as u16), rng.chance(500));
     rng.chance(700).then_some(Down { pool, early })
+}
+
+/// Takes the spares of one pool or of all in some seeds: what needs one waits for its start.
+pub(crate) fn without_spares(seed: u64, config: &mut Config) {
+    let mut rng = SimRng::new(seed ^ SPARELESS_SALT);
+    if !rng.chance(350) {
+        return;
+    }
+    let (only_first, only_others) = (rng.chance(300), rng.chance(300));
+    if only_first || !only_others {
+        config.spares = 0;
+    }
+    if !only_first {
+        config.pools.iter_mut().for_each(|pool| pool.spares = 0);
+    }
 }
 
 impl World {

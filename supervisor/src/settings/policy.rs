@@ -43,8 +43,8 @@ pub(super) fn core_config(
 ) -> Result<Config> {
     let defaults = Config::default();
     let usual = here.cores.min(WORKERS_MAX);
-    let slots = count_of_workers("workers", workers.map(u64::from).or(file.workers), usual)?;
-    let spares = count_of_workers("spares", file.spares, defaults.spares)?;
+    let slots = count_of_workers("workers", workers.map(u64::from).or(file.workers), (1, usual))?;
+    let spares = count_of_workers("spares", file.spares, (0, defaults.spares))?;
     let backoff = backoff_ms(file, &defaults)?;
     check_recycling(file)?;
     check_ranges(file)?;
@@ -93,10 +93,10 @@ pub(super) fn core_config(
     Ok(config)
 }
 
-fn count_of_workers(key: &str, said: Option<u64>, usual: u16) -> Result<u16> {
+fn count_of_workers(key: &str, said: Option<u64>, (least, usual): (u16, u16)) -> Result<u16> {
     let Some(count) = said else { return Ok(usual) };
-    let fitting = u16::try_from(count).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
-    fitting.with_context(|| format!("{key} = {count} is not from 1 to {WORKERS_MAX}"))
+    let fitting = u16::try_from(count).ok().filter(|count| (least..=WORKERS_MAX).contains(count));
+    fitting.with_context(|| format!("{key} = {count} is not from {least} to {WORKERS_MAX}"))
 }
 
 /// Checks the shortest and the longest backoff.
@@ -192,7 +192,7 @@ mod tests {
             ("cpu_max_seconds = 99999999", "cpu_max_seconds = 99999999 is not from 1 to 2592000"),
             ("memory_bytes = 4096", "memory_bytes = 4096 is not from 1048576"),
             ("recycle_tasks = 0", "recycle_tasks = 0 is not 1 or more"),
-            ("spares = 100000", "spares = 100000 is not from 1 to 1024"),
+            ("spares = 100000", "spares = 100000 is not from 0 to 1024"),
             ("clients_max = 0", "clients_max = 0 is not from 1"),
             ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
             ("queue_bytes_max = 4095", "queue_bytes_max = 4095 is not from 4096 to"),

@@ -22,7 +22,7 @@ use super::{File, Mode, lend_after_seconds};
 pub(super) struct OwnPool {
     /// The number of workers that run its tasks. Default 1.
     workers: Option<u16>,
-    /// The number of warm spare workers. Default 1.
+    /// The number of warm spare workers. Default 1; 0: one is started when something needs it.
     spares: Option<u16>,
     /// The number of slots beyond its workers that it may lend. Default: as many as it has workers.
     lend_max: Option<u16>,
@@ -104,13 +104,13 @@ pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &LendKeys) -> Result<V
             is_name(name),
             "pool name {name:?} is not valid: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
         );
-        let size = |key, value: Option<u16>| {
+        let size = |key, value: Option<u16>, least| {
             let value = value.unwrap_or(1);
-            let is_fit = (1..=WORKERS_MAX).contains(&value);
-            ensure!(is_fit, "pools.{name}.{key} = {value} is not from 1 to {WORKERS_MAX}");
+            let is_fit = (least..=WORKERS_MAX).contains(&value);
+            ensure!(is_fit, "pools.{name}.{key} = {value} is not from {least} to {WORKERS_MAX}");
             Ok(value)
         };
-        let (slots, spares) = (size("workers", own.workers)?, size("spares", own.spares)?);
+        let (slots, spares) = (size("workers", own.workers, 1)?, size("spares", own.spares, 0)?);
         ensure!(
             kinds.iter().any(|kind| kind.pool == *name),
             "pools.{name} has nothing to run: set kinds.NAME.pool = {name:?} for a kind, or drop the table"
@@ -191,7 +191,7 @@ mod tests {
             ("[pools.default]", "pools.default: this name is reserved"),
             ("[pools.Big]", "pool name \"Big\" is not valid"),
             ("[pools.big]\nworkers = 0", "pools.big.workers = 0 is not from 1 to 1024"),
-            ("[pools.big]\nspares = 1025", "pools.big.spares = 1025 is not from 1 to 1024"),
+            ("[pools.big]\nspares = 1025", "pools.big.spares = 1025 is not from 0 to 1024"),
             ("[pools.big]", "pools.big has nothing to run: set kinds.NAME.pool = \"big\" for a kind"),
             ("running_max = 0", "running_max = 0 is not from 1 to 1024: leave it out"),
             (

@@ -73,7 +73,7 @@ impl Core {
 
     /// The first job of a pool that has to run alone and has the descriptors and the memory that it needs, of users who may
     /// hold one more worker.
-    fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
+    pub(super) fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
         let (workers, short) = (&self.workers, self.workers.is_short());
         self.jobs.first_alone(
             pool,

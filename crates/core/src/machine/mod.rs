@@ -24,6 +24,7 @@ mod parts;
 mod progress;
 mod requests;
 mod settle;
+mod spares;
 mod submit;
 mod survivors;
 mod workers;
@@ -83,16 +84,15 @@ pub struct Core {
 }
 
 impl Core {
-    /// A machine with no jobs and no workers; its first turn spawns the pools. At least one slot and one spare
-    /// of each are used, and one core, whatever the configuration says.
+    /// A machine with no jobs and no workers; its first turn spawns the pools. At least one slot of each
+    /// is used, and one core, whatever the configuration says.
     pub fn new(mut config: Config, now: Now) -> Self {
         config.slots = config.slots.max(1);
-        config.spares = config.spares.max(1);
         config.running_max = config.running_max.map(|most| most.max(1));
         config.ageing_ms = config.ageing_ms.max(1);
         config.cores = config.cores.max(1);
         for pool in &mut config.pools {
-            (pool.slots, pool.spares) = (pool.slots.max(1), pool.spares.max(1));
+            pool.slots = pool.slots.max(1);
             pool.running_max = pool.running_max.map(|most| most.max(1));
         }
         let names: Vec<String> = config.all_pools().map(|pool| pool.name).collect();
@@ -152,6 +152,7 @@ impl Core {
         // After the last end of the turn, and before the record that the daemon stops.
         self.jobs.record_unbegun(&mut self.turn);
         self.tend_drain();
+        self.need_spares();
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
         self.evict_records();
         self.clients.follow_all(&mut self.turn);

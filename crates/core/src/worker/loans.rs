@@ -158,11 +158,18 @@ impl<T: Copy> Workers<T> {
 
     /// Whether a pool may lend a slot now: one is free, a spare is ready, and the pool's own slots are all held.
     pub(crate) fn may_lend(&self, pool: PoolId) -> bool {
+        self.pool(pool).has_spare() && self.may_lend_a_spare(pool)
+    }
+
+    /// The same, if a spare were ready.
+    fn may_lend_a_spare(&self, pool: PoolId) -> bool {
         let of_pool = self.pool(pool);
-        of_pool.lending.free_place().is_some()
-            && of_pool.has_spare()
-            && of_pool.restart.degraded.is_none()
-            && self.is_all_held(pool)
+        of_pool.lending.free_place().is_some() && of_pool.restart.degraded.is_none() && self.is_all_held(pool)
+    }
+
+    /// Whether a user has waited long enough for a slot that the pool lends when it has a spare.
+    pub(crate) fn would_lend(&self, turn: &Turn, pool: PoolId) -> bool {
+        !self.pool(pool).lending.due(turn.now_ns()).is_empty() && self.may_lend_a_spare(pool)
     }
 
     /// The users who have waited long enough, if the pool may lend a slot now.

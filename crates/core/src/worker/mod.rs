@@ -25,6 +25,7 @@ mod restart;
 mod ring;
 mod settle;
 mod shortage;
+mod spares;
 mod state;
 mod stopped;
 mod survivors;
@@ -67,7 +68,7 @@ use crate::worker::shortage::Shortage;
 /// |---|---|
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `held` | how many workers each user holds |
-/// | `life` | spawn, ready, place, retire |
+/// | `life`, `spares` | spawn, ready, place, retire; spares of pools that have them on demand alone |
 /// | `survivors` | processes that cannot be ended |
 /// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |
 /// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |

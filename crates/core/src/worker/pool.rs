@@ -29,8 +29,10 @@ pub(crate) struct Pool {
     pub(super) name: String,
     /// Its slots, among all of them.
     pub(super) places: Range<usize>,
-    /// Warm workers that it should have beside them.
-    pub(super) spares_wanted: u16,
+    /// Warm workers that its configuration wants beside them.
+    pub(super) spares_usual: u16,
+    /// Whether one more is needed, of a pool that is to have none otherwise (`spares.rs`).
+    pub(super) is_spare_needed: bool,
     /// Ready spares, the oldest first.
     pub(super) spares: VecDeque<WorkerId>,
     /// Slots without a worker.
@@ -58,7 +60,8 @@ impl Pool {
         Self {
             name: size.name,
             places: first..first + slots,
-            spares_wanted: size.spares,
+            spares_usual: size.spares,
+            is_spare_needed: false,
             spares: VecDeque::new(),
             vacant: slots,
             stuck_replaced: 0,
@@ -114,7 +117,7 @@ impl Pool {
     /// How many workers are to be spawned: slots and wanted spares, less the filled slots, the spares and the workers that
     /// are starting. A slot whose worker was killed counts as filled until it is free.
     pub(super) fn missing(&self) -> usize {
-        let wanted = self.size() + usize::from(self.spares_wanted);
+        let wanted = self.size() + self.spares_wanted();
         let there = self.count(WorkerState::Starting) + self.count(WorkerState::Spare);
         wanted.saturating_sub(there + self.filled())
     }

@@ -1,7 +1,7 @@
 //! Recycling: a worker that has run enough tasks, is old enough or has grown is replaced by a spare.
 //!
 //! It is replaced only when a spare is ready, so the pool never has fewer workers; without one (slow spawns, a degraded
-//! pool) the old worker goes on. A due worker is offered no short tasks ahead while a spare is ready, so that it becomes
+//! pool) the old worker goes on; a pool that is to have no spare starts one for it (`spares.rs`). A due worker is offered no short tasks ahead while a spare is ready, so that it becomes
 //! idle under full load too. Only idle workers are recycled: no task is lost, no job is charged, and the pool's restart
 //! intensity is not.
 //!

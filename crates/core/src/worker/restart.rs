@@ -3,7 +3,7 @@
 //! Two numbers, as in an OTP supervisor: more than `restart_intensity` such faults within `restart_period_ms` degrade the
 //! pool. Where OTP gives up, a degraded pool goes on with exponential backoff and jitter, and says so; the daemon never
 //! exits because of its workers. A pool is also degraded when as many workers in a row did not come up as it has slots and
-//! spares. Other pools are not affected. A worker that came up since then and ends a task, or lives for a period, makes
+//! spares (a spare on demand counts). Other pools are not affected. A worker that came up since then and ends a task, or lives for a period, makes
 //! the pool healthy again.
 
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ impl Pool {
     /// Whether as many spawns in a row failed as the pool has slots and spares. Slow failures, such as a worker that hangs
     /// before it is ready, never exceed the intensity.
     fn nobody_comes_up(&self) -> bool {
-        self.restart.stillborn >= self.size() + usize::from(self.spares_wanted)
+        self.restart.stillborn >= self.size() + usize::from(self.spares_usual.max(1))
     }
 }
 

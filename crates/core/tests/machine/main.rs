@@ -36,6 +36,7 @@ mod rig;
 mod rig_requests;
 mod shortage;
 mod sight;
+mod spares;
 mod speed;
 mod stopped;
 mod survivors;

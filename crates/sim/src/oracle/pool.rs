@@ -283,7 +283,8 @@ impl PoolOracle {
             }
         }
         for (pool, (warm, (slots, spares))) in warm.into_iter().zip(&self.sizes).enumerate() {
-            let most = usize::from(*slots) + usize::from(*spares) + usize::from(self.lend_max[pool]);
+            // A pool that is to have no spare starts one when something needs it.
+            let most = usize::from(*slots) + usize::from(*spares.max(&1)) + usize::from(self.lend_max[pool]);
             if warm > most {
                 return broken("pool", format!("{warm} workers of pool {pool} live, not {most}"));
             }
