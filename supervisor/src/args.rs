@@ -34,6 +34,12 @@ pub(crate) struct DaemonArgs {
     /// Serve one parent: print `ready` when jobs are taken, stop when standard input ends
     #[arg(long)]
     pub(crate) private: bool,
+    /// With --private: an open descriptor of the parent's for the standard output of the workers
+    #[arg(long, value_name = "N", requires = "private")]
+    pub(crate) worker_stdout_fd: Option<i32>,
+    /// With --private: an open descriptor of the parent's for their standard error
+    #[arg(long, value_name = "N", requires = "private")]
+    pub(crate) worker_stderr_fd: Option<i32>,
     /// With --private: the folder of the socket is for this daemon alone, and goes with it when its parent was killed
     #[arg(long, requires = "private", requires = "socket")]
     pub(crate) own_folder: bool,

@@ -27,19 +27,20 @@ use crate::worker_process::{LaneRead, WorkerProcess};
 ///
 /// # Errors
 /// A worker does not start or lacks a kind of its pool. The text says which, and what to do.
-pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
+pub(crate) fn check_workers(mut settings: Settings) -> Result<()> {
     setup::check_proc()?;
     for fault in settings.socket.faults() {
         eprintln!("bulkhead-supervisor: {fault}");
     }
-    let spawner = Spawner::start().context("cannot start the thread that spawns")?;
+    let streams = std::mem::take(&mut settings.worker_streams);
+    let spawner = Spawner::start(streams).context("cannot start the thread that spawns")?;
     for loss in setup::check_calls()? {
         eprintln!("bulkhead-supervisor: {loss}");
     }
     // Another user can make a folder of any name that is known beforehand in `/tmp`.
     let name = format!("bulkhead-check-{}-{}", std::process::id(), clock::monotonic_ns());
     let root = BootRoot::claim(std::env::temp_dir().join(name), settings.core.seed)?;
-    let template = WorkerTemplate::new(settings, root, BackgroundCloser::default(), spawner);
+    let template = WorkerTemplate::new(&settings, root, BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
     pools.try_for_each(|(pool, program)| check_pool(&template, pool, &program.path, limit))

@@ -50,7 +50,8 @@ pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<(
 /// Claims the socket and creates all parts. The loop does not run yet. `outer`: the process above, if the start split.
 pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> Result<(EventLoop, Instance)> {
     setup::check_proc()?;
-    let spawner = Spawner::start().context("cannot start the thread that spawns")?;
+    let streams = std::mem::take(&mut settings.worker_streams);
+    let spawner = Spawner::start(streams).context("cannot start the thread that spawns")?;
     for loss in setup::check_calls()? {
         log::warn!("{loss}");
     }

@@ -115,6 +115,8 @@ pub fn run() -> ExitCode {
     if args.check_config.is_some() {
         return print_check(args);
     }
+    // Nothing of this process is open yet: a number of the command line is the parent's or nobody's.
+    let passed = settings::PassedStreams::claim(&args);
     // A fork copies the calling thread alone, so this comes before the log writer's thread.
     let outer = match outer::split() {
         Ok(SplitSide::Whole) => None,
@@ -130,7 +132,9 @@ pub fn run() -> ExitCode {
         log::debug!("the C library keeps large blocks that are freed");
     }
     let is_private = args.private;
-    let result = settings::Settings::gather(args).and_then(|settings| daemon::serve(settings, outer));
+    let result = passed
+        .and_then(|passed| settings::Settings::gather(args, passed))
+        .and_then(|settings| daemon::serve(settings, outer));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -150,11 +154,12 @@ pub fn run() -> ExitCode {
 fn print_check(mut args: args::DaemonArgs) -> ExitCode {
     let path = args.check_config.take();
     let shown = path.clone().unwrap_or_default();
-    let checked =
-        settings::Settings::gather(args::DaemonArgs { config: path, ..args }).and_then(|settings| {
-            config_check::check_workers(&settings)
-                .with_context(|| format!("{} is not in order", shown.display()))
-        });
+    let args = args::DaemonArgs { config: path, ..args };
+    let passed = settings::PassedStreams::claim(&args);
+    let settings = passed.and_then(|passed| settings::Settings::gather(args, passed));
+    let checked = settings.and_then(|settings| {
+        config_check::check_workers(settings).with_context(|| format!("{} is not in order", shown.display()))
+    });
     match checked {
         Ok(()) => {
             println!("{} is in order", shown.display());

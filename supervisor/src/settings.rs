@@ -9,6 +9,7 @@ mod policy;
 mod pools;
 mod programs;
 mod sources;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ use bulkhead_proto::client::places;
 use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
 use bulkhead_proto::worker::copies;
 use bulkhead_sys::socket;
+use bulkhead_sys::spawner::ChildStreams;
 use serde::Deserialize;
 
 use crate::args::DaemonArgs;
@@ -31,6 +33,8 @@ use pools::OwnPool;
 use programs::EnvSetting;
 pub(crate) use programs::PoolProgram;
 use sources::ConfigSources;
+pub(crate) use streams::PassedStreams;
+use streams::StreamSetting;
 
 /// Whether the daemon serves one user or a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -73,6 +77,8 @@ struct File {
     worker_program: Option<PathBuf>,
     worker_args: Option<Vec<String>>,
     worker_env: Option<EnvSetting>,
+    worker_stdout: Option<StreamSetting>,
+    worker_stderr: Option<StreamSetting>,
     builtin_kinds: Option<bool>,
     pools: BTreeMap<String, OwnPool>,
     kinds: BTreeMap<String, OwnKind>,
@@ -125,6 +131,8 @@ pub(crate) struct Settings {
     pub(crate) clients_max: usize,
     /// What the workers of each pool run.
     pub(crate) worker_programs: Vec<PoolProgram>,
+    /// Where standard output and standard error of all workers go.
+    pub(crate) worker_streams: ChildStreams,
     pub(crate) enable_chaos: bool,
     pub(crate) private: bool,
     /// Whether a private daemon removes the folder of its socket when its parent is gone.
@@ -137,7 +145,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Merges all sources.
-    pub(crate) fn gather(args: DaemonArgs) -> Result<Self> {
+    pub(crate) fn gather(args: DaemonArgs, passed: PassedStreams) -> Result<Self> {
         let sources = args.config.as_deref().map(ConfigSources::read).transpose()?.unwrap_or_default();
         let file = &sources.whole;
         let mode = file.mode.unwrap_or_default();
@@ -155,6 +163,10 @@ impl Settings {
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
             clients_max: usize::try_from(file.clients_max.unwrap_or(4096)).unwrap_or(usize::MAX),
             worker_programs: sources.judged(|file| programs::programs(file, args.private))?,
+            worker_streams: passed.or([
+                file.worker_stdout.unwrap_or(StreamSetting::Null),
+                file.worker_stderr.unwrap_or(StreamSetting::Stderr),
+            ]),
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,

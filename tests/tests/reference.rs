@@ -196,6 +196,11 @@ fn default_in_code(row: &Row) -> Option<String> {
         "grace_seconds" | "clients_max" | "lend_after_seconds" => {
             Some(format!("file.{key}.unwrap_or({})", default.trim_matches('`')))
         }
+        "worker_stdout" | "worker_stderr" => {
+            let word = default.trim_matches(['`', '"']);
+            let name = format!("{}{}", word[..1].to_uppercase(), &word[1..]);
+            Some(format!("file.{key}.unwrap_or(StreamSetting::{name})"))
+        }
         "copies_bytes_max" if *default == format!("`{MAX_BYTES_USUAL}`") => {
             Some(format!("file.{key}.unwrap_or(copies::MAX_BYTES_USUAL)"))
         }

@@ -3,7 +3,7 @@
 //! One file per kernel object. Each function documents its errors in terms of its caller. A function that can block
 //! says so, and nothing here decides. Called by `supervisor`, `link`, `worker` and `client`.
 //!
-//! Each descriptor created here is close-on-exec; the only one that a child inherits is its standard input.
+//! Each descriptor created here is close-on-exec; a child inherits its three standard streams and no other.
 #![allow(unsafe_code)]
 
 #[cfg(test)]
@@ -47,6 +47,7 @@ mod message;
 pub mod notify;
 pub mod open_flags;
 pub mod outer;
+pub mod passed_descriptor;
 pub mod pidfd;
 pub mod poll;
 pub mod process;

@@ -34,7 +34,8 @@ pub struct Spawn<'a> {
     pub args: &'a [OsString],
     /// Its whole environment.
     pub env: &'a [(OsString, OsString)],
-    /// Its standard input. Standard output is /dev/null, standard error is ours; no other descriptor is inherited.
+    /// Its standard input. Standard output is /dev/null and standard error ours, unless a [`crate::spawner`] has others; no
+    /// other descriptor is inherited.
     pub stdin: OwnedFd,
 }
 
@@ -45,7 +46,8 @@ pub struct Spawn<'a> {
 /// later. `InvalidInput`: a string contains a NUL. If the child was created but no pidfd could be opened, it is
 /// killed and left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
-    ExecStrings::of(&spawn)?.start(spawn.stdin).and_then(take_hold)
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    ExecStrings::of(&spawn)?.start(spawn.stdin, Some(&null)).and_then(take_hold)
 }
 
 /// Opens a pidfd of a child that was just created.
@@ -80,12 +82,14 @@ impl ExecStrings {
         Ok(Self { program, args, env: spawn.env.iter().map(variable).collect::<io::Result<_>>()? })
     }
 
-    /// Creates the process with no signal blocked and none ignored. Our copy of `stdin` is closed when this returns.
-    pub(crate) fn start(&self, stdin: OwnedFd) -> io::Result<u32> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
+    /// Creates the process with no signal blocked and none ignored. Our copy of `stdin` is closed when this returns. Without
+    /// `stdout` it gets that of the calling thread.
+    pub(crate) fn start(&self, stdin: OwnedFd, stdout: Option<&File>) -> io::Result<u32> {
         let mut actions = PosixSpawnFileActions::init()?;
         actions.add_dup2(stdin.as_raw_fd(), libc::STDIN_FILENO)?;
-        actions.add_dup2(null.as_raw_fd(), libc::STDOUT_FILENO)?;
+        if let Some(stdout) = stdout {
+            actions.add_dup2(stdout.as_raw_fd(), libc::STDOUT_FILENO)?;
+        }
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(
             PosixSpawnFlags::POSIX_SPAWN_SETPGROUP

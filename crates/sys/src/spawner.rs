@@ -5,15 +5,18 @@
 //! FUSE waits for the server's answer to a flush, which may never come. So this thread splits its descriptor table
 //! from the others' at the start (close_range(2) with CLOSE_RANGE_UNSHARE, or unshare(2) before Linux 5.9 and where a
 //! filter refuses the former; filters of containers refuse the latter). From then on it has the standard descriptors and
-//! one socket, on which the standard input of each child arrives. No child ever has a copy of another descriptor
+//! one socket, on which the standard input of each child arrives. Its own standard output and standard error are those of the
+//! children ([`ChildStreams`]), so that no exec closes a copy of them. No child ever has a copy of another descriptor
 //! (`tests/tests/silent_disk.rs`).
 //!
 //! Children with PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped or the process is killed, even
 //! if other threads still block in a close of untrusted descriptors. It blocks all signals, because a handler that
 //! writes to a descriptor number would hit another file here. Driven by the supervisor's `spawn.rs`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -22,12 +25,60 @@ use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::{dup2_stderr, dup2_stdout};
 
 use crate::call_filter::{of_io, refused};
 use crate::descriptors::open_numbers;
 use crate::message;
 use crate::pidfd::Process;
 use crate::spawn::{ExecStrings, Spawn, take_hold};
+
+/// Where a stream of the children goes.
+#[derive(Debug)]
+pub enum ChildStream {
+    /// To /dev/null.
+    Null,
+    /// To the standard error of this process.
+    OwnStderr,
+    /// Into this file.
+    File(OwnedFd),
+}
+
+/// Where standard output and standard error of the children go. They write there themselves.
+#[derive(Debug)]
+pub struct ChildStreams {
+    /// Standard output.
+    pub out: ChildStream,
+    /// Standard error.
+    pub err: ChildStream,
+}
+
+impl Default for ChildStreams {
+    fn default() -> Self {
+        Self { out: ChildStream::Null, err: ChildStream::OwnStderr }
+    }
+}
+
+impl ChildStreams {
+    /// Makes them the streams of the calling thread, whose descriptor table is its own.
+    fn become_own(&self) -> io::Result<()> {
+        match &self.out {
+            ChildStream::Null => dup2_stdout(null()?)?,
+            ChildStream::OwnStderr => dup2_stdout(io::stderr())?,
+            ChildStream::File(file) => dup2_stdout(file)?,
+        }
+        match &self.err {
+            ChildStream::Null => dup2_stderr(null()?)?,
+            ChildStream::OwnStderr => {}
+            ChildStream::File(file) => dup2_stderr(file)?,
+        }
+        Ok(())
+    }
+}
+
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
 
 /// The handle of the thread. Dropping it ends the thread.
 #[derive(Debug)]
@@ -39,37 +90,44 @@ pub struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the thread, and waits until it has its own table. To be called before a descriptor is opened whose
+    /// Starts the thread, whose children have these streams, and waits until it has its own table. To be called before a descriptor is opened whose
     /// close can block, because the thread closes its copies of all that is open.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is missing. Without errno: a filter
-    /// refuses the calls, by their names.
-    pub fn start() -> io::Result<Self> {
+    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc or /dev/null is missing. Without errno: a
+    /// filter refuses the calls, by their names.
+    pub fn start(streams: ChildStreams) -> io::Result<Self> {
         let (stdins, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (orders, incoming) = channel();
         let (tell, answers) = channel();
         let (tell_settled, settled) = channel();
         let number = theirs.as_raw_fd();
-        let run = move || match settle(number) {
-            Ok(stdins) => {
-                let settled = tell_settled.send(Ok(()));
-                drop(tell_settled);
-                if settled.is_ok() {
-                    serve(&stdins, &incoming, &tell);
+        let streams = Arc::new(streams);
+        let of_children = Arc::clone(&streams);
+        let run = move || {
+            let stdins = settle(number, &of_children);
+            // Dropped before the caller's: the last drop closes their files in the table of the others.
+            drop(of_children);
+            match stdins {
+                Ok(stdins) => {
+                    let settled = tell_settled.send(Ok(()));
+                    drop(tell_settled);
+                    if settled.is_ok() {
+                        serve(&stdins, &incoming, &tell);
+                    }
                 }
+                // The caller of `start` gets the error, if it still waits.
+                Err(error) => drop(tell_settled.send(Err(error))),
             }
-            // The caller of `start` gets the error, if it still waits.
-            Err(error) => drop(tell_settled.send(Err(error))),
         };
         thread::Builder::new()
             .name("spawner".to_owned())
             .spawn(run)
             .map_err(|error| of_io("clone3(2)", error))?;
         settled.recv().map_err(|_| gone())??;
-        // Closed only now, because the thread copies it by its number.
-        drop(theirs);
+        // Closed only now, because the thread copies them by their numbers.
+        drop((theirs, streams));
         Ok(Self { orders, stdins, answers })
     }
 
@@ -92,11 +150,12 @@ fn gone() -> io::Error {
 }
 
 /// Splits this thread's table from the others'. Returns its end of the socket.
-fn settle(number: RawFd) -> io::Result<OwnedFd> {
+fn settle(number: RawFd, streams: &ChildStreams) -> io::Result<OwnedFd> {
     // Blocked before the table is unshared: handlers may run until here.
     SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // From here on the thread's descriptor numbers are its own, and still refer to the same files.
     split_table()?;
+    streams.become_own()?;
     for open in open_numbers()? {
         if open > libc::STDERR_FILENO && open != number {
             // SAFETY: a copy that was made for this thread alone, and nothing in it knows of it. The one that the
@@ -124,7 +183,7 @@ fn split_table() -> io::Result<()> {
 
 fn serve(stdins: &OwnedFd, orders: &Receiver<ExecStrings>, answers: &Sender<io::Result<u32>>) {
     for words in orders {
-        let child = next_stdin(stdins).and_then(|stdin| words.start(stdin));
+        let child = next_stdin(stdins).and_then(|stdin| words.start(stdin, None));
         if answers.send(child).is_err() {
             return;
         }
@@ -183,7 +242,7 @@ mod tests {
     fn its_thread_has_nothing_open_but_its_socket() {
         in_child("spawner::tests::its_thread_has_nothing_open_but_its_socket", || {
             let _before = File::open("/dev/null").unwrap();
-            let spawner = Spawner::start().unwrap();
+            let spawner = Spawner::start(ChildStreams::default()).unwrap();
             let _after = File::open("/dev/null").unwrap();
             let open = || open_there().into_iter().filter(|number| *number > 2).count();
             assert_eq!(open(), 1);
@@ -195,10 +254,49 @@ mod tests {
         });
     }
 
+    /// The pipe ends with the thread and the children: no copy of it is left in the table of the others.
+    #[test]
+    fn children_write_to_the_files_that_the_thread_was_given() {
+        in_child("spawner::tests::children_write_to_the_files_that_the_thread_was_given", || {
+            let [(mut out, out_writer), (mut err, err_writer)] = [io::pipe().unwrap(), io::pipe().unwrap()];
+            let [out_file, err_file] =
+                [out_writer, err_writer].map(|writer| ChildStream::File(writer.into()));
+            let spawner = Spawner::start(ChildStreams { out: out_file, err: err_file }).unwrap();
+            for _ in 0..2 {
+                let (_ours, theirs) = UnixStream::pair().unwrap();
+                reap(&shell(&spawner, "echo out; echo err >&2", theirs));
+            }
+            assert_eq!(open_there().into_iter().filter(|number| *number > 2).count(), 1);
+            drop(spawner);
+            let read = |pipe: &mut io::PipeReader| {
+                let mut text = String::new();
+                pipe.read_to_string(&mut text).map(|_| text)
+            };
+            assert_eq!(read(&mut out).unwrap(), "out\nout\n");
+            assert_eq!(read(&mut err).unwrap(), "err\nerr\n");
+        });
+    }
+
+    #[test]
+    fn both_streams_can_be_lost_or_go_to_standard_error() {
+        in_child("spawner::tests::both_streams_can_be_lost_or_go_to_standard_error", || {
+            let links = "exec 3<&0; for n in 1 2; do link=$(readlink /proc/$$/fd/$n); echo $link >&3; done";
+            let of = |out, err| {
+                let spawner = Spawner::start(ChildStreams { out, err }).unwrap();
+                said(&spawner, links)
+            };
+            let own = std::fs::read_link("/proc/self/fd/2").unwrap();
+            assert_eq!(of(ChildStream::Null, ChildStream::Null), "/dev/null\n/dev/null\n");
+            let own = own.display();
+            assert_eq!(of(ChildStream::OwnStderr, ChildStream::OwnStderr), format!("{own}\n{own}\n"));
+            assert_eq!(of(ChildStream::OwnStderr, ChildStream::Null), format!("{own}\n/dev/null\n"));
+        });
+    }
+
     #[test]
     fn an_order_that_fails_is_an_error_and_the_next_one_is_carried_out() {
         in_child("spawner::tests::an_order_that_fails_is_an_error_and_the_next_one_is_carried_out", || {
-            let spawner = Spawner::start().unwrap();
+            let spawner = Spawner::start(ChildStreams::default()).unwrap();
             for _ in 0..3 {
                 let (mut ours, theirs) = UnixStream::pair().unwrap();
                 let missing =
@@ -220,7 +318,7 @@ mod tests {
     #[test]
     fn signals_reach_the_other_threads_and_the_children() {
         in_child("spawner::tests::signals_reach_the_other_threads_and_the_children", || {
-            let spawner = Spawner::start().unwrap();
+            let spawner = Spawner::start(ChildStreams::default()).unwrap();
             let mut signals = Signals::new(&[HUP]).unwrap();
             for _ in 0..100 {
                 // Sent to the process: the kernel delivers it to any thread that does not block it.
@@ -240,7 +338,7 @@ mod tests {
     fn its_end_is_the_end_of_those_who_asked_for_that() {
         const NAME: &str = "spawner::tests::its_end_is_the_end_of_those_who_asked_for_that";
         in_child(NAME, || {
-            let spawner = Spawner::start().unwrap();
+            let spawner = Spawner::start(ChildStreams::default()).unwrap();
             let (mut ours, theirs) = UnixStream::pair().unwrap();
             let binary = std::env::current_exe().unwrap();
             let test = "process::tests::waits_for_the_death_of_its_parent";

@@ -13,7 +13,7 @@ use bulkhead_proto::job::Payload;
 use super::*;
 use crate::args::DaemonArgs;
 use crate::daemon;
-use crate::settings::Settings;
+use crate::settings::{PassedStreams, Settings};
 use crate::shells::{Shell, keep_every_promise};
 
 /// Set in the process that is the supervisor.
@@ -74,7 +74,7 @@ fn in_own_process(name: &str, test: impl FnOnce(RealShell)) {
         let (socket, state) = (Some(folder.path().join("s")), Some(folder.path().join("state")));
         let args =
             DaemonArgs { config: Some(config), socket, state, enable_chaos: true, ..DaemonArgs::default() };
-        let settings = Settings::gather(args).unwrap();
+        let settings = Settings::gather(args, PassedStreams::default()).unwrap();
         let kinds = settings.core.kinds.iter().map(|kind| kind.name.clone()).collect();
         let (event_loop, _instance) = daemon::assemble(settings, None).unwrap();
         test(RealShell { event_loop, ready: Events::with_capacity(EVENTS), kinds });

@@ -82,6 +82,7 @@ pub fn words(kind: &str) -> Option<&'static str> {
         "PathBuf" => Some("path"),
         "Vec<String>" => Some("list of texts"),
         "Mode" => Some("`\"user\"` or `\"system\"`"),
+        "StreamSetting" => Some("`\"null\"` or `\"stderr\"`"),
         "EnvSetting" => Some("`\"inherit\"` or table of texts"),
         kind if kind.starts_with("Output") => Some("`\"inline\"` or `\"descriptor\"`"),
         _ => None,
