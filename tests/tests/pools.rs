@@ -172,6 +172,25 @@ fn a_killed_daemon_leaves_no_worker_of_any_pool() {
     assert_eq!(daemon.leftovers(), Vec::<String>::new());
 }
 
+/// A crash costs a cold start, and the job's next attempt runs alone in the worker that takes the slot.
+#[test]
+fn a_pool_without_a_spare_starts_a_worker_when_one_has_died() {
+    let daemon = Daemon::start_with(&Setup { chaos: true, ..config_of(1, "spares = 0\n".to_owned()) });
+    assert_eq!(daemon.ok(&["run", "factorial", "5"]), "120\n");
+    assert_eq!(daemon.workers().len(), 1, "no worker stands by");
+    let output = daemon.cli(&["run", "chaos", "segv"]);
+    assert!(!output.status.success());
+    assert_eq!(daemon.ok(&["run", "factorial", "4"]), "24\n");
+    let placed = daemon.events_named("placed");
+    assert!(placed.iter().skip(1).all(|event| event["warm"] == false), "{placed:?}");
+    eventually("one worker is idle, and none beside it", || {
+        let rows = daemon.workers();
+        (rows.len() == 1 && rows[0].state == WorkerState::Idle).then_some(())
+    });
+    let lines = daemon.ok(&["status"]);
+    assert!(lines.contains("1 slot, 0 spares"), "{lines}");
+}
+
 #[test]
 fn a_pool_without_its_program_is_named_before_anything_starts() {
     let folder = new_folder();
