@@ -51,7 +51,7 @@ fn a_worker_program_gets_its_arguments_and_its_environment_and_no_other() {
     assert!(told.starts_with("<one two>\n<>\n<a=b>\n"), "{told}");
     let found = variables(&told);
     assert_eq!((found["SAID"], found["RUST_BACKTRACE"], found["PATH"]), ("x=y z", "1", "/usr/bin:/bin"));
-    assert!(found["TMPDIR"].contains("s.boot"), "{told}");
+    assert!(found["BULKHEAD_BOOT_FOLDER"].contains("s.boot"), "{told}");
     assert!(!found.contains_key("HOME"), "nothing of the daemon's environment: {told}");
 }
 
@@ -87,15 +87,23 @@ fn a_private_daemon_passes_on_the_whole_environment_it_was_started_with() {
         "builtin_kinds = false\nworker_program = \"/bin/sh\"\nworker_args = [\"-c\", {script:?}]\n\
          worker_env = \"inherit\"\n[kinds.square]\n"
     );
-    let through =
-        ["env", "-i", "FOREIGN=a b", "PATH=/bin:/of/mine", "TMPDIR=/nowhere", "BULKHEAD_COPIES=/nowhere"];
+    let through = [
+        "env",
+        "-i",
+        "FOREIGN=a b",
+        "PATH=/bin:/of/mine",
+        "TMPDIR=/nowhere",
+        "BULKHEAD_COPIES=/nowhere",
+        "BULKHEAD_BOOT_FOLDER=/nowhere",
+    ];
     let through = through.map(str::to_owned).to_vec();
     let daemon = Daemon::start_in(folder, &Setup { through, ..setup(config) });
     assert_eq!(daemon.ok(&["run", "square", "3"]), "9\n");
     let told = fs::read_to_string(&seen).expect("it told");
     let found = variables(&told);
     assert_eq!((found["FOREIGN"], found["PATH"]), ("a b", "/bin:/of/mine"));
-    assert!(found["TMPDIR"].contains("s.boot") && found["BULKHEAD_COPIES"] != "/nowhere", "{told}");
+    assert!(found["TMPDIR"] == "/nowhere" && found["BULKHEAD_COPIES"] != "/nowhere", "{told}");
+    assert!(found["BULKHEAD_BOOT_FOLDER"].contains("s.boot"), "{told}");
 }
 
 /// The daemon of a user that is not private, and its check, refuse it by name, with the file that says so.

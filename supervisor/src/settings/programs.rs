@@ -227,17 +227,17 @@ mod tests {
 
     #[test]
     fn the_daemons_own_variables_win_and_the_usual_ones_do_not() {
-        let env = ["PATH", "TMPDIR", "X"].map(|name| (name.into(), "pool's".into())).to_vec();
-        let program = PoolProgram { env, ..PoolProgram::default() };
+        let env = ["PATH", "TMPDIR", "X", BOOT_FOLDER_VARIABLE].map(|name| (name.into(), "pool's".into()));
+        let program = PoolProgram { env: env.to_vec(), ..PoolProgram::default() };
         let all = program.environment(["boot", "copies", "9"].map(OsString::from));
         let of = |name: &str| {
             let found: Vec<_> = all.iter().filter(|(known, _)| known == name).collect();
             assert_eq!(found.len(), 1, "{name}");
             found[0].1.to_str().unwrap().to_owned()
         };
-        assert_eq!([of("PATH"), of("X"), of("RUST_BACKTRACE")], ["pool's", "pool's", "0"]);
+        assert_eq!([of("PATH"), of("X"), of("TMPDIR")], ["pool's"; 3]);
         assert_eq!(
-            [of("TMPDIR"), of(copies::PLACE_VARIABLE), of(copies::MAX_VARIABLE)],
+            [of(BOOT_FOLDER_VARIABLE), of(copies::PLACE_VARIABLE), of(copies::MAX_VARIABLE)],
             ["boot", "copies", "9"]
         );
     }
@@ -272,8 +272,8 @@ mod tests {
             ("worker_env = { \"\" = \"\" }".to_owned(), "worker_env: \"\" is no name of a variable"),
             ("worker_env = { A = \"\\u0000\" }".to_owned(), "the value \"\\0\" of A has a NUL"),
             (
-                "[pools.p]\nworker_env = { TMPDIR = \"/\" }".to_owned(),
-                "pools.p.worker_env: the daemon sets TMPDIR",
+                "[pools.p]\nworker_env = { BULKHEAD_BOOT_FOLDER = \"/\" }".to_owned(),
+                "pools.p.worker_env: the daemon sets BULKHEAD_BOOT_FOLDER",
             ),
             ("worker_env = { BULKHEAD_COPIES = \"/\" }".to_owned(), "the daemon sets BULKHEAD_COPIES itself"),
             ("worker_env = \"all\"".to_owned(), "expected \"inherit\" or a table of names and texts"),

@@ -3,6 +3,7 @@
 //! It decides nothing and never sleeps: it waits for the lane or the process, with a limit that only a hang
 //! meets. Whatever a test leaves running is killed, tree and all, when it is dropped.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -66,10 +67,8 @@ impl Born {
 
     fn spawned((program, args): (&Path, &[OsString]), (lane, stdin): (Lane, OwnedFd)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let env = [
-            (BOOT_FOLDER_VARIABLE.into(), folder.path().into()),
-            ("BULKHEAD_LOG".into(), "off".into()),
-        ];
+        let env =
+            [(BOOT_FOLDER_VARIABLE.into(), folder.path().into()), ("BULKHEAD_LOG".into(), "off".into())];
         let process = spawn(Spawn { program, args, env: &env, stdin }).unwrap();
         Self { tree: Tree::new(process), lane, folder }
     }
