@@ -66,9 +66,11 @@ fn cargo() -> Command {
     command
 }
 
-/// The root of the workspace.
+/// The root of the workspace that `cargo xtask` was called in. Cargo names this crate's folder when it runs it. What the
+/// compiler saw may be another checkout: cargo finds this program up to date in a build folder that was copied from there.
 pub(crate) fn workspace() -> PathBuf {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let at_run_time = std::env::var_os("CARGO_MANIFEST_DIR");
+    let own = PathBuf::from(at_run_time.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()));
     own.ancestors().nth(2).map(PathBuf::from).expect("this crate stands two folders below the root")
 }
 

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::source::Source;
 
-/// The project's root.
+/// The project's root: of the checkout whose tests cargo runs, which names this package's folder at run time. What the compiler
+/// saw may be another checkout: cargo finds tests up to date in a build folder that was copied from there.
 ///
 /// # Panics
 /// Never: this package stands one folder below it.
 pub fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let at_run_time = std::env::var_os("CARGO_MANIFEST_DIR");
+    let own = PathBuf::from(at_run_time.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()));
     own.parent().expect("the tests stand one folder below the root").to_owned()
 }
 
