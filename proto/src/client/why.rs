@@ -197,6 +197,10 @@ pub struct WhyShare {
     pub held: u16,
     /// The most that one user may hold (`running_max`); `None`: no limit.
     pub running_max: Option<u16>,
+    /// Stuck workers that ran tasks of the user.
+    pub stuck: u16,
+    /// The most that the user may hold because of stuck workers, the user's own or all of the pool; `None`: no such limit now.
+    pub stuck_max: Option<u16>,
     /// Whether the user holds none, and all workers run tasks of others.
     pub others_hold_all: bool,
     /// How long a user waits then before the pool lends a slot (`lend_after_seconds`); `None`: this daemon lends none.

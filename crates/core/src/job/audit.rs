@@ -24,7 +24,7 @@ impl Jobs {
         &self,
         turn: &Turn,
         tickets: impl Iterator<Item = Ticket>,
-        held: &[Option<&BTreeMap<u32, u32>>],
+        held: &[Option<&BTreeMap<u32, Option<u32>>>],
     ) {
         self.audit_table();
         self.audit_entries(turn);

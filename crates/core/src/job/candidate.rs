@@ -183,8 +183,14 @@ impl Jobs {
     }
 
     /// A user holds so many workers of a pool from now on: of users, the one who holds the fewest goes first.
-    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: u32) {
+    /// `None`: as many as this user may, who is given no task then.
+    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: Option<u32>) {
         self.queues.note_held(pool, uid, held);
+    }
+
+    /// Users who hold so many workers of a pool are given no idle one from now on; `None`: however many they hold.
+    pub(crate) fn note_held_max(&mut self, pool: PoolId, most: Option<u32>) {
+        self.queues.note_held_max(pool, most);
     }
 
     /// Whether the last search of a pool for an idle worker found nothing and has not looked at everything.

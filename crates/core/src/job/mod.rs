@@ -112,11 +112,11 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, and an empty queue for each pool; `held_max` has for each the most workers that one user may hold.
-    pub(crate) fn new(held_max: impl IntoIterator<Item = Option<u16>>) -> Self {
+    /// No jobs, and an empty queue for each of so many pools.
+    pub(crate) fn new(pools: usize) -> Self {
         Self {
             table: JobTable::default(),
-            queues: Queues::new(held_max),
+            queues: Queues::new(pools),
             kept: KeptJobs::default(),
             outputs: HeldOutputs::default(),
             attachments: AttachmentTable::default(),

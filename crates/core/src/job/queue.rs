@@ -32,6 +32,9 @@ const USER_LOOKS_MAX: u32 = 16;
 /// then not added anew for each job.
 const USERS_KEPT: usize = 64;
 
+/// Stands for the number of workers of a user who may hold no more: it is greater than any.
+const HELD_FULL: u32 = u32::MAX;
+
 /// The queued jobs of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct PoolQueue {
@@ -40,7 +43,8 @@ pub(crate) struct PoolQueue {
     order: BTreeMap<(u32, TurnNumber), u32>,
     /// Workers of the pool that users hold; users that hold none are not in it.
     held: BTreeMap<u32, u32>,
-    /// Users who hold so many workers are given no idle one; `None`: however many they hold.
+    /// Users who hold so many workers are given no idle one; `None`: however many they hold. A user who holds [`HELD_FULL`] gets
+    /// no task ahead either.
     held_max: Option<u32>,
     counter: TurnCounter,
     round: Option<Round>,
@@ -50,11 +54,6 @@ pub(crate) struct PoolQueue {
 }
 
 impl PoolQueue {
-    /// An empty queue. Users who hold `held_max` workers are given no idle one.
-    pub(crate) fn new(held_max: Option<u32>) -> Self {
-        Self { held_max, ..Self::default() }
-    }
-
     /// Queued jobs.
     pub(crate) fn length(&self) -> u64 {
         self.length
@@ -117,8 +116,9 @@ impl PoolQueue {
         }
     }
 
-    /// A user holds so many workers of the pool from now on.
-    pub(crate) fn note_held(&mut self, uid: u32, held: u32) {
+    /// A user holds so many workers of the pool from now on; `None`: as many as this user may.
+    pub(crate) fn note_held(&mut self, uid: u32, held: Option<u32>) {
+        let held = held.unwrap_or(HELD_FULL);
         match held {
             0 => self.held.remove(&uid),
             _ => self.held.insert(uid, held),
@@ -126,6 +126,11 @@ impl PoolQueue {
         if let Some((_, turn)) = self.users.get(&uid).and_then(|user| user.turn) {
             self.move_user(uid, (held, turn));
         }
+    }
+
+    /// Users who hold so many workers are given no idle one from now on.
+    pub(crate) fn note_held_max(&mut self, most: Option<u32>) {
+        self.held_max = most;
     }
 
     /// The users who have a job here whose client is not parked.
@@ -215,7 +220,7 @@ impl PoolQueue {
         let mut round = Round::of(self.round.take(), search, &mut self.counter);
         let (limit, mut looks, mut is_open) = (round.limit(), 0, false);
         // A task ahead is for a worker that its user holds already.
-        let held_max = self.held_max.filter(|_| search == Search::Idle).unwrap_or(u32::MAX);
+        let held_max = self.held_max.filter(|_| search == Search::Idle).unwrap_or(HELD_FULL);
         while let Some(((held, _), uid)) = self.next_user(limit, held_max) {
             if looks >= LOOKS_MAX {
                 is_open = true;
@@ -291,7 +296,7 @@ impl PoolQueue {
 
     /// Checks what must always hold of the queue of this pool; returns the jobs in it. `held`: the workers of the pool by who
     /// holds them, if all changes were passed on.
-    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize, held: Option<&BTreeMap<u32, u32>>) -> u64 {
+    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize, held: Option<&BTreeMap<u32, Option<u32>>>) -> u64 {
         let (mut length, mut ready) = (0, 0);
         for (uid, user) in &self.users {
             user.audit(jobs, (pool, *uid), |client| self.is_parked(client));
@@ -307,7 +312,11 @@ impl PoolQueue {
         }
         let in_line = self.users.values().filter(|user| user.turn.is_some()).count();
         assert_eq!(self.order.len(), in_line, "only users with jobs that may be taken are in line");
-        assert!(held.is_none_or(|held| *held == self.held), "the queue knows who holds how many workers");
+        let own = || self.held.iter().map(|(uid, held)| (*uid, Some(*held).filter(|held| *held != HELD_FULL)));
+        assert!(
+            held.is_none_or(|held| held.iter().map(|(uid, held)| (*uid, *held)).eq(own())),
+            "the queue knows who holds how many workers"
+        );
         assert_eq!((length, ready), (self.length, self.ready));
         length
     }

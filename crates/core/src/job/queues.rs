@@ -27,11 +27,12 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// An empty queue for each pool; `held_max` has for each the most workers that one user may hold.
-    pub(crate) fn new(held_max: impl IntoIterator<Item = Option<u16>>) -> Self {
-        let list: Vec<PoolQueue> =
-            held_max.into_iter().map(|most| PoolQueue::new(most.map(u32::from))).collect();
-        Self { solo: list.iter().map(|_| SoloQueue::default()).collect(), list }
+    /// An empty queue for each of so many pools.
+    pub(crate) fn new(pools: usize) -> Self {
+        let mut queues = Self { list: Vec::new(), solo: Vec::new() };
+        queues.list.resize_with(pools, PoolQueue::default);
+        queues.solo.resize_with(pools, SoloQueue::default);
+        queues
     }
 
     /// Jobs in the queue of one pool.
@@ -137,8 +138,13 @@ impl Queues {
     }
 
     /// A user holds so many workers of a pool from now on.
-    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: u32) {
+    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: Option<u32>) {
         self.list[usize::from(pool.0)].note_held(uid, held);
+    }
+
+    /// Users who hold so many workers of a pool are given no idle one from now on.
+    pub(crate) fn note_held_max(&mut self, pool: PoolId, most: Option<u32>) {
+        self.list[usize::from(pool.0)].note_held_max(most);
     }
 
     /// Whether a search of a pool for an idle worker is not over.
@@ -173,7 +179,7 @@ impl Queues {
     }
 
     /// Checks what must always hold; returns the queued jobs. `held`: for each pool, the workers by who holds them.
-    pub(crate) fn audit(&self, jobs: &JobTable, held: &[Option<&BTreeMap<u32, u32>>]) -> u64 {
+    pub(crate) fn audit(&self, jobs: &JobTable, held: &[Option<&BTreeMap<u32, Option<u32>>>]) -> u64 {
         let of_pool =
             |(at, queue): (usize, &PoolQueue)| queue.audit(jobs, at, held.get(at).copied().flatten());
         self.list.iter().enumerate().map(of_pool).sum()

@@ -64,8 +64,9 @@ impl Core {
         }
     }
 
-    /// Tells the queue how many workers of a pool each user holds, where that has changed.
+    /// Tells the queue how many workers of a pool each user holds, where that has changed, and how many one may hold.
     fn tell_held(&mut self, pool: PoolId) {
+        self.jobs.note_held_max(pool, self.workers.held_max(pool));
         while let Some((uid, held)) = self.workers.next_held_change(pool) {
             self.jobs.note_held(pool, uid, held);
         }
@@ -140,11 +141,11 @@ impl Core {
         let (workers, short) = (&self.workers, self.workers.is_short());
         let (ledger, turn) = (&self.ledger, &self.turn);
         let Some(worker) = workers.get(id) else { return false };
-        let is_shared_out = workers.running_max(pool).is_some();
         let mut cost_ns = 0;
         let found = self.jobs.take(turn, (pool, Search::Ahead), 1, |candidate| {
             // A task behind one of another user would be one worker more for its own user, once it is the first.
-            let is_one_more = is_shared_out && !worker.ring().is_all_of(candidate.uid());
+            let uid = candidate.uid();
+            let is_one_more = workers.is_bounded(pool, uid) && !worker.ring().is_all_of(uid);
             let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
             if is_one_more || is_short || candidate.has_expired(turn) {
                 return TakeChoice::Skip;

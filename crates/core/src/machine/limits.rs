@@ -99,7 +99,8 @@ impl Core {
         progress: Option<TaskProgress>,
     ) {
         self.note_progress(id, progress);
-        self.workers.note_seen(&mut self.turn, id, seen.as_ref());
+        let degraded = self.workers.note_seen(&mut self.turn, id, seen.as_ref());
+        self.tell_degraded(degraded);
         let watched = self.workers.watched(id).and_then(|offer| Some((self.current(id, &offer)?, offer)));
         let is_wanted = watched.is_some();
         let met = self.workers.judge_watched(&mut self.turn, id, is_wanted, seen.as_ref(), progress_ns);

@@ -105,7 +105,7 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(config.all_pools().map(|pool| pool.running_max)),
+            jobs: Jobs::new(config.all_pools().count()),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),

@@ -45,11 +45,12 @@ impl Core {
         self.clients.see(id).is_some_and(has_some)
     }
 
-    fn degraded_text(&self, pool: PoolId) -> Option<String> {
-        let pool = self.workers.pool(pool);
+    fn degraded_text(&self, id: PoolId) -> Option<String> {
+        let pool = self.workers.pool(id);
         let (reason, slots, place) = (pool.degraded()?, pool.size(), self.in_pool(pool));
         Some(match pool.filled() {
             0 => format!("nothing runs{place}, no worker comes up: {reason}"),
+            _ if self.workers.is_jammed(id) => format!("nothing runs{place}: {reason}"),
             up => format!("jobs may wait{place}, {up} of {slots} workers are up: {reason}"),
         })
     }

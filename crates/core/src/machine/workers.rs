@@ -105,7 +105,8 @@ impl Core {
         self.tell_degraded(degraded);
     }
 
-    fn tell_degraded(&mut self, degraded: Option<NowDegraded>) {
+    /// Sends notices about a pool that has just degraded.
+    pub(super) fn tell_degraded(&mut self, degraded: Option<NowDegraded>) {
         if let Some(NowDegraded(pool)) = degraded {
             self.notify_waiting(pool);
         }

@@ -221,6 +221,8 @@ impl View<'_> {
         WhyShare {
             held: of_user(held),
             running_max: self.workers.running_max(pool).map(of_user),
+            stuck: of_user(self.workers.stuck_of(pool, uid)),
+            stuck_max: self.workers.stuck_max(pool, uid).map(of_user),
             others_hold_all: held == 0 && self.workers.is_all_held(pool),
             lend_after_ms: self.turn.config().lend_after_ms,
             // A pool that lends nothing counts nobody's wait.

@@ -76,11 +76,12 @@ impl<T: Copy> Workers<T> {
             assert_eq!(found, pool.count(state), "workers are counted by state {state:?}");
         }
         assert!(
-            own().all(|worker| worker.counted_for == worker.holder()),
+            own().all(|worker| worker.counted_for == worker.claim()),
             "a worker is counted for its holder"
         );
-        let of_users = own().filter(|worker| worker.holder().is_some()).count();
-        assert_eq!(pool.held.total() as usize, of_users);
+        let of_users = own().filter(|worker| worker.claim().is_some()).count();
+        let (held, stuck) = pool.held.totals();
+        assert_eq!((held + stuck) as usize, of_users);
         let is_replaced = |worker: &&Worker<T>| {
             matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. })
         };

@@ -6,6 +6,7 @@
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
@@ -13,7 +14,7 @@ use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::entry::LaneState;
 use crate::worker::lending::LentSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
-use crate::worker::{Kill, Worker, Workers};
+use crate::worker::{Kill, NowDegraded, Worker, Workers};
 
 /// How long a worker whose lane hung up may take to die by itself, in milliseconds. A dying process closes its lane a
 /// moment before its death can be seen, and a kill in between would hide its own cause of death.
@@ -85,23 +86,42 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker was examined. If that was because the proof of its death is late, it is stuck now. At most as many stuck
-    /// workers are replaced as the pool has slots.
-    pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&ProcessSeen>) {
-        let Some(worker) = self.table.get(&id) else { return };
+    /// workers are replaced as the pool has slots: a pool in which every slot has a stuck worker is degraded. Gives the pool if
+    /// this degrades it.
+    pub(super) fn note_stuck(
+        &mut self,
+        turn: &mut Turn,
+        id: WorkerId,
+        seen: Option<&ProcessSeen>,
+    ) -> Option<NowDegraded> {
+        let worker = self.table.get(&id)?;
         let WorkerDuty::Killed { kill, was_retiring, slot, proof: Proof::Late } = worker.state else {
-            return;
+            return None;
         };
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
         let owner = worker.owner();
         let place = slot.map_or(StuckSlot::None, StuckSlot::Slot);
         let lent = slot.map(|slot| usize::from(slot.0)).filter(|place| !self.places(pool).contains(place));
         self.enter(id, WorkerDuty::Stuck { kill, was_retiring, place, seen: seen.clone() });
-        if let Some(worker) = self.table.get_mut(&id) {
+        let user = self.table.get_mut(&id).and_then(|worker| {
             worker.note_holder(&mut self.pools[usize::from(pool.0)].held);
-        }
+            worker.ring.head().map(|head| head.uid())
+        });
+        user.inspect(|uid| self.recall_bounded(turn, pool, *uid));
         lent.inspect(|place| self.pool_mut(pool).lending.enter(*place, LentSlot::Jammed));
         self.replace_stuck(turn, pool);
         turn.record(What::Stuck { worker: id, pid, seen }, owner);
+        let is_jammed = self.is_jammed(pool) && self.pool(pool).degraded().is_none();
+        is_jammed.then(|| {
+            let last = format!("worker {id} (pid {pid}) was killed and is not gone");
+            self.degrade(turn, pool, "the worker of every slot is stuck".to_owned(), &last)
+        })
+    }
+
+    /// Whether each slot of a pool has a stuck worker.
+    pub(crate) fn is_jammed(&self, pool: PoolId) -> bool {
+        let mut workers = self.places(pool).map(|place| self.in_slot(place));
+        workers.all(|found| found.is_some_and(|(_, worker)| worker.shown() == WorkerState::Stuck))
     }
 
     /// Frees the slots of stuck workers of a pool, the oldest worker's first, for at most as many as the pool has slots.

@@ -10,6 +10,7 @@ use bulkhead_proto::ids::{JobId, PoolId, SlotId, WorkerId};
 
 use crate::turn::{Alarm, AlarmSlot, Owner, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
+use crate::worker::held::HolderClaim;
 use crate::worker::program_stop::StoppedTask;
 use crate::worker::ring::OfferRing;
 use crate::worker::state::{Kill, WorkerDuty};
@@ -88,8 +89,8 @@ pub(crate) struct Worker<T> {
     /// The task that [`Action::Unwant`](crate::action::Action::Unwant) told it to end.
     pub(super) end_order: Option<EndOrder>,
     pub(super) stats: WorkerStats,
-    /// The user for whom its pool counts it as held.
-    pub(super) counted_for: Option<u32>,
+    /// As what its pool counts it, and for which user.
+    pub(super) counted_for: Option<HolderClaim>,
     alarms: [AlarmSlot; WORKER_ALARMS],
 }
 

@@ -1,85 +1,137 @@
-//! How many workers of a pool each user holds.
+//! How many workers of a pool each user holds, and how many a user may hold.
 //!
 //! A worker with a slot is held by the user of the first task in its ring: it has claimed that task, or claims it next. The
-//! offers behind that task do not count. A stuck worker is held by nobody. `offer_to`, `settle`, `note_stuck` and `remove` keep
-//! the count, in constant time for each task; `machine/dispatch.rs` passes changed counts on to the queue.
+//! offers behind that task do not count. A stuck worker is held by nobody: it counts as stuck for that user. `offer_to`,
+//! `settle`, `note_stuck` and `remove` keep the counts, in constant time for each task; `machine/dispatch.rs` passes changed
+//! counts on to the queue.
+//!
+//! A worker gets stuck because of its task, for example one that waits for a file system that never answers. So where a daemon
+//! has several users, one user's stuck workers must not take the pool from the others. Of a pool with N slots, in which at most
+//! N stuck workers are replaced:
+//!
+//! | the user's stuck workers | the user may hold, beside `running_max` |
+//! |---|---|
+//! | none, and fewer than N stuck workers were replaced | all |
+//! | none, and N were replaced | half of the slots, at least one |
+//! | S | half of the slots, less S |
+//!
+//! All workers that a user holds may get stuck at once, and the bound of the last row begins with the first of them: one user
+//! never has more than N stuck workers, and all of them are replaced.
 
 use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::PoolId;
 
+use crate::action::Action;
+use crate::config::Users;
+use crate::turn::Turn;
 use crate::worker::state::WorkerDuty;
 use crate::worker::{Worker, Workers};
 
-/// The users who hold workers of one pool, and how many each holds: never 0. Sorted by user; no longer than the pool has slots.
+/// The user for whom a worker counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HolderClaim {
+    uid: u32,
+    is_stuck: bool,
+}
+
+/// What one user holds of a pool. Not both are 0.
+#[derive(Debug)]
+struct HeldRow {
+    uid: u32,
+    held: u32,
+    stuck: u32,
+}
+
+/// The users who hold workers of one pool, or for whose tasks workers of it are stuck. Sorted by user; no longer than the pool
+/// has workers.
 #[derive(Debug, Default)]
 pub(super) struct HeldWorkers {
-    counts: Vec<(u32, u32)>,
-    /// Users whose count has changed since it was last passed on.
+    rows: Vec<HeldRow>,
+    /// Users whose row has changed since it was last passed on.
     changed: Vec<u32>,
 }
 
 impl HeldWorkers {
     /// The number of workers that this user holds.
     pub(super) fn of(&self, uid: u32) -> u32 {
-        self.place(uid).map_or(0, |at| self.counts[at].1)
+        self.place(uid).map_or(0, |at| self.rows[at].held)
+    }
+
+    /// The number of stuck workers whose task is this user's.
+    pub(super) fn stuck_of(&self, uid: u32) -> u32 {
+        self.place(uid).map_or(0, |at| self.rows[at].stuck)
     }
 
     fn place(&self, uid: u32) -> Result<usize, usize> {
-        self.counts.binary_search_by_key(&uid, |(user, _)| *user)
+        self.rows.binary_search_by_key(&uid, |row| row.uid)
     }
 
     /// One more.
-    fn add(&mut self, uid: u32) {
-        match self.place(uid) {
-            Ok(at) => self.counts[at].1 += 1,
-            Err(at) => self.counts.insert(at, (uid, 1)),
-        }
+    fn add(&mut self, claim: HolderClaim) {
+        let at = self.place(claim.uid).unwrap_or_else(|at| {
+            self.rows.insert(at, HeldRow { uid: claim.uid, held: 0, stuck: 0 });
+            at
+        });
+        *self.rows[at].count(claim) += 1;
     }
 
     /// One less.
     ///
     /// # Panics
     /// If this user holds none.
-    fn less(&mut self, uid: u32) {
+    fn less(&mut self, claim: HolderClaim) {
+        let uid = claim.uid;
         let at = self.place(uid).unwrap_or_else(|_| panic!("user {uid} gives back a worker and holds none"));
-        self.counts[at].1 -= 1;
-        if self.counts[at].1 == 0 {
-            self.counts.remove(at);
+        let count = self.rows[at].count(claim);
+        *count = count.checked_sub(1).unwrap_or_else(|| panic!("user {uid} gives back a worker and holds none"));
+        if self.rows[at].is_empty() {
+            self.rows.remove(at);
         }
     }
 
-    /// A worker of this pool is held by `to` and no longer by `from`.
-    pub(super) fn change(&mut self, from: Option<u32>, to: Option<u32>) {
+    /// A worker of this pool counts for `to` and no longer for `from`.
+    pub(super) fn change(&mut self, from: Option<HolderClaim>, to: Option<HolderClaim>) {
         if from != to {
             // The next task of one user's own changes nothing, which is nearly every task.
-            from.inspect(|uid| self.less(*uid));
-            to.inspect(|uid| self.add(*uid));
-            for uid in from.into_iter().chain(to) {
-                if self.changed.last() != Some(&uid) {
-                    self.changed.push(uid);
+            from.inspect(|claim| self.less(*claim));
+            to.inspect(|claim| self.add(*claim));
+            for claim in from.into_iter().chain(to) {
+                if self.changed.last() != Some(&claim.uid) {
+                    self.changed.push(claim.uid);
                 }
             }
         }
     }
 
-    /// The sum over all users, for the audit.
-    pub(super) fn total(&self) -> u32 {
-        self.counts.iter().map(|(_, count)| count).sum()
+    /// The workers held and the stuck ones, over all users, for the audit.
+    pub(super) fn totals(&self) -> (u32, u32) {
+        (self.rows.iter().map(|row| row.held).sum(), self.rows.iter().map(|row| row.stuck).sum())
+    }
+}
+
+impl HeldRow {
+    fn count(&mut self, claim: HolderClaim) -> &mut u32 {
+        if claim.is_stuck { &mut self.stuck } else { &mut self.held }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held == 0 && self.stuck == 0
     }
 }
 
 impl<T: Copy> Worker<T> {
-    /// The user who holds it, if one does.
-    pub(super) fn holder(&self) -> Option<u32> {
-        let has_slot = self.slot().is_some() && !matches!(self.state, WorkerDuty::Stuck { .. });
-        self.ring.head().filter(|_| has_slot).map(|head| head.uid())
+    /// The user who holds it, or whose task it is stuck with.
+    pub(super) fn claim(&self) -> Option<HolderClaim> {
+        let is_stuck = matches!(self.state, WorkerDuty::Stuck { .. });
+        let head = self.ring.head().filter(|_| is_stuck || self.slot().is_some())?;
+        Some(HolderClaim { uid: head.uid(), is_stuck })
     }
 
     /// Its first task or its slot may have changed: counts it for its holder.
     pub(super) fn note_holder(&mut self, held: &mut HeldWorkers) {
-        let holder = self.holder();
-        held.change(std::mem::replace(&mut self.counted_for, holder), holder);
+        let claim = self.claim();
+        held.change(std::mem::replace(&mut self.counted_for, claim), claim);
     }
 }
 
@@ -89,50 +141,136 @@ impl<T: Copy> Workers<T> {
         self.pool(pool).held.of(uid)
     }
 
-    /// Whether a user may hold one more worker of a pool.
-    pub(crate) fn may_hold_more(&self, pool: PoolId, uid: u32) -> bool {
-        self.running_max(pool).is_none_or(|most| self.held_by(pool, uid) < most)
+    /// How many workers of a pool are stuck with a task of this user.
+    pub(crate) fn stuck_of(&self, pool: PoolId, uid: u32) -> u32 {
+        self.pool(pool).held.stuck_of(uid)
     }
 
-    /// Most workers of a pool that one user may hold, if that is bounded.
+    /// Whether a user may hold one more worker of a pool.
+    pub(crate) fn may_hold_more(&self, pool: PoolId, uid: u32) -> bool {
+        let bounds = [self.held_max(pool), self.held_max_beside_stuck(pool, uid)];
+        bounds.into_iter().flatten().all(|most| self.held_by(pool, uid) < most)
+    }
+
+    /// Whether there is a bound on the workers of a pool that a user may hold.
+    pub(crate) fn is_bounded(&self, pool: PoolId, uid: u32) -> bool {
+        self.held_max(pool).is_some() || self.stuck_of(pool, uid) > 0
+    }
+
+    /// Most workers of a pool that one user may hold, whoever it is, if that is bounded.
+    pub(crate) fn held_max(&self, pool: PoolId) -> Option<u32> {
+        let half = self.half_of_exhausted(pool);
+        self.running_max(pool).into_iter().chain(half).min()
+    }
+
+    /// Most workers of a pool that one user may hold by its configuration, if that is bounded.
     pub(crate) fn running_max(&self, pool: PoolId) -> Option<u32> {
         self.pool(pool).running_max
     }
 
-    /// A user whose count in a pool has changed since this was last asked, and the count.
-    pub(crate) fn next_held_change(&mut self, pool: PoolId) -> Option<(u32, u32)> {
-        let held = &mut self.pool_mut(pool).held;
-        let uid = held.changed.pop()?;
-        Some((uid, held.of(uid)))
+    /// Most workers of a pool that a user may hold because of stuck workers, the user's own or all of the pool.
+    pub(crate) fn stuck_max(&self, pool: PoolId, uid: u32) -> Option<u32> {
+        self.half_of_exhausted(pool).into_iter().chain(self.held_max_beside_stuck(pool, uid)).min()
     }
 
-    /// The users who hold workers of a pool, and how many; `None` while a change is not passed on.
-    pub(crate) fn all_held(&self, pool: PoolId) -> Option<BTreeMap<u32, u32>> {
-        let held = &self.pool(pool).held;
-        held.changed.is_empty().then(|| held.counts.iter().copied().collect())
+    /// Half of the slots of a pool, if no further stuck worker of it is replaced and it has several users.
+    fn half_of_exhausted(&self, pool: PoolId) -> Option<u32> {
+        let of_pool = self.pool(pool);
+        let is_exhausted = of_pool.stuck_replaced == of_pool.size() && self.users == Users::Several;
+        is_exhausted.then(|| half(of_pool.size()).max(1))
     }
+
+    /// Most workers of a pool that a user may hold for whose tasks workers of it are stuck.
+    fn held_max_beside_stuck(&self, pool: PoolId, uid: u32) -> Option<u32> {
+        let stuck = self.stuck_of(pool, uid);
+        let is_several = self.users == Users::Several;
+        (stuck > 0 && is_several).then(|| half(self.pool(pool).size()).saturating_sub(stuck))
+    }
+
+    /// The workers that a user holds; `None`: as many as the user's stuck workers allow.
+    fn standing(&self, pool: PoolId, uid: u32) -> Option<u32> {
+        let held = self.held_by(pool, uid);
+        Some(held).filter(|held| self.held_max_beside_stuck(pool, uid).is_none_or(|most| *held < most))
+    }
+
+    /// A user whose count in a pool has changed since this was last asked, and the count; `None`: as many workers as the user's
+    /// stuck ones allow.
+    pub(crate) fn next_held_change(&mut self, pool: PoolId) -> Option<(u32, Option<u32>)> {
+        let uid = self.pool_mut(pool).held.changed.pop()?;
+        Some((uid, self.standing(pool, uid)))
+    }
+
+    /// The users who hold workers of a pool, and how many, as the queue was told; `None` while a change is not passed on.
+    pub(crate) fn all_held(&self, pool: PoolId) -> Option<BTreeMap<u32, Option<u32>>> {
+        let held = &self.pool(pool).held;
+        let standings = held.rows.iter().map(|row| (row.uid, self.standing(pool, row.uid)));
+        held.changed.is_empty().then(|| standings.filter(|(_, standing)| *standing != Some(0)).collect())
+    }
+
+    /// Takes back the offers of a user, whose workers are bounded from now on, that stand behind tasks of others: each would be
+    /// one worker more.
+    pub(super) fn recall_bounded(&mut self, turn: &mut Turn, pool: PoolId, uid: u32) {
+        for id in self.in_slots(pool).map(|(id, _)| id).collect::<Vec<_>>() {
+            let Some(worker) = self.table.get_mut(&id) else { continue };
+            for seq in worker.ring.recall_of(uid) {
+                turn.act(Action::TakeBack { worker: id, seq });
+            }
+        }
+    }
+}
+
+fn half(slots: usize) -> u32 {
+    u32::try_from(slots / 2).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn works(uid: u32) -> Option<HolderClaim> {
+        Some(HolderClaim { uid, is_stuck: false })
+    }
+
+    fn stuck(uid: u32) -> Option<HolderClaim> {
+        Some(HolderClaim { uid, is_stuck: true })
+    }
+
     #[test]
     fn the_next_task_of_the_same_user_changes_nothing_and_the_last_one_ends_the_count() {
         let mut held = HeldWorkers::default();
-        held.change(None, Some(7));
-        held.change(None, Some(3));
-        held.change(Some(7), Some(7));
-        held.change(None, Some(7));
-        assert_eq!((held.of(7), held.of(3), held.of(5), held.total()), (2, 1, 0, 3));
-        held.change(Some(7), Some(3));
-        held.change(Some(7), None);
-        assert_eq!((held.of(7), held.of(3), held.counts.len()), (0, 2, 1));
+        held.change(None, works(7));
+        held.change(None, works(3));
+        held.change(works(7), works(7));
+        held.change(None, works(7));
+        assert_eq!((held.of(7), held.of(3), held.of(5), held.totals()), (2, 1, 0, (3, 0)));
+        held.change(works(7), works(3));
+        held.change(works(7), None);
+        assert_eq!((held.of(7), held.of(3), held.rows.len()), (0, 2, 1));
+    }
+
+    #[test]
+    fn a_stuck_worker_is_held_by_nobody_and_counts_for_its_user() {
+        let mut held = HeldWorkers::default();
+        held.change(None, works(7));
+        held.changed.clear();
+        held.change(works(7), stuck(7));
+        assert_eq!((held.of(7), held.stuck_of(7), held.totals()), (0, 1, (0, 1)));
+        assert_eq!(held.changed, [7], "the queue hears of it");
+        held.change(stuck(7), None);
+        assert_eq!((held.stuck_of(7), held.rows.len()), (0, 0));
     }
 
     #[test]
     #[should_panic(expected = "user 7 gives back a worker and holds none")]
     fn a_worker_is_given_back_once() {
-        HeldWorkers::default().change(Some(7), None);
+        HeldWorkers::default().change(works(7), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "user 7 gives back a worker and holds none")]
+    fn a_stuck_worker_is_not_given_back_as_one_that_works() {
+        let mut held = HeldWorkers::default();
+        held.change(None, stuck(7));
+        held.change(works(7), None);
     }
 }

@@ -126,14 +126,16 @@ impl<T: Copy> Workers<T> {
     /// that was so; also users all of whose tasks were offered ahead, behind tasks of others.
     pub(crate) fn note_waiting(&mut self, turn: &mut Turn, pool: PoolId, mut users: Vec<u32>) {
         users.extend(self.users_ahead(pool));
-        let of_pool = &mut self.pools[usize::from(pool.0)];
-        if users.is_empty() && !of_pool.lending.has_waits() {
+        if users.is_empty() && !self.pool(pool).lending.has_waits() {
             return;
         }
-        users.retain(|uid| of_pool.held.of(*uid) == 0 && !of_pool.lending.is_lent_to(*uid));
+        users.retain(|uid| {
+            let is_lent_to = self.pool(pool).lending.is_lent_to(*uid);
+            self.held_by(pool, *uid) == 0 && self.may_hold_more(pool, *uid) && !is_lent_to
+        });
         users.sort_unstable();
         users.dedup();
-        of_pool.lending.keep_waiting(turn, pool, &users);
+        self.pool_mut(pool).lending.keep_waiting(turn, pool, &users);
     }
 
     /// Users of offers behind the first task of another user. Only rings with offers of several users are read.

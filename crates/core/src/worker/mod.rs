@@ -47,7 +47,7 @@ pub(crate) use prefetch::ALONE_NS;
 pub(crate) use state::Kill;
 pub(crate) use values::{Fit, FollowUp, HeadCheck, MetLimit, NewOffer, NowDegraded, NowHealthy, Settled};
 
-use crate::config::Config;
+use crate::config::{Config, Users};
 use crate::turn::Owner;
 use crate::worker::lending::Lending;
 use crate::worker::pool::WorkerSlot;
@@ -90,6 +90,8 @@ pub(crate) struct Workers<T> {
     /// Processes that dead workers left and that cannot be ended.
     survivors: Vec<(SurvivorRow, Owner)>,
     last: u64,
+    /// Whether one user's stuck workers bound what that user may hold.
+    users: Users,
     /// Whether [`Action::Ready`](crate::action::Action::Ready) was sent.
     said_ready: bool,
 }
@@ -118,6 +120,7 @@ impl<T: Copy> Workers<T> {
             shortage: Shortage::default(),
             survivors: Vec::new(),
             last: 0,
+            users: config.users,
             said_ready: false,
         }
     }

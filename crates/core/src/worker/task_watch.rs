@@ -18,7 +18,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
 use crate::worker::end_order::limits_in_grace;
-use crate::worker::{Offer, Workers};
+use crate::worker::{NowDegraded, Offer, Workers};
 
 /// The least time between two examinations of processor time: this part of the limit, within [`CPU_PAUSE_MS`]. A task may
 /// use that much more than its limit, on each core.
@@ -158,10 +158,16 @@ impl<T: Copy> Workers<T> {
         worker.ring.head().filter(|head| head.seq() == seq).copied()
     }
 
-    /// A worker was examined: notes its size, and that it is stuck if the proof of its death is late.
-    pub(crate) fn note_seen(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&ProcessSeen>) {
+    /// A worker was examined: notes its size, and that it is stuck if the proof of its death is late. Gives its
+    /// pool if this degrades it.
+    pub(crate) fn note_seen(
+        &mut self,
+        turn: &mut Turn,
+        id: WorkerId,
+        seen: Option<&ProcessSeen>,
+    ) -> Option<NowDegraded> {
         self.note_size(id, seen);
-        self.note_stuck(turn, id, seen);
+        self.note_stuck(turn, id, seen)
     }
 
     /// Compares an examination with the limits of the watched task; `is_wanted` while its job has not ended: after that only

@@ -39,6 +39,7 @@ mod sight;
 mod spares;
 mod speed;
 mod stopped;
+mod stuck;
 mod survivors;
 mod task_watch;
 mod turns;

@@ -12,7 +12,7 @@ use bulkhead_proto::job::{OutputMode, Policy};
 use crate::rig::{ALICE, BOB, Rig, SEGV, config};
 
 /// The notices that a client got so far.
-fn notices(rig: &Rig, client: ClientId) -> Vec<String> {
+pub(crate) fn notices(rig: &Rig, client: ClientId) -> Vec<String> {
     let of = |(to, _, reply, _): &(ClientId, _, Reply, _)| match reply {
         Reply::Notice(text) if *to == client => Some(text.clone()),
         _ => None,
@@ -43,7 +43,7 @@ fn fail_spawn(rig: &mut Rig, error: &str) {
 #[test]
 fn who_waits_is_told_once_why_nothing_runs_and_that_it_is_over() {
     let mut rig = without_workers();
-    rig.submit_as(ALICE, "quick", 1, Policy::default(), true);
+    let first = rig.submit_as(ALICE, "quick", 1, Policy::default(), true);
     fail_spawn(&mut rig, "no processes left");
     assert_eq!(notices(&rig, ALICE), [""; 0], "one failure says nothing yet");
     fail_spawn(&mut rig, "no processes left");
@@ -57,7 +57,8 @@ fn who_waits_is_told_once_why_nothing_runs_and_that_it_is_over() {
     fail_spawn(&mut rig, "no processes left");
     assert_eq!((notices(&rig, ALICE).len(), notices(&rig, BOB).len()), (1, 1));
     rig.come_up = true;
-    rig.sleep(60_000);
+    rig.sleep(6000);
+    rig.finish(first);
     for client in [ALICE, BOB] {
         let told = notices(&rig, client);
         assert!(told.len() == 2 && told[1].contains("again"), "{told:?}");

@@ -3,7 +3,7 @@
 //!
 //! A worker holds one job of the kind `foreign` at a time.
 
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::Death;
@@ -181,7 +181,8 @@ fn offers_ahead_are_no_workers() {
 
 #[test]
 fn a_dead_or_stuck_worker_is_held_no_longer() {
-    let mut rig = connected(Config { stuck_after_ms: 1000, ..config(2) });
+    // Where a daemon is for one user, that user's stuck workers bound nothing.
+    let mut rig = connected(Config { stuck_after_ms: 1000, users: Users::One, ..config(2) });
     let alice = submit(&mut rig, ALICE, 4, 9);
     let bob = submit(&mut rig, BOB, 1, 0);
     let dead = rig.claim(alice);

@@ -186,6 +186,17 @@ fn a_user_who_holds_no_worker_is_told_when_a_slot_is_lent_and_what_would_help() 
             WhyShare { held: 1, running_max: Some(1), others_hold_all: false, ..share },
             "1 worker runs tasks of its user, who may hold no more: `running_max` is 1.".to_owned(),
         ),
+        (
+            WhyShare { stuck: 1, stuck_max: Some(0), ..share },
+            "1 worker is stuck with tasks of its user, who may hold half of the 2 slots less as many, that is 0, and holds 0"
+                .to_owned(),
+        ),
+        (
+            WhyShare { held: 1, stuck_max: Some(1), ..share },
+            "As many stuck workers of the pool were replaced as it has slots (2), so a user may hold 1 of its workers, half of \
+             the slots, and its user holds 1"
+                .to_owned(),
+        ),
     ] {
         let all = said(share);
         assert!(all.contains(&text), "{text:?} is not in:\n{all}");
@@ -194,9 +205,10 @@ fn a_user_who_holds_no_worker_is_told_when_a_slot_is_lent_and_what_would_help() 
         WhyShare { others_hold_all: false, ..share },
         WhyShare { lend_after_ms: None, ..share },
         WhyShare { held: 1, running_max: Some(2), others_hold_all: false, ..share },
+        WhyShare { held: 1, stuck: 1, stuck_max: Some(2), others_hold_all: false, ..share },
     ] {
         let all = said(quiet);
-        assert!(!all.contains("Its user holds") && !all.contains("running_max"), "{all}");
+        assert!(!all.contains("Its user holds") && !all.contains("running_max") && !all.contains("stuck with"), "{all}");
     }
 }
 

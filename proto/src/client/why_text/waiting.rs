@@ -5,7 +5,7 @@
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool};
+use crate::client::why::{DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare};
 use crate::kind::DEFAULT_POOL;
 use crate::limits::OUTPUTS_KEY;
 
@@ -88,6 +88,9 @@ fn share_text(pool: &WhyPool) -> Option<String> {
         let held = many(u64::from(share.held), "worker runs tasks", "workers run tasks");
         return Some(format!("{held} of its user, who may hold no more: `running_max` is {most}."));
     }
+    if let Some(most) = share.stuck_max.filter(|most| share.held >= *most) {
+        return Some(stuck_text(share, pool.slots, most));
+    }
     if !share.others_hold_all {
         return None;
     }
@@ -101,6 +104,22 @@ fn share_text(pool: &WhyPool) -> Option<String> {
         (0, _) => format!("{none}: the pool lends its user a slot as soon as a spare is ready."),
         (left, _) => format!("{none}: if that stays so, the pool lends its user a slot in {}.", span(left)),
     })
+}
+
+/// Stuck workers keep the user of the job from having one more.
+fn stuck_text(share: &WhyShare, slots: u16, most: u16) -> String {
+    let WhyShare { held, stuck, .. } = *share;
+    let until = "`bulkhead status` shows stuck workers and where in the kernel they wait";
+    match stuck {
+        0 => format!(
+            "As many stuck workers of the pool were replaced as it has slots ({slots}), so a user may hold {most} of its              workers, half of the slots, and its user holds {held}: {until}."
+        ),
+        _ => format!(
+            "{} stuck with tasks of its user, who may hold half of the {slots} slots less as many, that is {most}, and holds \
+             {held}: {until}.",
+            many(u64::from(stuck), "worker is", "workers are")
+        ),
+    }
 }
 
 pub(super) fn drain_text(drain: DrainLeft) -> String {

@@ -113,7 +113,7 @@ fn many_users_whose_heads_do_not_fit_are_looked_at_by_and_by() {
     }
     let last = room.submit(200, 1_000_000, 0);
     // Users who hold workers come after all others.
-    room.jobs.note_held(POOL, 200, 3);
+    room.jobs.note_held(POOL, 200, Some(3));
     let mut seen = BTreeMap::new();
     loop {
         let (found, judged) = room.search(Search::Idle, Some(last));
@@ -186,15 +186,15 @@ fn a_job_that_must_not_be_overtaken_keeps_its_turn() {
 fn who_holds_the_fewest_workers_goes_first() {
     let mut room = JobRoom::new();
     let all: Vec<JobId> = [1, 2, 3].map(|uid| room.submit(uid, u64::from(uid), 5)).to_vec();
-    room.jobs.note_held(POOL, 1, 2);
-    room.jobs.note_held(POOL, 2, 1);
+    room.jobs.note_held(POOL, 1, Some(2));
+    room.jobs.note_held(POOL, 2, Some(1));
     let order = |room: &mut JobRoom| room.search(Search::Ahead, None).1;
     assert_eq!(order(&mut room), [all[2], all[1], all[0]]);
-    room.jobs.note_held(POOL, 1, 0);
-    room.jobs.note_held(POOL, 3, 4);
+    room.jobs.note_held(POOL, 1, Some(0));
+    room.jobs.note_held(POOL, 3, Some(4));
     assert_eq!(order(&mut room), [all[0], all[1], all[2]]);
     // One who comes later stands where the workers say that were held before.
-    room.jobs.note_held(POOL, 9, 2);
+    room.jobs.note_held(POOL, 9, Some(2));
     let late = room.submit(9, 9, 5);
     assert_eq!(order(&mut room), [all[0], all[1], late, all[2]]);
 }
