@@ -59,6 +59,8 @@ pub enum Sabotage {
     LendAtOnce,
     /// Core: is told that users have no hard shares.
     NoHardShares,
+    /// Core: is told that it has one user, whose stuck workers bound nothing.
+    NoStuckShares,
     /// Core: lets workers run more than their share of tasks.
     NoRecycling,
     /// Core: loses some replies.
@@ -308,7 +310,7 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         Some(Sabotage::ImpatientWithPrograms) => {
             config.program_stopped_ms = config.program_stopped_ms.map(|limit_ms| limit_ms / 2);
         }
-        Some(Sabotage::NoShares) => config.users = Users::One,
+        Some(Sabotage::NoShares | Sabotage::NoStuckShares) => config.users = Users::One,
         Some(Sabotage::WrongPool) => config.kinds.iter_mut().for_each(|kind| kind.pool.clear()),
         _ => {}
     }

@@ -296,7 +296,12 @@ impl PoolQueue {
 
     /// Checks what must always hold of the queue of this pool; returns the jobs in it. `held`: the workers of the pool by who
     /// holds them, if all changes were passed on.
-    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize, held: Option<&BTreeMap<u32, Option<u32>>>) -> u64 {
+    pub(crate) fn audit(
+        &self,
+        jobs: &JobTable,
+        pool: usize,
+        held: Option<&BTreeMap<u32, Option<u32>>>,
+    ) -> u64 {
         let (mut length, mut ready) = (0, 0);
         for (uid, user) in &self.users {
             user.audit(jobs, (pool, *uid), |client| self.is_parked(client));
@@ -312,7 +317,8 @@ impl PoolQueue {
         }
         let in_line = self.users.values().filter(|user| user.turn.is_some()).count();
         assert_eq!(self.order.len(), in_line, "only users with jobs that may be taken are in line");
-        let own = || self.held.iter().map(|(uid, held)| (*uid, Some(*held).filter(|held| *held != HELD_FULL)));
+        let own =
+            || self.held.iter().map(|(uid, held)| (*uid, Some(*held).filter(|held| *held != HELD_FULL)));
         assert!(
             held.is_none_or(|held| held.iter().map(|(uid, held)| (*uid, *held)).eq(own())),
             "the queue knows who holds how many workers"

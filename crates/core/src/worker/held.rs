@@ -84,7 +84,8 @@ impl HeldWorkers {
         let uid = claim.uid;
         let at = self.place(uid).unwrap_or_else(|_| panic!("user {uid} gives back a worker and holds none"));
         let count = self.rows[at].count(claim);
-        *count = count.checked_sub(1).unwrap_or_else(|| panic!("user {uid} gives back a worker and holds none"));
+        *count =
+            count.checked_sub(1).unwrap_or_else(|| panic!("user {uid} gives back a worker and holds none"));
         if self.rows[at].is_empty() {
             self.rows.remove(at);
         }

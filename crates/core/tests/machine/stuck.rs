@@ -191,7 +191,9 @@ fn a_pool_in_which_every_slot_has_a_stuck_worker_is_degraded_until_one_works_aga
     assert_eq!(status.health, PoolHealth::Degraded);
     assert!(status.health_reason.contains("the worker of every slot is stuck"), "{}", status.health_reason);
     assert_eq!(rig.recorded(|what| matches!(what, What::Degraded { .. })), 1);
-    assert!(notices(&rig, ALICE).iter().any(|text| text.starts_with("nothing runs: the worker of every slot")));
+    assert!(
+        notices(&rig, ALICE).iter().any(|text| text.starts_with("nothing runs: the worker of every slot"))
+    );
     gone(&mut rig, before[0]);
     gone(&mut rig, second[0]);
     for _ in 0..2 {

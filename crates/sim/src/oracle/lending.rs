@@ -247,7 +247,7 @@ impl LendingOracle {
 }
 
 /// The user of the first offer of each worker.
-fn heads(jobs: &JobOracle) -> BTreeMap<WorkerId, u32> {
+pub(super) fn heads(jobs: &JobOracle) -> BTreeMap<WorkerId, u32> {
     let mut heads = BTreeMap::new();
     for ((worker, _), task) in &jobs.offers {
         if let Some(job) = jobs.jobs.get(&task.job) {

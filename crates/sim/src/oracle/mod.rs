@@ -28,6 +28,7 @@ pub mod quiet;
 pub mod receipts;
 pub mod records;
 pub mod replies;
+pub mod stuck_share;
 pub mod turns;
 pub mod unwanted;
 pub mod users;
@@ -66,6 +67,7 @@ use crate::worker::FakeWorker;
 /// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept |
 /// | `fairness` | a flood does not delay a neighbour |
 /// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
+/// | `stuck` | a user whose tasks make workers stuck is given no further worker beyond half of the slots, less those |
 /// | `fewest`, `levels` | an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections |
 /// | `replies` | each request gets what it was promised, in order, within its client's credit |
 /// | `users` | only administrators see or change jobs of others, or see what their tasks left in a worker |
@@ -125,6 +127,8 @@ pub struct Oracles {
     pub accounts: accounts::AccountOracle,
     /// `lending`.
     pub lending: lending::LendingOracle,
+    /// `stuck`.
+    pub stuck: stuck_share::StuckOracle,
 }
 
 impl Oracles {
@@ -157,6 +161,7 @@ impl Oracles {
                 is_sure_of_waits(scenario),
                 scenario.profile != Profile::Hostile,
             ),
+            stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
         }
     }
 
@@ -253,6 +258,7 @@ impl Oracles {
         }
         self.programs.decided(now, out, &self.ledger)?;
         self.lending.decided(now, out, &self.pool, &self.ledger)?;
+        self.stuck.decided(out, &self.pool, &self.ledger)?;
         self.turn_over(now, workers)
     }
 

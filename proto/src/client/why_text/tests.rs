@@ -208,7 +208,10 @@ fn a_user_who_holds_no_worker_is_told_when_a_slot_is_lent_and_what_would_help() 
         WhyShare { held: 1, stuck: 1, stuck_max: Some(2), others_hold_all: false, ..share },
     ] {
         let all = said(quiet);
-        assert!(!all.contains("Its user holds") && !all.contains("running_max") && !all.contains("stuck with"), "{all}");
+        assert!(
+            !all.contains("Its user holds") && !all.contains("running_max") && !all.contains("stuck with"),
+            "{all}"
+        );
     }
 }
 

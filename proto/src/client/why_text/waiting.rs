@@ -5,7 +5,9 @@
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare};
+use crate::client::why::{
+    DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare,
+};
 use crate::kind::DEFAULT_POOL;
 use crate::limits::OUTPUTS_KEY;
 
