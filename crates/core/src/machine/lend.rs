@@ -59,9 +59,6 @@ impl Core {
 
     /// Takes a task of a user that has to run alone.
     fn take_alone_of(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
-        if !self.workers.may_hold_more(pool, uid) {
-            return None;
-        }
         let first = self.jobs.first_alone_of(pool, uid)?;
         let is_short = self.workers.is_short() && first.needs_descriptor();
         if is_short || !has_room(&self.ledger, &self.turn, &first) {
@@ -72,9 +69,6 @@ impl Core {
 
     /// Takes a task of a user from the queue.
     fn take_of(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
-        if !self.workers.may_hold_more(pool, uid) {
-            return None;
-        }
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
         let (ledger, turn) = (&self.ledger, &self.turn);
         self.jobs.take_of(turn, (pool, uid), |candidate| {

@@ -139,26 +139,35 @@ fn a_task_that_runs_alone_a_lent_slot_and_a_task_ahead_are_bounded_too() {
 }
 
 #[test]
-fn tasks_ahead_behind_those_of_others_are_taken_back() {
+fn no_task_of_such_a_user_stands_behind_those_of_others() {
     let mut rig = rig(Users::Several);
     // Jobs of this kind have been short so far.
     for _ in 0..60 {
         let job = rig.submit(1);
         rig.finish_with(job, TaskResult::Inline(Payload::default()), 1000);
     }
-    let stuck = long(&mut rig, ALICE, 1);
-    let worker = rig.claim(stuck);
+    let jammed = long(&mut rig, ALICE, 1);
+    let worker = rig.claim(jammed);
+    rig.tell(Event::Violated { worker, violation: Violation::Lane });
+    rig.sleep(STUCK_AFTER_MS - 1);
+    // His tasks are short, and hers stand behind them, when hers that was killed turns out to be stuck.
     let his = rig.submit_as(BOB, "quick", 3, Policy::default(), false);
     let hers = rig.submit_as(ALICE, "quick", 8, Policy::default(), false);
-    let (ahead, _) = rig.holder(JobId(hers.0 + 7)).expect("her tasks stand behind his");
-    assert_ne!(ahead, worker);
+    assert_eq!(held(&rig, hers, 8).len(), 8, "all of hers stand behind his");
+    rig.sleep(1);
+    assert_eq!(rig.rows().iter().filter(|row| row.state == WorkerState::Stuck).count(), 1);
+    assert_eq!(working(&mut rig, hers, 8).len(), 1, "one has the slot of the stuck one");
+    // His end, and she still has one worker.
     for at in 0..3 {
-        rig.claim(JobId(his.0 + at));
+        rig.finish_with(JobId(his.0 + at), TaskResult::Inline(Payload::default()), 1000);
     }
-    rig.tell(Event::Violated { worker, violation: Violation::Lane });
-    rig.sleep(2 * STUCK_AFTER_MS);
-    let behind = held(&rig, hers, 8).len();
-    assert!(behind <= 1, "she may hold one beside the stuck one: {behind}");
+    assert_eq!(working(&mut rig, hers, 8).len(), 1);
+    // Nor does one come behind his again.
+    let more = rig.submit_as(BOB, "quick", 3, Policy::default(), false);
+    assert_eq!(working(&mut rig, more, 3).len(), 3);
+    let first = working(&mut rig, hers, 8)[0];
+    rig.finish_with(first, TaskResult::Inline(Payload::default()), 1000);
+    assert_eq!(working(&mut rig, hers, 8).len(), 1, "the next one has her worker");
 }
 
 #[test]
