@@ -162,12 +162,23 @@ fn no_task_of_such_a_user_stands_behind_those_of_others() {
         rig.finish_with(JobId(his.0 + at), TaskResult::Inline(Payload::default()), 1000);
     }
     assert_eq!(working(&mut rig, hers, 8).len(), 1);
-    // Nor does one come behind his again.
-    let more = rig.submit_as(BOB, "quick", 3, Policy::default(), false);
-    assert_eq!(working(&mut rig, more, 3).len(), 3);
-    let first = working(&mut rig, hers, 8)[0];
-    rig.finish_with(first, TaskResult::Inline(Payload::default()), 1000);
-    assert_eq!(working(&mut rig, hers, 8).len(), 1, "the next one has her worker");
+}
+
+#[test]
+fn no_task_of_such_a_user_comes_behind_those_of_others() {
+    let mut rig = rig(Users::Several);
+    for _ in 0..60 {
+        let job = rig.submit(1);
+        rig.finish_with(job, TaskResult::Inline(Payload::default()), 1000);
+    }
+    let jammed = long(&mut rig, ALICE, 1);
+    jam(&mut rig, &[jammed]);
+    let his = rig.submit_as(BOB, "quick", 4, Policy::default(), false);
+    assert_eq!(working(&mut rig, his, 4).len(), 4, "he holds all workers");
+    let hers = rig.submit_as(ALICE, "quick", 8, Policy::default(), false);
+    assert_eq!(held(&rig, hers, 8), [], "each would be one worker more, and she may hold one");
+    rig.finish_with(his, TaskResult::Inline(Payload::default()), 1000);
+    assert_eq!(working(&mut rig, hers, 8).len(), 1);
 }
 
 #[test]
