@@ -6,6 +6,8 @@
 mod waiting;
 
 #[cfg(test)]
+mod share_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

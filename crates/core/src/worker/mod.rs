@@ -13,6 +13,7 @@ mod ending;
 mod entry;
 mod head;
 mod held;
+mod held_max;
 mod lending;
 mod life;
 mod loans;
@@ -68,6 +69,7 @@ use crate::worker::shortage::Shortage;
 /// |---|---|
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `held` | how many workers each user holds |
+/// | `held_max` | how many a user may hold, also beside stuck workers |
 /// | `life`, `spares` | spawn, ready, place, retire; spares of pools that have them on demand alone |
 /// | `survivors` | processes that cannot be ended |
 /// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |

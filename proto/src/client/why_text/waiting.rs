@@ -114,11 +114,12 @@ fn stuck_text(share: &WhyShare, slots: u16, most: u16) -> String {
     let until = "`bulkhead status` shows stuck workers and where in the kernel they wait";
     match stuck {
         0 => format!(
-            "As many stuck workers of the pool were replaced as it has slots ({slots}), so a user may hold {most} of its              workers, half of the slots, and its user holds {held}: {until}."
+            "As many stuck workers of the pool were replaced as it has slots ({slots}), so a user may hold {most} of its \
+             workers, half of the slots, and its user holds {held}: {until}."
         ),
         _ => format!(
-            "{} stuck with tasks of its user, who may hold half of the {slots} slots less as many, that is {most}, and holds \
-             {held}: {until}.",
+            "{} stuck with tasks of its user. Until they are gone, its user may hold {most} workers of the pool (half of its {slots} \
+             slots, less the stuck ones) and holds {held}: {until}.",
             many(u64::from(stuck), "worker is", "workers are")
         ),
     }
