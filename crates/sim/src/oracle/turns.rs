@@ -145,7 +145,7 @@ impl TurnOracle {
         workers: &PoolOracle,
     ) -> Verdict {
         let Some(job) = jobs.jobs.get(&task.job) else { return Ok(()) };
-        let is_alone = jobs.task(TaskId::of(task)).is_some_and(|task| task.charges > 0);
+        let is_alone = jobs.task(TaskId::of(task)).is_some_and(|task| task.charges_ever > 0);
         let is_idle = self.rings.get(&worker).is_none_or(BTreeMap::is_empty);
         if self.active && is_idle && !is_alone {
             self.judge_level(now, (task.job, job), jobs)?;
