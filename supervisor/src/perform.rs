@@ -145,7 +145,10 @@ impl Performer {
         let Some(found) = self.workers.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(won) => events.push(Event::TookBack { worker, seq, won }),
-            Err(violation) => events.extend(found.violated(violation).event()),
+            Err(violation) => {
+                events.extend(found.violated(violation).event());
+                events.push(Event::TookBack { worker, seq, won: false });
+            }
         }
     }
 

@@ -63,7 +63,8 @@ pub enum Action {
         /// The task.
         task: Task,
     },
-    /// Take an offer back if the worker has not claimed it: `TookBack` follows.
+    /// Take an offer back if the worker has not claimed it: `TookBack` follows, also beside a `Violated`, unless the worker is
+    /// gone.
     TakeBack {
         /// From whom.
         worker: WorkerId,

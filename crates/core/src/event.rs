@@ -115,7 +115,7 @@ pub enum Event {
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
-        /// Whether it was taken back. If not, the worker has claimed or done it.
+        /// Whether it was taken back. If not, the worker has claimed or done it, or broke a rule so that it may have.
         won: bool,
     },
     /// The answer to [`crate::action::Action::Look`].

@@ -166,7 +166,10 @@ impl World {
                 let won = won || self.sabotage == Some(Sabotage::FalseTakeBack);
                 self.told_back.push(Event::TookBack { worker: id, seq, won });
             }
-            Some(Err(violation)) => self.told_back.push(Event::Violated { worker: id, violation }),
+            Some(Err(violation)) => {
+                self.told_back.push(Event::Violated { worker: id, violation });
+                self.told_back.push(Event::TookBack { worker: id, seq, won: false });
+            }
             None => {}
         }
     }
