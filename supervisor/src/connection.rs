@@ -484,6 +484,7 @@ fn named_files(request: &Request) -> &[FileUse] {
         | Request::Result { .. }
         | Request::Logs { .. }
         | Request::Cancel { .. }
+        | Request::CancelWaiting { .. }
         | Request::Retry { .. }
         | Request::Forget { .. }
         | Request::Jobs { .. }

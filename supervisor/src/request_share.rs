@@ -87,6 +87,7 @@ pub(crate) fn is_question(request: &Request) -> bool {
         | Request::Ping => true,
         Request::Submit(_)
         | Request::Cancel { .. }
+        | Request::CancelWaiting { .. }
         | Request::Retry { .. }
         | Request::Forget { .. }
         | Request::Received { .. }
@@ -99,6 +100,7 @@ fn cost(request: &Request) -> usize {
     match request {
         Request::Wait { jobs }
         | Request::Cancel { jobs }
+        | Request::CancelWaiting { jobs }
         | Request::Retry { jobs }
         | Request::Forget { jobs } => 1 + jobs.len() / ITEMS_PER_REQUEST,
         Request::Submit(submit) => 1 + submit.inputs.len() / JOBS_PER_REQUEST,
@@ -135,9 +137,10 @@ mod tests {
     fn ids_and_inputs_count_against_the_requests_of_a_turn() {
         let ids = |count| vec![JobId(7); count];
         type WithIds = fn(Vec<JobId>) -> Request;
-        let with_ids: [WithIds; 4] = [
+        let with_ids: [WithIds; 5] = [
             |jobs| Request::Wait { jobs },
             |jobs| Request::Cancel { jobs },
+            |jobs| Request::CancelWaiting { jobs },
             |jobs| Request::Retry { jobs },
             |jobs| Request::Forget { jobs },
         ];

@@ -256,6 +256,7 @@ fn reply_name(reply: &Reply) -> &'static str {
         Reply::Unknown(_) => "unknown",
         Reply::Refused(_) => "refused",
         Reply::Changed { .. } => "changed",
+        Reply::CancelledWaiting { .. } => "cancelled-waiting",
         Reply::Jobs { .. } => "jobs",
         Reply::Job(_) => "job",
         Reply::Why(_) => "why",

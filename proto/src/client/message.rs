@@ -69,6 +69,18 @@ pub enum Request {
         /// The jobs.
         jobs: Vec<JobId>,
     },
+    /// End those of these jobs that no worker runs; what runs goes on. Reply: [`Reply::CancelledWaiting`], one, after every
+    /// job was decided.
+    ///
+    /// | a job that | |
+    /// |---|---|
+    /// | waits: in the queue, for its backoff, or to run alone | ends at once |
+    /// | is offered to a worker | ends if the daemon takes the offer back before the worker begins it |
+    /// | has begun: a worker runs it, or its plan is done | goes on |
+    CancelWaiting {
+        /// The jobs. One that is named twice is answered once.
+        jobs: Vec<JobId>,
+    },
     /// Run quarantined, failed, timed-out, cancelled, expired or lost jobs again, with their full budgets of crashes and
     /// retries. Reply: [`Reply::Changed`].
     Retry {
@@ -234,6 +246,15 @@ pub enum Reply {
         /// Jobs that were changed.
         count: u32,
         /// The jobs that were not changed, by the reason.
+        refused: Vec<RefusedJobs>,
+    },
+    /// What became of the jobs of a [`Request::CancelWaiting`]: each is in one of the three, in rising order.
+    CancelledWaiting {
+        /// Jobs that were ended: no worker ran them.
+        ended: Vec<JobId>,
+        /// Jobs that go on, because they have begun.
+        running: Vec<JobId>,
+        /// The others, by the reason: they had ended before, or there is no such job.
         refused: Vec<RefusedJobs>,
     },
     /// Jobs, and whether there may be more. The core looks at a bounded number of jobs for each request, so `more` can be

@@ -43,6 +43,7 @@ impl Core {
         self.audit_parked();
         self.clients.audit_sent(|job| self.jobs.is_held(job));
         self.audit_offers();
+        self.audit_waiting_cancels();
         self.audit_alarms();
     }
 

@@ -228,8 +228,12 @@ impl Core {
                 self.requeue(run, *claimed);
                 count += 1;
             }
+            if !claimed {
+                self.offer_never_began(id, offer);
+            }
             self.jobs.unload(&mut self.turn, offer.ticket());
         }
+        self.offers_are_gone(id);
         if count > 0 {
             self.turn.record(What::Requeued { worker: id, count }, owner);
         }

@@ -8,6 +8,7 @@ mod admission;
 mod alarms;
 mod audit;
 mod cancel;
+mod cancel_waiting;
 mod clients;
 mod death;
 mod deliver;
@@ -37,6 +38,7 @@ use crate::client::Clients;
 use crate::config::Config;
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
+use crate::machine::cancel_waiting::WaitingCancels;
 use crate::machine::drain::Drain;
 use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
@@ -79,6 +81,7 @@ pub struct Core {
     ledger: Ledger,
     drain: Drain,
     parked: ParkedLine,
+    waiting_cancels: WaitingCancels,
     /// A search for idle workers was longer than one take: the next turn begins at once.
     is_searching: bool,
 }
@@ -111,6 +114,7 @@ impl Core {
             ledger: ledger_of(&config),
             drain: Drain::default(),
             parked: ParkedLine::default(),
+            waiting_cancels: WaitingCancels::default(),
             is_searching: false,
             turn: Turn::new(config, now),
         }

@@ -23,7 +23,7 @@ use crate::view::{View, ViewReply};
 /// When a client that may wait for no more jobs, or read no more records, should try again.
 const WAIT_RETRY_MS: u64 = 1000;
 /// Most bytes of a number in a reply.
-const UNKNOWN_BYTES: u64 = 9;
+pub(super) const UNKNOWN_BYTES: u64 = 9;
 
 /// A method that changes one job, or refuses to.
 type Change = fn(&mut Core, TaskRun, Peer) -> Result<(), Refusal>;
@@ -45,6 +45,7 @@ impl Core {
             Request::Result { job } => self.result(id, tag, peer, job),
             Request::Logs { job, follow } => self.read_log(id, tag, peer, job, follow),
             Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
+            Request::CancelWaiting { jobs } => self.cancel_waiting(id, tag, peer, &jobs),
             Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
@@ -87,7 +88,7 @@ impl Core {
         }
     }
 
-    fn too_many(jobs: &[JobId]) -> Option<Refusal> {
+    pub(super) fn too_many(jobs: &[JobId]) -> Option<Refusal> {
         let why = format!("{} ids in one request, at most {BATCH_MAX} fit", jobs.len());
         (jobs.len() > BATCH_MAX).then_some(Refusal::Invalid { why })
     }
@@ -235,15 +236,25 @@ impl Core {
         Err(Refusal::WrongState { job: run.first(), needed: needed.to_owned() })
     }
 
+    /// Why a job that has ended is not cancelled.
+    pub(super) fn has_ended(job: JobId) -> Refusal {
+        Refusal::WrongState { job, needed: "it has ended already".to_owned() }
+    }
+
     fn try_cancel(&mut self, run: TaskRun, peer: Peer) -> Result<(), Refusal> {
         if self.jobs.job(run).end().is_some() {
-            return Self::wrong_state(run, "it has ended already");
+            return Err(Self::has_ended(run.first()));
         }
+        self.cancel_for(run, peer);
+        Ok(())
+    }
+
+    /// Cancels a job that has not ended, for a user who may see it.
+    pub(super) fn cancel_for(&mut self, run: TaskRun, peer: Peer) {
         let uid = peer.uid;
         let is_owner = uid == self.jobs.batch(run).uid();
         let by = if is_owner { Canceller::Owner { uid } } else { Canceller::Administrator { uid } };
         self.cancel_job(run, by);
-        Ok(())
     }
 
     fn try_forget(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {

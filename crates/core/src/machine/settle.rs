@@ -96,6 +96,7 @@ impl Core {
             self.workers.note_requeued(id);
             self.requeue(run, false);
         }
+        self.offer_never_began(id, &settled.offer);
         self.after_settling(id, settled.was_head);
     }
 
@@ -108,6 +109,7 @@ impl Core {
 
     /// A take-back failed: the worker has begun the task, or ended it. If its job has ended, asks for a look.
     fn mark_claimed(&mut self, id: WorkerId, seq: Seq) {
+        self.offer_had_begun(id, seq);
         let Some(offer) = self.workers.note_claimed(id, seq) else { return };
         if self.current(id, &offer).is_none() {
             self.turn.act(Action::Look { worker: id });

@@ -95,6 +95,11 @@ impl<T: Copy> Offer<T> {
         self.claimed
     }
 
+    /// Whether a take-back was asked for.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.recalled
+    }
+
     /// A take-back is asked for; gives which offer it is.
     pub(super) fn recall(&mut self) -> Seq {
         self.recalled = true;

@@ -125,6 +125,16 @@ impl<T: Copy> Workers<T> {
         }
     }
 
+    /// Asks for the take-back of an offer, unless it is known to have begun. Gives whether an answer follows.
+    pub(crate) fn ask_back(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) -> bool {
+        match self.table.get_mut(&id).and_then(|worker| worker.ring.recall(seq)) {
+            Some(Recall::Now) => turn.act(Action::TakeBack { worker: id, seq }),
+            Some(Recall::Before) => {}
+            Some(Recall::Claimed) | None => return false,
+        }
+        true
+    }
+
     /// A worker's channel is full: the worker is offered nothing until one of its tasks ends or [`FULL_MS`] have passed. An
     /// idle worker whose channel is full for `retire_ms` is to be killed.
     pub(crate) fn refused(&mut self, turn: &mut Turn, id: WorkerId) -> FollowUp {

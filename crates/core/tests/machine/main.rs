@@ -5,6 +5,7 @@
 
 mod alone_turns;
 mod attachments;
+mod cancel_waiting;
 mod death;
 mod deliver;
 mod drain;
