@@ -23,7 +23,7 @@ impl World {
             Role::Mixed if self.scenario.logs && self.rng.chance(250) => return self.ask_for_log(place),
             Role::Mixed => {}
         }
-        match self.rng.below(23) {
+        match self.rng.below(24) {
             0..=7 => self.submit(),
             8..=9 => Request::Wait { jobs: self.some_jobs(place) },
             10 => Request::Result { job: self.some_job(place) },
@@ -40,6 +40,7 @@ impl World {
             18 => Request::Status,
             19 => Request::Deaths { limit: self.rng.below(50) as u32 },
             20..=21 => self.receipt(place),
+            22 => Request::CancelWaiting { jobs: self.some_jobs(place) },
             _ if self.rng.chance(500) => Request::Kinds,
             _ => Request::Ping,
         }

@@ -179,6 +179,10 @@ pub enum Sabotage {
     StrangeStrays,
     /// Core: does not hear that a stopped worker goes on.
     DeafToResumed,
+    /// Core: says of what goes on that it was ended, when what waits was to be.
+    EndRunning,
+    /// Core: says of what was ended that it goes on, when what waits was to be.
+    SpareWaiting,
 }
 
 impl Sabotage {
@@ -244,6 +248,13 @@ impl Sabotage {
             Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
                 actions.iter_mut().for_each(|action| self.spoil_sight(action));
             }
+            Self::EndRunning | Self::SpareWaiting => actions.iter_mut().for_each(|action| {
+                if let Action::Reply { reply: Reply::CancelledWaiting { ended, running, .. }, .. } = action {
+                    let (from, to) =
+                        if self == Self::EndRunning { (running, ended) } else { (ended, running) };
+                    to.append(from);
+                }
+            }),
             Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
             _ => {}

@@ -111,5 +111,7 @@ bites! {
     rings_that_are_not_filled: ShallowRings by "depth";
     processes_shown_to_strangers: StrangeStrays by "users";
     a_spare_that_does_not_come_back: DeafToResumed by "pool";
+    what_runs_said_to_be_ended: EndRunning by "waiting";
+    what_waits_said_to_run: SpareWaiting by "waiting";
     results_kept_after_their_receipt: DeafToReceipts by "receipts";
 }

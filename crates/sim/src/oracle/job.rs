@@ -82,6 +82,10 @@ pub struct KnownJob {
     pub charges_ever: u32,
     /// A client asked to cancel it, or may have.
     pub cancel: bool,
+    /// They asked so only if it waits.
+    pub waits_only: bool,
+    /// When it was last seen that an attempt had begun, monotonic nanoseconds.
+    pub last_begun_ns: u64,
     /// A client had it forgotten.
     pub forgotten: bool,
     /// Whether it is done in parts.
@@ -135,6 +139,8 @@ impl KnownJob {
             charges: 0,
             charges_ever: 0,
             cancel: false,
+            waits_only: false,
+            last_begun_ns: 0,
             forgotten: false,
             plans: false,
             planned: None,
@@ -182,7 +188,7 @@ impl KnownJob {
         self.failures = (0, 0);
         self.lives_on = false;
         self.charges = 0;
-        self.cancel = false;
+        (self.cancel, self.waits_only) = (false, false);
         self.reports.clear();
         self.planned = None;
         self.refusals.clear();

@@ -11,7 +11,7 @@ use bulkhead_proto::client::message::{Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
 use crate::boxes::Guilt;
@@ -50,8 +50,10 @@ pub struct JobOracle {
     pub(crate) dues: Vec<Due>,
     /// Jobs whose charges changed in this step, so that a quarantine may be due.
     pub(crate) touched: BTreeSet<TaskId>,
-    /// Jobs that a client asked to cancel in this step: they may be accepted in it too.
-    pub(crate) cancels: BTreeSet<JobId>,
+    /// Jobs that a client asked to cancel in this step, and whether only if they wait: they may be accepted in it too.
+    pub(crate) cancels: BTreeMap<JobId, bool>,
+    /// When each request to end what waits came that is not answered.
+    pub(crate) waiting_asked: BTreeMap<(ClientId, Tag), u64>,
     /// The time in which nothing ran.
     pub pauses: PauseOracle,
     /// The time at which each client left.
@@ -130,8 +132,13 @@ impl JobOracle {
     pub fn told(&mut self, now: Now, event: &Event, pool: &PoolOracle) {
         match event {
             Event::ClientSaid { request: Request::Cancel { jobs }, .. } => {
-                jobs.iter().for_each(|job| self.change(*job, |job| job.cancel = true));
-                self.cancels.extend(jobs.iter().copied());
+                jobs.iter().for_each(|job| {
+                    self.change(*job, |job| (job.cancel, job.waits_only) = (true, false));
+                });
+                self.cancels.extend(jobs.iter().map(|job| (*job, false)));
+            }
+            Event::ClientSaid { request: Request::CancelWaiting { .. }, .. } => {
+                self.asked_waiting(now, event)
             }
             Event::ClientGone { client } => drop(self.gone.insert(*client, now.mono_ns)),
             Event::Drain { .. } | Event::Stop => self.stopping = true,
@@ -142,7 +149,7 @@ impl JobOracle {
             }
             Event::Died { worker, remains, .. } => {
                 for left in remains.iter().filter(|left| left.claimed) {
-                    self.began(*worker, left.seq);
+                    self.began(now, *worker, left.seq);
                 }
                 self.died(*worker);
             }
@@ -151,10 +158,11 @@ impl JobOracle {
     }
 
     /// A task has begun: its offer is not taken back any more.
-    fn began(&mut self, worker: WorkerId, seq: Seq) {
+    fn began(&mut self, now: Now, worker: WorkerId, seq: Seq) {
         let task = self.offers.get(&(worker, seq)).copied();
         if let Some(job) = task.and_then(|task| self.task_mut(task)) {
             job.begun = true;
+            job.last_begun_ns = now.mono_ns;
         }
     }
 
@@ -181,7 +189,7 @@ impl JobOracle {
     }
 
     fn finished(&mut self, now: Now, worker: WorkerId, seq: Seq, report: &Report, killed: bool) {
-        self.began(worker, seq);
+        self.began(now, worker, seq);
         let Some(task) = self.resolve(worker, seq) else { return };
         let Some((life, cancel)) = self.jobs.get(&task.job).map(|job| (job.life, job.cancel)) else { return };
         let Some(job) = self.task_mut(task) else { return };
@@ -274,7 +282,8 @@ impl JobOracle {
             let job = KnownJob {
                 attached: submit.attached,
                 held: submit.held,
-                cancel: self.cancels.contains(&id),
+                cancel: self.cancels.contains_key(&id),
+                waits_only: self.cancels.get(&id) == Some(&true),
                 plans,
                 files,
                 ..KnownJob::new(client, uid, kind as u16, submit.policy.clone(), input.clone(), now.mono_ns)
@@ -297,10 +306,10 @@ impl JobOracle {
             What::EndedQueued { outcome, count, jobs, .. } => self.queued_ended(now, outcome, *count, jobs),
             What::RetryAsked { job } => {
                 self.forget_parts(*job)?;
-                let again = self.cancels.contains(job);
+                let again = self.cancels.get(job).copied();
                 self.change(*job, |job| {
                     job.revive(now.mono_ns);
-                    job.cancel = again;
+                    (job.cancel, job.waits_only) = (again.is_some(), again == Some(true));
                 });
                 Ok(())
             }

@@ -33,6 +33,7 @@ pub mod turns;
 pub mod unwanted;
 pub mod users;
 pub mod verdicts;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -59,6 +60,7 @@ use crate::worker::FakeWorker;
 /// | `budget` | charges and retries stay within the policy; after a charge a job runs alone in a fresh worker |
 /// | `limits` | a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`) |
 /// | `unwanted` | a task whose kind gives it time is asked to end before its worker is killed for a cancel |
+/// | `waiting` | a request to end what waits ends each job that no worker runs, and no task that has begun |
 /// | `programs` | a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded |
 /// | `backoff` | a failed attempt, and a pool that cannot spawn, wait for the time that they tell |
 /// | `kept` | ended jobs are kept for their time and within their bounds, and the right ones go first |
@@ -225,6 +227,12 @@ impl Oracles {
             }
         }
         for action in &out.actions {
+            if let Action::Reply {
+                client, tag, reply: Reply::CancelledWaiting { ended, running, .. }, ..
+            } = action
+            {
+                self.ledger.waiting_decided(now, (*client, *tag), (ended, running), workers)?;
+            }
             self.pool.decided(action)?;
             self.depth.decided(action, &self.pool)?;
             let target = target(action).and_then(|worker| workers.get(&worker));

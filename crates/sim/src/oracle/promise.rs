@@ -235,6 +235,12 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             let refused: usize = refused.iter().map(|same| same.jobs().len()).sum();
             *count as usize + refused == jobs.len()
         }
+        (Request::CancelWaiting { jobs }, Reply::CancelledWaiting { ended, running, refused }) => {
+            let refused = refused.iter().flat_map(|same| same.jobs());
+            let mut told: Vec<JobId> = ended.iter().chain(running).chain(refused).copied().collect();
+            told.sort_unstable();
+            told == *jobs
+        }
         (Request::Jobs { limit, walk, .. }, Reply::Jobs { rows, last, more }) => {
             let is_before = |one: &JobId, other: &JobId| match walk {
                 Walk::Up(_) => one < other,

@@ -205,6 +205,7 @@ fn shown(request: Option<&Request>, reply: &Reply) -> Vec<JobId> {
         }
         (Reply::Progress { job, .. } | Reply::Logs { job, .. }, _) => vec![*job],
         (Reply::Jobs { rows, .. }, _) => rows.iter().map(|row| row.job).collect(),
+        (Reply::CancelledWaiting { ended, running, .. }, _) => [&ended[..], running].concat(),
         (Reply::Job(detail), _) => vec![detail.row.job],
         (Reply::Why(why), _) => of_why(why),
         (Reply::Deaths(rows), _) => rows.iter().map(|row| row.job).collect(),

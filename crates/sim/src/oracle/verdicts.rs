@@ -164,7 +164,7 @@ impl JobOracle {
         }
     }
 
-    fn know_end(&mut self, now: Now, id: JobId, outcome: &Outcome) -> Verdict {
+    pub(crate) fn know_end(&mut self, now: Now, id: JobId, outcome: &Outcome) -> Verdict {
         let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
         let pauses = &self.pauses;
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -323,7 +323,10 @@ fn is_sound(
         Outcome::TimedOut { limit: TimeLimit::ProgramStopped, limit_ms, .. } => {
             job.offers > 0 && ran_ms >= *limit_ms
         }
-        Outcome::Cancelled => job.cancel || left,
+        Outcome::Cancelled => {
+            let has_begun = job.offer.is_some() || job.planned.is_some();
+            job.cancel && !(job.waits_only && has_begun) || left
+        }
         Outcome::Expired => {
             !job.begun && job.policy.expires_ms.is_some_and(|limit_ms| lived_ns >= limit_ms * 1_000_000)
         }
