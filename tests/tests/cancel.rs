@@ -1,8 +1,11 @@
 //! Cancelled jobs of real daemons: who cancels is answered at once; a task that heeds it in its time keeps its worker, a
 //! deaf one does not.
 
-use bulkhead_proto::client::message::{Reply, Request};
+use std::collections::BTreeSet;
+
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request};
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::RefusedJobs;
 use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
@@ -125,4 +128,62 @@ fn a_deaf_task_is_killed_when_its_time_is_over() {
     let gone = || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(());
     eventually("the deaf one is gone", gone);
     assert_eq!(wire.run("noop", &["on"]).len(), 1);
+}
+
+#[test]
+fn what_waits_is_cancelled_and_what_runs_ends_as_it_would() {
+    let daemon = daemon_with_grace(60_000);
+    let mut wire = Wire::connect(&daemon.socket());
+    let (running, row) = begun(&daemon, &mut wire, "nbody", r#"{"seed":1,"bodies":12,"steps":4000000}"#);
+    let queued = wire.submit("nbody", &[ENDLESS, ENDLESS, ENDLESS]);
+    let range = format!("{running}..{}", queued.0 + 2);
+    let told = daemon.ok(&["cancel", "--waiting", &range]);
+    assert_eq!(told, format!("cancelled 3 jobs\njob {running} goes on: it has begun\n"));
+    for job in (queued.0..queued.0 + 3).map(JobId) {
+        let detail = wire.job(job);
+        assert_eq!((detail.outcome, detail.row.attempts), (Some(Outcome::Cancelled), 0));
+    }
+    assert_eq!(wire.job(running).row.state, JobState::Running);
+    cancel(&mut wire, running);
+    assert_eq!(daemon.await_worker(WorkerState::Idle).pid, row.pid);
+}
+
+/// Short jobs are offered ahead, so the request races with their claims. Whatever wins, the reply and the ends agree.
+#[test]
+fn each_job_is_ended_or_done_as_the_reply_says() {
+    const JOBS: usize = 1000;
+    let daemon = Daemon::start_with(&Setup { workers: 2, chaos: false, ..Setup::default() });
+    let mut wire = Wire::connect(&daemon.socket());
+    // The daemon learns that they are short.
+    wire.run("noop", &["x"; 200]);
+    for _ in 0..10 {
+        let Reply::Accepted { first, .. } = wire.call(Request::Submit(submit("noop", &["x"; JOBS], false)))
+        else {
+            panic!("not accepted");
+        };
+        let jobs: Vec<JobId> = (first.0..first.0 + JOBS as u64).map(JobId).collect();
+        let Reply::CancelledWaiting { ended, running, refused } =
+            wire.call(Request::CancelWaiting { jobs: jobs.clone() })
+        else {
+            panic!("no answer");
+        };
+        let over = refused.iter().flat_map(RefusedJobs::jobs);
+        let mut told: Vec<JobId> = ended.iter().chain(&running).chain(over).copied().collect();
+        told.sort_unstable();
+        assert_eq!(told, jobs, "each is told once");
+        let mut left: BTreeSet<JobId> = jobs.iter().copied().collect();
+        wire.ask(Request::Wait { jobs });
+        while !left.is_empty() {
+            let Some(ReplyFrame { reply: Reply::Ended(ends), .. }) = wire.next_reply() else {
+                panic!("no end")
+            };
+            for end in ends {
+                let is_ended = ended.binary_search(&end.job).is_ok();
+                let (outcome, attempts) = if is_ended { (Outcome::Cancelled, 0) } else { (Outcome::Done, 1) };
+                assert_eq!((&end.outcome, end.attempts), (&outcome, attempts), "job {}", end.job);
+                assert!(left.remove(&end.job), "job {} ends once", end.job);
+            }
+        }
+    }
+    assert!(daemon.events_named("killing").is_empty(), "nothing that ran was killed");
 }

@@ -185,6 +185,7 @@ fn one_id_too_many(siege: &Siege) {
     for request in [
         Request::Wait { jobs: jobs() },
         Request::Cancel { jobs: jobs() },
+        Request::CancelWaiting { jobs: jobs() },
         Request::Retry { jobs: jobs() },
         Request::Forget { jobs: jobs() },
     ] {

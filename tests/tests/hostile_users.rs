@@ -31,6 +31,9 @@ fn is_unknown(reply: &Reply, job: JobId) -> bool {
     let unknown = Refusal::Gone { job, others: true };
     match reply {
         Reply::Refused(refusal) => *refusal == unknown,
+        Reply::CancelledWaiting { ended, running, refused } if ended.is_empty() && running.is_empty() => {
+            refused.iter().flat_map(RefusedJobs::refusals).eq([unknown])
+        }
         Reply::Changed { count: 0, refused } => refused.iter().flat_map(RefusedJobs::refusals).eq([unknown]),
         Reply::Unknown(jobs) => jobs.refusals().eq([(job, unknown)]),
         _ => false,
@@ -52,6 +55,7 @@ fn jobs_of_another_user_do_not_exist() {
             Request::Wait { jobs: jobs() },
             Request::Result { job },
             Request::Cancel { jobs: jobs() },
+            Request::CancelWaiting { jobs: jobs() },
             Request::Retry { jobs: jobs() },
             Request::Forget { jobs: jobs() },
             Request::Job { job },

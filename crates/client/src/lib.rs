@@ -72,7 +72,7 @@ pub use output::{JobEnd, OutputReader, ReceivedFile, ReceivedOutput};
 pub use own_folder::OwnFolder;
 pub use permission::name_user;
 pub use progress::JobProgress;
-pub use requests::{Changed, Draining, Pong};
+pub use requests::{CancelledWaiting, Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{AwaitedJobs, WaitItem};

@@ -36,6 +36,17 @@ pub struct Changed {
     pub refused: Vec<Refusal>,
 }
 
+/// What became of jobs that were to be ended if they wait. Each job is in one of the three.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CancelledWaiting {
+    /// Jobs that were ended: no worker ran them.
+    pub ended: Vec<JobId>,
+    /// Jobs that go on, because they have begun.
+    pub running: Vec<JobId>,
+    /// Why each of the other jobs was not ended.
+    pub refused: Vec<Refusal>,
+}
+
 /// A daemon that drains.
 #[derive(Debug)]
 pub struct Draining<'c> {
@@ -148,6 +159,25 @@ impl DaemonClient {
     /// As every request. Jobs that cannot be cancelled are no error: [`Changed::refused`] has them.
     pub fn cancel(&mut self, jobs: &[JobId]) -> Result<Changed, Error> {
         self.change(jobs, |jobs| Request::Cancel { jobs })
+    }
+
+    /// Ends those of these jobs that no worker runs; what has begun goes on.
+    ///
+    /// # Errors
+    /// As every request. Jobs that cannot be ended are no error: [`CancelledWaiting::refused`] has them.
+    pub fn cancel_waiting(&mut self, jobs: &[JobId]) -> Result<CancelledWaiting, Error> {
+        let mut all = CancelledWaiting::default();
+        for some in jobs.chunks(BATCH_MAX) {
+            match self.ask(Request::CancelWaiting { jobs: some.to_vec() })? {
+                Reply::CancelledWaiting { ended, running, refused } => {
+                    all.ended.extend(ended);
+                    all.running.extend(running);
+                    all.refused.extend(refused.iter().flat_map(RefusedJobs::refusals));
+                }
+                other => return Err(self.unexpected(&other)),
+            }
+        }
+        Ok(all)
     }
 
     /// Runs jobs again that did not end `done`, with fresh budgets.

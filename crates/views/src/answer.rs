@@ -17,6 +17,11 @@ pub fn changed(count: u64, refused: &[Refusal]) -> Value {
     json!({ "count": count, "refused": refused })
 }
 
+/// Which jobs were ended because they waited, which run on, and why the others were not ended.
+pub fn cancelled_waiting(ended: &[JobId], running: &[JobId], refused: &[Refusal]) -> Value {
+    json!({ "ended": ended, "running": running, "refused": refused })
+}
+
 /// The daemon refused a request about this job.
 pub fn refused(job: JobId, refusal: &Refusal) -> Value {
     json!({ "job": job, "refused": refusal })
@@ -58,6 +63,7 @@ mod tests {
             (accepted(JobId(7)), r#"{"job":7}"#),
             (changed(2, &[]), r#"{"count":2,"refused":[]}"#),
             (changed(0, &[refusal()]), r#"{"count":0,"refused":[{"job":9,"last":3,"refusal":"never-was"}]}"#),
+            (cancelled_waiting(&[JobId(4)], &[JobId(5)], &[]), r#"{"ended":[4],"refused":[],"running":[5]}"#),
             (
                 refused(JobId(9), &refusal()),
                 r#"{"job":9,"refused":{"job":9,"last":3,"refusal":"never-was"}}"#,

@@ -27,7 +27,8 @@ fn frames() -> Vec<Vec<u8>> {
     let requests = [
         Request::Submit(submit("factorial", &["5", "", "100000"], true)),
         Request::Wait { jobs: jobs.clone() },
-        Request::Cancel { jobs },
+        Request::Cancel { jobs: jobs.clone() },
+        Request::CancelWaiting { jobs },
         Request::Jobs { state: None, walk: Walk::Up(JobId(9)), limit: 100 },
         Request::Events { after: 70_000, follow: true },
         Request::Drain { grace_ms: Some(1) },

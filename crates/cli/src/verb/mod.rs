@@ -24,6 +24,7 @@ pub(crate) mod workers;
 
 use bulkhead_client::{Changed, DaemonClient, Error};
 use bulkhead_proto::client::exit;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
@@ -48,8 +49,13 @@ fn change(
         out.line(format_args!("{done} {}", plural::count(changed.count, "job")))?;
     }
     out.flush()?;
-    for refusal in &changed.refused {
+    Ok(say_refused(&changed.refused))
+}
+
+/// Says why jobs were not changed, and gives the exit code.
+fn say_refused(refused: &[Refusal]) -> u8 {
+    for refusal in refused {
         say(format_args!("bulkhead: {refusal}"));
     }
-    Ok(changed.refused.first().map_or(exit::DONE, crate::exit::of_refusal))
+    refused.first().map_or(exit::DONE, crate::exit::of_refusal)
 }
