@@ -29,6 +29,7 @@ pub mod discovery;
 mod error;
 mod events;
 mod file;
+mod frame_halves;
 mod frame_socket;
 mod hidden_folder;
 mod inbox;

@@ -1,0 +1,239 @@
+//! The two halves of a connection: the bytes that are to be sent with their files, and the bytes that came with their
+//! descriptors.
+//!
+//! Neither waits, and neither knows the other: `frame_socket.rs` has both in one thread, `session.rs` gives them to two.
+//! Bounds: the receiver buffers at most one read beyond one frame; what is queued is bounded by the caller.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use bulkhead_proto::client::frame::{Frames, push_frame};
+use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
+use bulkhead_proto::codec;
+use bulkhead_sys::socket;
+
+use crate::error::{Error, ProtocolError};
+use crate::file::JobFile;
+
+/// Bytes of one read.
+const READ_BYTES: usize = 128 << 10;
+/// Most descriptors that are kept for replies that are not read to their end. The daemon sends each descriptor with the
+/// first byte of its reply, so there are never more than one read can bring.
+const DESCRIPTORS_MAX: usize = 64;
+
+/// Requests that are to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct FrameSender {
+    outgoing: Vec<u8>,
+    sent: usize,
+    /// Files to be sent with the byte at this index of `outgoing`, the first of a frame.
+    attached: VecDeque<(usize, Vec<JobFile>)>,
+}
+
+impl FrameSender {
+    /// Queues a request with its files.
+    pub(crate) fn queue(&mut self, frame: &RequestFrame, files: &[JobFile]) -> Result<(), Error> {
+        if self.sent == self.outgoing.len() {
+            self.outgoing.clear();
+            self.sent = 0;
+        }
+        let first = self.outgoing.len();
+        push_frame(frame, &mut self.outgoing).map_err(Error::TooLong)?;
+        if !files.is_empty() {
+            self.attached.push_back((first, files.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// How many bytes are queued and not sent.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.outgoing.len() - self.sent
+    }
+
+    /// Drops what is not sent.
+    pub(crate) fn forget(&mut self) {
+        self.sent = self.outgoing.len();
+        self.attached.clear();
+    }
+
+    /// Sends as much as the socket takes. A daemon that hung up may have sent a goodbye that is still to be read. So
+    /// EPIPE only drops the unsent bytes; the read that finds the end reports it.
+    pub(crate) fn send(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        while self.sent < self.outgoing.len() {
+            match self.send_some(socket) {
+                Ok(()) => {}
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(()),
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.forget(),
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls sendmsg once. It sends the bytes up to the next byte that has files, or from that byte on together with
+    /// the files. The files go out with the first byte of their frame, however few bytes the kernel takes; the rest of
+    /// the frame is sent without them.
+    fn send_some(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let next = self.attached.front().map_or(usize::MAX, |(first, _)| *first);
+        let (here, end) = if next == self.sent {
+            (self.attached.front(), self.attached.get(1).map_or(usize::MAX, |(first, _)| *first))
+        } else {
+            (None, next)
+        };
+        let files = here.map_or(&[][..], |(_, files)| files);
+        let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|one| one.file.as_fd()).collect();
+        let bytes = &self.outgoing[self.sent..end.min(self.outgoing.len())];
+        let count = socket::send_with_fds(socket, bytes, &descriptors)?;
+        if count > 0 && !descriptors.is_empty() {
+            self.attached.pop_front();
+        }
+        self.sent += count;
+        Ok(())
+    }
+}
+
+/// Replies that came.
+#[derive(Debug)]
+pub(crate) struct FrameReceiver {
+    frames: Frames,
+    descriptors: VecDeque<OwnedFd>,
+    buffer: Vec<u8>,
+    last_heard: Instant,
+}
+
+impl FrameReceiver {
+    /// Nothing has come.
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: Frames::default(),
+            descriptors: VecDeque::new(),
+            buffer: vec![0; READ_BYTES],
+            last_heard: Instant::now(),
+        }
+    }
+
+    /// When the last bytes of the daemon arrived.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    /// The next complete reply among the bytes that were read, and its size in bytes.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(ReplyFrame, usize)>, ProtocolError> {
+        match self.frames.next_frame() {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => match codec::decode(bytes) {
+                Ok(frame) => Ok(Some((frame, bytes.len()))),
+                Err(error) => Err(ProtocolError::Codec(error)),
+            },
+            Err(oversized) => Err(ProtocolError::Frame(oversized)),
+        }
+    }
+
+    /// The descriptor of the current reply. Replies take descriptors in the order of their arrival.
+    pub(crate) fn next_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    /// Closes the descriptors that no reply has taken.
+    pub(crate) fn forget(&mut self) {
+        self.descriptors.clear();
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] at the end of the stream; too many descriptors; those of recvmsg(2).
+    pub(crate) fn read(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut came = Vec::new();
+        let count = match socket::recv_with_fds(socket, &mut self.buffer, &mut came) {
+            Ok(count) => count,
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => return Ok(()),
+                ErrorKind::ConnectionReset => 0,
+                _ => return Err(error.into()),
+            },
+        };
+        if count == 0 {
+            return Err(Error::Closed { in_a_frame: self.frames.is_partial() });
+        }
+        self.last_heard = Instant::now();
+        self.frames.feed(&self.buffer[..count]);
+        self.descriptors.extend(came);
+        if self.descriptors.len() > DESCRIPTORS_MAX {
+            return Err(ProtocolError::StrayDescriptors(self.descriptors.len()).into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::os::unix::net::UnixStream;
+
+    use bulkhead_proto::client::message::{Request, Submit};
+    use bulkhead_proto::ids::Tag;
+
+    use super::*;
+
+    fn submit(tag: u32, bytes: usize) -> RequestFrame {
+        let inputs = vec![vec![7; bytes].into()];
+        RequestFrame { tag: Tag(tag), request: Request::Submit(Submit { inputs, ..Submit::default() }) }
+    }
+
+    fn file(text: &str) -> JobFile {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(text.as_bytes(), 0).unwrap();
+        JobFile::read(text, file)
+    }
+
+    /// Frames far longer than a socket takes at once, read in small pieces.
+    #[test]
+    fn files_are_sent_once_and_with_the_first_byte_of_their_frame() {
+        let (socket, other) = UnixStream::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut sender = FrameSender::default();
+        let long = (1 << 20) - 200;
+        sender.queue(&submit(1, 10), &[]).unwrap();
+        sender.queue(&submit(2, long), &[file("a"), file("b")]).unwrap();
+        sender.queue(&submit(3, long), &[file("c")]).unwrap();
+        sender.queue(&submit(4, 10), &[]).unwrap();
+        sender.queue(&submit(5, 10), &[file("d")]).unwrap();
+        let (mut frames, mut came, mut read, mut buffer) = (Frames::default(), Vec::new(), 0, [0; 5000]);
+        let mut next = 1;
+        while next <= 5 {
+            sender.send(socket.as_fd()).unwrap();
+            let mut now = Vec::new();
+            let count = socket::recv_with_fds(other.as_fd(), &mut buffer, &mut now).unwrap();
+            came.extend(now.into_iter().map(|one| (read..read + count, File::from(one))));
+            read += count;
+            frames.feed(&buffer[..count]);
+            while let Some(bytes) = frames.next_frame().unwrap() {
+                assert_eq!(codec::decode::<RequestFrame>(bytes).unwrap().tag, Tag(next));
+                next += 1;
+            }
+        }
+        let texts: Vec<String> = came
+            .iter()
+            .map(|(_, file)| std::io::read_to_string(file.try_clone().unwrap()).unwrap())
+            .collect();
+        assert_eq!(texts, ["a", "b", "c", "d"]);
+        // Each came with the read that brought the first byte of its frame, which may begin before it.
+        let sizes = [(1, 10), (2, long), (3, long), (4, 10)].map(|(tag, bytes)| {
+            let mut frame = Vec::new();
+            push_frame(&submit(tag, bytes), &mut frame).unwrap();
+            frame.len()
+        });
+        let firsts = [sizes[0], sizes[0], sizes[0] + sizes[1], sizes.iter().sum()];
+        for ((read, _), first) in came.iter().zip(firsts) {
+            assert!(read.contains(&first), "{read:?} has not {first}");
+        }
+        assert!(sender.attached.is_empty());
+    }
+}
