@@ -83,6 +83,12 @@ pub const JOB_RANGES_MAX: usize = 16;
 pub const WHY_COUNT_MAX: u64 = 10_000;
 /// Most return addresses that are kept of one death.
 pub const BACKTRACE_MAX: usize = 16;
+/// Most frames that are kept of one death of files other than the program's.
+pub const OTHER_FRAMES_MAX: usize = 16;
+/// Most such files of one death.
+pub const IMAGES_MAX: usize = 8;
+/// Longest name of such a file, in bytes; a longer one is cut.
+pub const IMAGE_NAME_MAX_BYTES: usize = 64;
 /// Longest last words of a task, in bytes; longer ones are cut.
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
 
@@ -131,8 +137,8 @@ const _: () = assert!(
             + LAST_WORDS_MAX_BYTES
             + PROGRAM_PATH_MAX_BYTES
             + 40)
-        < FRAME_MAX_BYTES,
-    "all fit one frame"
+        < FRAME_MAX_BYTES - (64 << 10),
+    "all fit one frame, without the frames of other files"
 );
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
 const _: () =

@@ -75,6 +75,28 @@ fn threads_of_a_kinds_own_are_traced_too() {
     assert!(is_traced(&death, "bulkhead_tests::odd::deeper", "odd.rs:"), "{death}");
 }
 
+/// abort(3) raises its signal in libc: the frames of libc stand before those of the program.
+#[test]
+fn frames_of_libraries_are_shown_by_name_and_offset() {
+    let daemon = Daemon::start();
+    let id = daemon.ok(&["submit", "chaos", "abort", "--crashes-max", "1"]).trim().to_owned();
+    daemon.cli(&["wait", &id]);
+    let death = newest(&daemon);
+    let innermost = &death["evidence"]["other_frames"][0];
+    assert_eq!(
+        (innermost["image"].as_str().map(|name| &name[..4]), &innermost["after"]),
+        (Some("libc"), &json!(0))
+    );
+    let lines = death["backtrace"].as_array().expect("a list of lines");
+    assert!(
+        lines[0].as_str().is_some_and(|line| line.starts_with("libc") && line.contains("+0x")),
+        "{death}"
+    );
+    for text in [daemon.ok(&["job", &id]), daemon.ok(&["deaths", "--evidence"])] {
+        assert!(text.contains("  at        libc"), "{text}");
+    }
+}
+
 #[test]
 fn a_worker_program_that_was_replaced_is_not_asked_for_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -101,6 +123,11 @@ fn garbage_for_evidence_harms_nobody_who_looks() {
     let evidence = &death["evidence"];
     assert_eq!(evidence["progress"], json!({ "done": u64::MAX, "total": 1 }));
     assert_eq!(evidence["frames"].as_array().map(Vec::len), Some(bulkhead_proto::limits::BACKTRACE_MAX));
+    let others = evidence["other_frames"].as_array().expect("a list");
+    assert_eq!(others.len(), bulkhead_proto::limits::IMAGES_MAX, "those whose names are there");
+    assert!(
+        others.iter().all(|other| other["image"].as_str().is_some_and(|name| name.starts_with("?[2J???")))
+    );
     assert!(evidence["last_words"].as_str().is_some_and(|words| words.contains("\u{1b}[2J")));
     let id = death["job"].to_string();
     for arguments in [&["job", &id][..], &["deaths", "--evidence"], &["events"], &["why", &id]] {

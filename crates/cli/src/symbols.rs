@@ -35,24 +35,35 @@ pub(crate) struct SymbolCache {
 }
 
 impl SymbolCache {
-    /// A death's frames as lines, the innermost first: function, file and line if they are known, else the address. A
-    /// last line says why names are missing or whether the stack was searched.
+    /// A death's frames as lines, the innermost first: function, file and line if they are known, else the address; of other
+    /// files than the worker program, the name and the address in it. A last line says why names are missing or whether the stack was searched.
     pub(crate) fn backtrace(&mut self, evidence: &Evidence) -> Vec<String> {
+        let program = evidence.program.as_ref().map(|program| self.symbols(program));
+        let look_up = |frame: u64| match &program {
+            Some(Ok(symbols)) => symbols.look_up(frame),
+            Some(Err(_)) | None => vec![format!("{frame:#x}")],
+        };
         let mut lines = Vec::new();
-        let note = match evidence.program.as_ref().map(|program| self.symbols(program)) {
-            Some(Ok(symbols)) => {
-                lines.extend(evidence.frames.iter().flat_map(|&frame| symbols.look_up(frame)));
-                None
+        let mut others = evidence.other_frames.iter().peekable();
+        for (further_in, &frame) in evidence.frames.iter().enumerate() {
+            while let Some(other) = others.next_if(|other| usize::from(other.after) <= further_in) {
+                lines.push(other.to_string());
             }
+            lines.extend(look_up(frame));
+        }
+        lines.extend(others.map(ToString::to_string));
+        if evidence.shortened {
+            lines.push("(frames of other files do not fit this list: `bulkhead job` shows them)".to_owned());
+        }
+        if lines.is_empty() {
+            return lines;
+        }
+        let note = match &program {
+            _ if evidence.frames.is_empty() => None,
+            Some(Ok(_)) => None,
             Some(Err(error)) => Some(format!("(no names: {error})")),
             None => Some("(no names: the worker program is not known)".to_owned()),
         };
-        if note.is_some() {
-            lines.extend(evidence.frames.iter().map(|frame| format!("{frame:#x}")));
-        }
-        if evidence.frames.is_empty() {
-            return Vec::new();
-        }
         lines.extend(note);
         if evidence.searched {
             lines.push("(the stack had to be searched: a call that was over may be among them)".to_owned());
@@ -189,6 +200,8 @@ fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<FileBytes>, String
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::client::evidence::OtherFrame;
+
     use super::*;
 
     /// This test's own program.
@@ -218,6 +231,15 @@ mod tests {
         assert!(lines[0].starts_with("bulkhead::symbols::is_plain ("), "{lines:?}");
         assert!(lines[0].contains("symbols.rs:"), "{lines:?}");
         assert_eq!(lines[1..], ["0x0"], "what is no code stays a number");
+        let other = |image: &str, after| OtherFrame { image: image.to_owned(), offset: 0x1b, after };
+        let other_frames = vec![other("libc.so\u{1b}", 0), other("libx.so", 1), other("liby.so", 2)];
+        let lines = SymbolCache::default().backtrace(&Evidence { other_frames, ..evidence(Some(own())) });
+        assert_eq!(
+            [&lines[0], &lines[2], &lines[4]],
+            ["libc.so\\u{1b}+0x1b", "libx.so+0x1b", "liby.so+0x1b"]
+        );
+        let alone = Evidence { other_frames: vec![other("libz.so", 0)], ..Evidence::default() };
+        assert_eq!(SymbolCache::default().backtrace(&alone), ["libz.so+0x1b"]);
         let searched = Evidence { searched: true, ..evidence(Some(own())) };
         assert!(SymbolCache::default().backtrace(&searched)[2].contains("searched"));
     }

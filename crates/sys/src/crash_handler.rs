@@ -28,8 +28,10 @@ use crate::shared_page::SharedPage;
 
 mod backtrace;
 mod earlier;
+mod images;
 
-use backtrace::{Image, Registers};
+use backtrace::{Frame, Image, Registers};
+use images::{NAME_BYTES, OtherImages};
 
 /// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored, and one
 /// that is handled too, unless it is a fault.
@@ -109,6 +111,30 @@ pub struct CrashRecordLayout {
     pub frames: usize,
     /// The number of frames that fit.
     pub frames_max: usize,
+    /// Where frames of other files than the program go.
+    pub others: OtherFramesLayout,
+}
+
+/// Where frames of other files than the program go: libraries, and code without a file.
+#[derive(Clone, Copy, Debug)]
+pub struct OtherFramesLayout {
+    /// Their number, stored after all of them and their names.
+    pub count: usize,
+    /// Two words each, the innermost first: the address in its file, and `own << 8 | name` with the number of the
+    /// program's frames that are further in and the place of the name.
+    pub frames: usize,
+    /// The number of frames that fit.
+    pub frames_max: usize,
+    /// The names of their files, [`OtherFramesLayout::NAME_BYTES`] each: the last part of the path, filled up with zeros. It
+    /// may hold any other byte.
+    pub names: usize,
+    /// The number of names that fit. Frames of further files are left out.
+    pub names_max: usize,
+}
+
+impl OtherFramesLayout {
+    /// Bytes of each name, a multiple of 8. A longer name has its first bytes there.
+    pub const NAME_BYTES: usize = NAME_BYTES;
 }
 
 /// The words of the record, and what the handler needs to know.
@@ -125,11 +151,23 @@ struct CrashRecord {
     frames_searched: &'static AtomicU64,
     /// One word for each frame.
     frames: Vec<&'static AtomicU64>,
+    others: OtherFrames,
     image: Image,
     /// Addresses at which a fault of the installing thread means a stack overflow.
     stack_end: Range<usize>,
     pid: u32,
 }
+
+/// The words for frames of other files.
+#[derive(Debug)]
+struct OtherFrames {
+    count: &'static AtomicU64,
+    frames: Vec<[&'static AtomicU64; 2]>,
+    names: Vec<[&'static AtomicU64; NAME_WORDS]>,
+}
+
+/// Words of a name.
+const NAME_WORDS: usize = NAME_BYTES / 8;
 
 static CRASH_RECORD: OnceLock<CrashRecord> = OnceLock::new();
 /// The thread that records; 0: none does.
@@ -158,6 +196,7 @@ pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
         frame_count: page.writable_word(layout.frame_count),
         frames_searched: page.writable_word(layout.frames_searched),
         frames: (0..layout.frames_max).map(|frame| page.writable_word(layout.frames + 8 * frame)).collect(),
+        others: OtherFrames::of(page, &layout.others),
         image: Image::own(),
         stack_end: stack_end()?,
         pid: process::id(),
@@ -351,16 +390,77 @@ impl CrashRecord {
 
     /// Stores the frames after the cause, so that the cause is recorded even if this fails.
     fn record_frames(&self, registers: Registers) {
+        let images = images::read(self.image.code());
+        let images = images.as_deref();
         let mut count = 0;
-        let searched = backtrace::walk(&self.image, registers, &mut |address| {
-            if let Some(word) = self.frames.get(count) {
-                word.store(address, Ordering::Relaxed);
-                count += 1;
+        let mut names = OtherNames::default();
+        let searched = backtrace::walk(&self.image, images, registers, &mut |frame| match frame {
+            Frame::Own(address) => {
+                if let Some(word) = self.frames.get(count) {
+                    word.store(address, Ordering::Relaxed);
+                    count += 1;
+                }
+                count < self.frames.len()
             }
-            count < self.frames.len()
+            Frame::Other(address) => {
+                self.others.record(images, address, count, &mut names);
+                true
+            }
         });
         self.frames_searched.store(searched.into(), Ordering::Relaxed);
+        self.others.count.store(names.frames as u64, Ordering::Release);
         self.frame_count.store(count as u64, Ordering::Release);
+    }
+}
+
+/// The names that were stored, and how many frames.
+#[derive(Default)]
+struct OtherNames {
+    /// The file of each, by where its code begins.
+    files: [usize; 16],
+    count: usize,
+    frames: usize,
+}
+
+impl OtherFrames {
+    fn of(page: &'static SharedPage, layout: &OtherFramesLayout) -> Self {
+        let word = |at: usize, number: usize| page.writable_word(at + 8 * number);
+        Self {
+            count: page.writable_word(layout.count),
+            frames: (0..layout.frames_max)
+                .map(|frame| [0, 1].map(|part| word(layout.frames, 2 * frame + part)))
+                .collect(),
+            names: (0..layout.names_max)
+                .map(|name| std::array::from_fn(|part| word(layout.names, NAME_WORDS * name + part)))
+                .collect(),
+        }
+    }
+
+    /// Stores one, while there is room for it and for the name of its file.
+    fn record(&self, images: Option<&OtherImages>, address: usize, own: usize, names: &mut OtherNames) {
+        let Some(place) = self.frames.get(names.frames) else { return };
+        let Some((mapping, offset)) = images.and_then(|images| images.find(address)) else { return };
+        let known = names.files.iter().take(names.count).position(|file| *file == mapping.base());
+        let Some(name) = known.or_else(|| self.store_name(mapping.base(), &mapping.name, names)) else {
+            return;
+        };
+        place[0].store(offset, Ordering::Relaxed);
+        place[1].store((own << 8 | name) as u64, Ordering::Relaxed);
+        names.frames += 1;
+    }
+
+    /// Stores another name; returns its place if there was room.
+    fn store_name(&self, file: usize, name: &[u8; NAME_BYTES], names: &mut OtherNames) -> Option<usize> {
+        let place = names.count;
+        let (words, known) = (self.names.get(place)?, names.files.get_mut(place)?);
+        for (word, bytes) in words.iter().zip(name.chunks_exact(8)) {
+            let mut value = [0; 8];
+            value.copy_from_slice(bytes);
+            word.store(u64::from_ne_bytes(value), Ordering::Relaxed);
+        }
+        *known = file;
+        names.count += 1;
+        Some(place)
     }
 }
 

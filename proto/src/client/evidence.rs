@@ -18,10 +18,12 @@ use crate::plain::Plain;
 pub struct Evidence {
     /// The backtrace: the innermost [`crate::limits::BACKTRACE_MAX`] addresses at most, the innermost first, as offsets
     /// in the file of the worker program. A caller's address lies inside its call instruction, so each can be looked up
-    /// as it is. Addresses outside that file (in libc, for example) are left out.
+    /// as it is.
     pub frames: Vec<u64>,
-    /// Whether the stack was searched because the running code had no frame pointers: `frames` may then contain calls
-    /// that had already returned.
+    /// Frames of other files, libc for example: [`crate::limits::OTHER_FRAMES_MAX`] at most, the innermost first.
+    pub other_frames: Vec<OtherFrame>,
+    /// Whether the stack was searched because the running code had no frame pointers: `frames` and `other_frames` may then
+    /// contain calls that had already returned.
     pub searched: bool,
     /// The file that the frames belong to. `None` without frames, or if its path is too long.
     pub program: Option<Box<ProgramFile>>,
@@ -31,14 +33,47 @@ pub struct Evidence {
     pub last_words: String,
     /// What the kernel showed of it right before the supervisor killed it.
     pub seen: Option<Box<ProcessSeen>>,
+    /// Whether `other_frames` were left out, because a list of deaths was too long: the detail of the job has them.
+    pub shortened: bool,
 }
 
 impl Evidence {
+    /// About how many bytes those parts take in a message that [`Self::shorten`] leaves out.
+    pub fn long_bytes(&self) -> u64 {
+        self.other_frames.iter().map(|other| 12 + other.image.len() as u64).sum()
+    }
+
+    /// Leaves out the parts that a list of a thousand deaths has no room for.
+    pub fn shorten(&mut self) {
+        if self.long_bytes() > 0 {
+            self.other_frames = Vec::new();
+            self.shortened = true;
+        }
+    }
+
     /// About how many bytes its texts and frames take in a message.
     pub fn wire_bytes(&self) -> u64 {
         let path = self.program.as_ref().map_or(0, |program| program.path.len());
         let place = self.seen.as_ref().map_or(0, |seen| seen.waits_in.len());
-        (10 * self.frames.len() + path + place + self.last_words.len()) as u64
+        self.long_bytes() + (10 * self.frames.len() + path + place + self.last_words.len()) as u64
+    }
+}
+
+/// A frame of a file that is not the worker program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OtherFrame {
+    /// The last part of the file's path, without control characters; at most
+    /// [`crate::limits::IMAGE_NAME_MAX_BYTES`].
+    pub image: String,
+    /// The address in that file.
+    pub offset: u64,
+    /// How many of the program's frames are further in.
+    pub after: u8,
+}
+
+impl fmt::Display for OtherFrame {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}+{:#x}", Plain(&self.image), self.offset)
     }
 }
 
@@ -132,8 +167,10 @@ impl fmt::Display for Evidence {
             Some(TaskProgress { done, total }) => write!(out, " progress={done}/{total}")?,
             None => {}
         }
-        if let Some(innermost) = self.frames.first() {
-            write!(out, " at={innermost:#x}")?;
+        match (self.other_frames.first().filter(|other| other.after == 0), self.frames.first()) {
+            (Some(innermost), _) => write!(out, " at={innermost}")?,
+            (None, Some(innermost)) => write!(out, " at={innermost:#x}")?,
+            (None, None) => {}
         }
         if !self.last_words.is_empty() {
             write!(out, " last_words={:?}", self.last_words)?;

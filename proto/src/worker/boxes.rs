@@ -14,7 +14,8 @@ use std::num::NonZeroU8;
 use crate::death::{ProgramEnd, SIGNAL_MAX};
 use crate::ids::Seq;
 use crate::limits::{
-    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
+    OTHER_FRAMES_MAX, RING, SURVIVORS_TOLD, TEXT_MAX_BYTES,
 };
 
 /// Bytes of the box header: one page.
@@ -66,6 +67,13 @@ const WORDS_PLACES_AT: usize = 320;
 pub const SURVIVOR_COUNT_AT: usize = 1024;
 /// Box header: the process ids of the first [`SURVIVORS_TOLD`] of them.
 pub const SURVIVORS_AT: usize = 1032;
+/// Box header: the number of frames of files other than the program's, stored after these and their names.
+pub const OTHER_FRAME_COUNT_AT: usize = 1152;
+/// Box header: up to [`OTHER_FRAMES_MAX`] such frames, the innermost first, two words each: the address in its file, and
+/// `own << 8 | image` with the number of frames at [`FRAMES_AT`] that are further in and the place of the file's name.
+pub const OTHER_FRAMES_AT: usize = 1160;
+/// Box header: up to [`IMAGES_MAX`] names of files, [`IMAGE_NAME_MAX_BYTES`] each and filled up with zeros.
+pub const IMAGES_AT: usize = 1536;
 
 /// Entry: the claim word.
 pub const WORD_AT: usize = 0;
@@ -112,7 +120,9 @@ const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
 const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= SURVIVOR_COUNT_AT);
-const _: () = assert!(SURVIVORS_AT + 8 * SURVIVORS_TOLD <= BOX_HEADER_BYTES);
+const _: () = assert!(SURVIVORS_AT + 8 * SURVIVORS_TOLD <= OTHER_FRAME_COUNT_AT);
+const _: () = assert!(OTHER_FRAMES_AT + 16 * OTHER_FRAMES_MAX <= IMAGES_AT);
+const _: () = assert!(IMAGES_AT + IMAGES_MAX * IMAGE_NAME_MAX_BYTES <= BOX_HEADER_BYTES);
 
 /// The word of [`LAST_WORDS_AT`] for last words of `bytes` bytes (at least 1) in place 0 or 1.
 pub fn pack_words(bytes: usize, place: u64) -> u64 {

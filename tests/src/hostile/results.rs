@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::limits::{
-    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
+    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
+    OTHER_FRAMES_MAX, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
 };
 use bulkhead_proto::worker::boxes::{
     self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, STATUS_AT,
@@ -70,7 +71,16 @@ fn tell_garbage(puppet: &mut Puppet) -> ! {
     for frame in 0..BACKTRACE_MAX {
         page.store(boxes::FRAMES_AT + 8 * frame, u64::MAX << frame, Ordering::SeqCst);
     }
+    for frame in 0..OTHER_FRAMES_MAX {
+        page.store(boxes::OTHER_FRAMES_AT + 16 * frame, u64::MAX, Ordering::SeqCst);
+        page.store(boxes::OTHER_FRAMES_AT + 16 * frame + 8, frame as u64, Ordering::SeqCst);
+    }
+    for image in 0..IMAGES_MAX {
+        let name = "\u{1b}[2J\u{202e}\r\n\u{85}".repeat(IMAGE_NAME_MAX_BYTES / 11);
+        page.write_bytes(boxes::IMAGES_AT + image * IMAGE_NAME_MAX_BYTES, name.as_bytes());
+    }
     for (at, value) in [
+        (boxes::OTHER_FRAME_COUNT_AT, u64::MAX),
         (boxes::FRAME_COUNT_AT, u64::MAX),
         (boxes::FRAMES_SEARCHED_AT, 1),
         (boxes::PROGRESS_DONE_AT, u64::MAX),

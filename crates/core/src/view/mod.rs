@@ -32,6 +32,8 @@ use crate::worker::{Worker, Workers};
 const ROW_BYTES: u64 = 64;
 /// The size of a death beside its texts and frames, in bytes, about.
 const DEATH_BYTES: u64 = 128;
+/// A list of deaths has all parts of each up to this size, in bytes, about.
+const DEATHS_BYTES: u64 = FRAME_MAX_BYTES as u64 - (64 << 10);
 /// Rows of lists stop here: well below a frame.
 const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 /// Jobs that one request for a list looks at, shown or not, so that a table of a million jobs is listed in many turns and
@@ -133,7 +135,8 @@ impl<'a> View<'a> {
     pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
         let detail = self.detail(self.jobs.visible(peer, job)?);
         let survivors: u64 = detail.survivors.iter().map(Survivor::wire_bytes).sum();
-        let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64 + survivors;
+        let deaths: u64 = detail.deaths.iter().map(|one| 64 + one.evidence.wire_bytes()).sum();
+        let bytes = 512 + deaths + detail.input.len() as u64 + survivors;
         Ok(ViewReply { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
@@ -312,7 +315,9 @@ impl<'a> View<'a> {
     /// Answers `deaths`: those that the client may see, newest first.
     pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> ViewReply {
         let visible = |row: &&DeathRow| Owner::User(row.uid).may_be_seen_by(peer);
-        let rows: Vec<DeathRow> = self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
+        let mut rows: Vec<DeathRow> =
+            self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
+        fit(&mut rows);
         let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
         ViewReply { reply: Reply::Deaths(rows), bytes }
     }
@@ -321,6 +326,19 @@ impl<'a> View<'a> {
     pub(crate) fn kinds(&self) -> ViewReply {
         let kinds = self.turn.config().kinds.clone();
         ViewReply { reply: Reply::Kinds(kinds), bytes: 1024 }
+    }
+}
+
+/// Leaves out the long parts of the older deaths if all of them do not fit a frame.
+fn fit(rows: &mut [DeathRow]) {
+    let long = |row: &DeathRow| row.death.evidence.long_bytes();
+    let others: u64 = rows.iter().map(|row| death_bytes(row) - long(row)).sum();
+    let mut room = DEATHS_BYTES.saturating_sub(others);
+    for row in rows {
+        match room.checked_sub(long(row)) {
+            Some(left) => room = left,
+            None => row.death.evidence.shorten(),
+        }
     }
 }
 

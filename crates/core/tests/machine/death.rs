@@ -4,14 +4,16 @@
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 use bulkhead_core::event::{Event, Leftover};
+use bulkhead_proto::client::evidence::{Evidence, OtherFrame};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::view::{DeathRow, WorkerState};
+use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
-use bulkhead_proto::limits::DEATHS_KEPT;
+use bulkhead_proto::limits::{DEATHS_KEPT, FRAME_MAX_BYTES, IMAGE_NAME_MAX_BYTES, OTHER_FRAMES_MAX};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 /// A rig of one slot whose worker holds several short jobs, the first of them claimed.
@@ -84,6 +86,33 @@ fn old_deaths_make_room_for_new_ones() {
     };
     assert_eq!(rows.len(), DEATHS_KEPT);
     assert_eq!((rows[0].death.attempt, rows[0].job > rows[DEATHS_KEPT - 1].job), (255, true));
+}
+
+/// A thousand deaths with long evidence do not fit a frame: the older ones are shown without their longest parts.
+#[test]
+fn a_long_list_of_deaths_fits_its_frame() {
+    let frame = OtherFrame { image: "x".repeat(IMAGE_NAME_MAX_BYTES), offset: u64::MAX, after: 0 };
+    let evidence = Evidence { other_frames: vec![frame; OTHER_FRAMES_MAX], ..Evidence::default() };
+    let policy = Policy { crashes_max: Some(255), ..Policy::default() };
+    let mut rig = Rig::new(1);
+    for _ in 0..DEATHS_KEPT / 255 + 1 {
+        let job = rig.submit_as(ALICE, "quick", 1, policy.clone(), false);
+        while rig.outcome(job).is_none() {
+            rig.sleep(10);
+            rig.claim(job);
+            let (worker, _) = rig.holder(job).unwrap();
+            rig.die_with(worker, SEGV, evidence.clone());
+        }
+    }
+    let reply = rig.answer(ALICE, Request::Deaths { limit: u32::MAX });
+    assert!(codec::encode(&reply).len() < FRAME_MAX_BYTES);
+    let Reply::Deaths(rows) = reply else { panic!("deaths") };
+    let is_whole = |row: &DeathRow| row.death.evidence == evidence;
+    let whole = rows.iter().take_while(|row| is_whole(row)).count();
+    assert!((100..DEATHS_KEPT).contains(&whole), "{whole}");
+    assert!(rows[whole..].iter().all(|row| row.death.evidence.shortened));
+    let Reply::Deaths(one) = rig.answer(ALICE, Request::Deaths { limit: 1 }) else { panic!("deaths") };
+    assert!(is_whole(&one[0]));
 }
 
 /// A leave after a panic costs a job that failed each time; without one it is a death like any other.

@@ -13,17 +13,19 @@ use std::sync::atomic::Ordering;
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::{
-    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
+    OTHER_FRAMES_MAX, SURVIVORS_TOLD, TEXT_MAX_BYTES,
 };
 use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
-    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
-    LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRAM_STOP_AT, PROGRESS_DONE_AT,
-    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ProgramStop, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT,
-    STATUS_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, UNWANTED_AT, WORD_AT,
+    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, IMAGES_AT,
+    LAST_BREATH_AT, LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OTHER_FRAME_COUNT_AT, OTHER_FRAMES_AT,
+    OUTPUT_BYTES_AT, PROGRAM_STOP_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ProgramStop,
+    ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, UNWANTED_AT,
+    WORD_AT,
 };
 use bulkhead_sys::clock::monotonic_ns;
-use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
+use bulkhead_sys::crash_handler::{self, CrashRecordLayout, OtherFramesLayout};
 use bulkhead_sys::shared_page::SharedPage;
 
 use crate::words::Words;
@@ -41,7 +43,15 @@ const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
     frames_searched: FRAMES_SEARCHED_AT,
     frames: FRAMES_AT,
     frames_max: BACKTRACE_MAX,
+    others: OtherFramesLayout {
+        count: OTHER_FRAME_COUNT_AT,
+        frames: OTHER_FRAMES_AT,
+        frames_max: OTHER_FRAMES_MAX,
+        names: IMAGES_AT,
+        names_max: IMAGES_MAX,
+    },
 };
+const _: () = assert!(OtherFramesLayout::NAME_BYTES == IMAGE_NAME_MAX_BYTES);
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

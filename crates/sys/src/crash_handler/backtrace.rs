@@ -3,8 +3,12 @@
 //! It follows frame pointers, from the registers that the kernel passes to the handler; a build without frame
 //! pointers shows fewer frames. libc has none: where it breaks the chain, the stack is searched for the next call of
 //! the program's own code, and the record says so. All memory is read by process_vm_readv(2), which fails where a
-//! load would fault, so a corrupted stack costs frames and nothing else. Only addresses in the program's own file are
-//! kept; `bulkhead job` and `deaths` look up functions and lines later, if the file is still the one that ran.
+//! load would fault, so a corrupted stack costs frames and nothing else. `bulkhead job` and `deaths` look up functions and
+//! lines of the program's own frames later, if the file is still the one that ran.
+//!
+//! Frames of other files (`images.rs`) are passed on too: the interrupted instruction; callers in the chain of frame
+//! pointers; and, where the stack was searched, up to [`OTHERS_SEARCHED`] return addresses between the top of the stack and
+//! the call of the program's own code.
 //!
 //! Driven by the crash handler: it must not allocate or lock. Works on x86-64 and AArch64; elsewhere there are no
 //! frames.
@@ -14,6 +18,8 @@ use std::ops::Range;
 
 use nix::libc;
 
+use super::images::OtherImages;
+
 /// Size of a word and of a return address.
 const WORD: usize = size_of::<usize>();
 /// Calls that are followed at most, including those that are not kept.
@@ -22,6 +28,8 @@ const HOPS_MAX: usize = 64;
 const CHAIN_CALLS: usize = 4;
 /// Return addresses that are tried for the innermost call, if the first ones lead to no such chain.
 const CALLS_TRIED: usize = 12;
+/// Return addresses in other files that a search of the stack passes on.
+const OTHERS_SEARCHED: usize = 8;
 /// Words of the stack that are searched, and words per read.
 const SEARCH_WORDS: usize = 4096;
 const BLOCK_WORDS: usize = 256;
@@ -53,18 +61,34 @@ impl Image {
         address.wrapping_sub(self.base) as u64
     }
 
+    /// Where its code is.
+    pub(super) fn code(&self) -> &Range<usize> {
+        &self.code
+    }
+
     fn holds(&self, address: usize) -> bool {
         self.code.contains(&address)
     }
 
     /// Whether `address` is the return address of a call in this code.
     fn is_return(&self, address: usize) -> bool {
-        let mut before = [0; WORD];
-        self.holds(address)
-            && self.holds(address.wrapping_sub(WORD))
-            && read_words(address - WORD, &mut before[..1]) == 1
-            && is_call(before[0].to_ne_bytes())
+        self.holds(address) && self.holds(address.wrapping_sub(WORD)) && is_call_before(address)
     }
+}
+
+/// Whether the instruction before this address, which is at least a word, is a call.
+pub(super) fn is_call_before(address: usize) -> bool {
+    let mut before = [0; 1];
+    read_words(address - WORD, &mut before) == 1 && is_call(before[0].to_ne_bytes())
+}
+
+/// A frame of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    /// Of the program: the address in its file.
+    Own(u64),
+    /// Of another file: the address in memory.
+    Other(usize),
 }
 
 /// The first object that dl_iterate_phdr reports is the program itself.
@@ -153,32 +177,74 @@ impl Registers {
 
 /// Passes the frames to `keep`, the innermost first, until it returns `false`. A caller's address lies inside its
 /// call instruction. Returns whether the stack was searched.
-pub(super) fn walk(image: &Image, registers: Registers, keep: &mut dyn FnMut(u64) -> bool) -> bool {
+pub(super) fn walk(
+    image: &Image,
+    others: Option<&OtherImages>,
+    registers: Registers,
+    keep: &mut dyn FnMut(Frame) -> bool,
+) -> bool {
     let Registers { pc, stack, frame, link } = registers;
     let is_own = image.holds(pc);
-    if is_own && !keep(image.in_file(pc)) {
+    let goes_on = match is_own {
+        true => keep(Frame::Own(image.in_file(pc))),
+        false => others.and_then(|others| others.find(pc)).is_none() || keep(Frame::Other(pc)),
+    };
+    if !goes_on {
         return false;
     }
     if is_own && record(frame, stack).is_some_and(|(_, caller)| image.is_return(caller)) {
-        follow(image, frame, keep);
+        follow(image, others, frame, keep);
         return false;
     }
     let called = link.filter(|_| !is_own).filter(|&link| image.is_return(link));
     let (caller, frame) = search(image, stack, frame, called);
+    if called.is_none() && !pass_others(others, stack, caller, keep) {
+        return true;
+    }
     if let Some(caller) = caller
-        && keep(image.in_file(caller - 1))
+        && keep(Frame::Own(image.in_file(caller - 1)))
         && let Some(frame) = frame
     {
-        follow(image, frame, keep);
+        follow(image, others, frame, keep);
     }
     true
 }
 
+/// Passes on the return addresses in other files that stand on the stack before that of the program's own call. Returns
+/// whether to go on.
+fn pass_others(
+    others: Option<&OtherImages>,
+    stack: usize,
+    own: Option<usize>,
+    keep: &mut dyn FnMut(Frame) -> bool,
+) -> bool {
+    let before = words(stack).map(|(_, word)| word).take_while(|&word| Some(word) != own);
+    before
+        .filter(|&word| is_return(others, word))
+        .take(OTHERS_SEARCHED)
+        .all(|caller| keep(Frame::Other(caller - 1)))
+}
+
+/// Whether `address` is the return address of a call in one of these.
+fn is_return(others: Option<&OtherImages>, address: usize) -> bool {
+    others.is_some_and(|others| others.is_return(address))
+}
+
 /// Passes on the callers in the chain of frame records that begins at `frame`.
-fn follow(image: &Image, mut frame: usize, keep: &mut dyn FnMut(u64) -> bool) {
+fn follow(
+    image: &Image,
+    others: Option<&OtherImages>,
+    mut frame: usize,
+    keep: &mut dyn FnMut(Frame) -> bool,
+) {
     for _ in 0..HOPS_MAX {
         let Some((next, caller)) = record(frame, frame) else { return };
-        if image.is_return(caller) && !keep(image.in_file(caller - 1)) || next <= frame {
+        let goes_on = if image.is_return(caller) {
+            keep(Frame::Own(image.in_file(caller - 1)))
+        } else {
+            !is_return(others, caller) || keep(Frame::Other(caller - 1))
+        };
+        if !goes_on || next <= frame {
             return;
         }
         frame = next;
@@ -223,7 +289,7 @@ fn search(
 /// The calls of the program's own code in the chain of frame records that begins here, as far as they count.
 fn own_calls(image: &Image, frame: usize) -> usize {
     let mut calls = 0;
-    follow(image, frame, &mut |_| {
+    follow(image, None, frame, &mut |_| {
         calls += 1;
         calls < CHAIN_CALLS
     });

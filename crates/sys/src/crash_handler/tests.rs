@@ -25,6 +25,7 @@ const LAYOUT: CrashRecordLayout = CrashRecordLayout {
     frames_searched: 64,
     frames: 128,
     frames_max: FRAMES_MAX,
+    others: OtherFramesLayout { count: 512, frames: 520, frames_max: FRAMES_MAX, names: 1024, names_max: 8 },
 };
 
 /// A dead process and its crash record.
@@ -46,6 +47,21 @@ impl DeadProcess {
         let frames = (0..self.word(LAYOUT.frame_count) as usize).map(|frame| LAYOUT.frames + 8 * frame);
         frames
             .map(|at| symbols.before(self.word(at)).map_or("?", |symbol| symbol.name()).to_owned())
+            .collect()
+    }
+
+    /// The files of its frames of other files, the innermost first, each with the number of own frames further in.
+    fn others(&self) -> Vec<(String, u64)> {
+        let layout = LAYOUT.others;
+        let frames =
+            (0..self.word(layout.count) as usize).map(|frame| self.word(layout.frames + 16 * frame + 8));
+        frames
+            .map(|word| {
+                let mut name = [0; NAME_BYTES];
+                self.page.read_bytes(layout.names + NAME_BYTES * (word & 0xff) as usize, &mut name);
+                let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES);
+                (String::from_utf8(name[..end].to_vec()).unwrap(), word >> 8)
+            })
             .collect()
     }
 
@@ -80,6 +96,20 @@ fn call_nowhere() {
     // SAFETY: none: it faults, as it is meant to.
     let nowhere: extern "C" fn() = unsafe { std::mem::transmute(std::hint::black_box(64_usize)) };
     nowhere();
+    std::hint::black_box(());
+}
+
+/// Loads libm, and has it store a number where there is no memory.
+#[inline(never)]
+fn fault_in_a_late_library() {
+    // SAFETY: none for the call: it faults, as it is meant to. The names end with zero bytes, and libm has such a function.
+    unsafe {
+        let library = libc::dlopen(c"libm.so.6".as_ptr(), libc::RTLD_NOW);
+        let place = libc::dlsym(library, c"sincos".as_ptr());
+        assert!(!place.is_null(), "libm is there");
+        let sincos: extern "C" fn(f64, usize, usize) = std::mem::transmute(place);
+        sincos(std::hint::black_box(1.0), 64, 64);
+    }
     std::hint::black_box(());
 }
 
@@ -137,7 +167,14 @@ fn dies() {
             std::hint::black_box(overflow(0));
         }
         "abort" => std::process::abort(),
+        "no-descriptors" => {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: reads a limit that is ours.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
+            raise::fault()
+        }
         "nowhere" => call_nowhere(),
+        "library" => fault_in_a_late_library(),
         #[cfg(target_arch = "x86_64")]
         "ruins" => ruin_the_stack(),
         "thread" => std::thread::spawn(|| raise::fault()).join().unwrap(),
@@ -344,6 +381,30 @@ fn signals_that_arrive_in_libc_are_traced_to_the_call_of_our_own() {
         assert!(place(&left.functions(), DIES) < FRAMES_MAX, "{mode}");
         assert!(left.is_searched(), "{mode}: libc has no frame pointers, and that is said");
     }
+}
+
+#[test]
+fn frames_of_libraries_stand_before_the_call_of_our_own() {
+    for mode in ["abort", "11"] {
+        let left = dies_of(mode);
+        let others = left.others();
+        let is_libc = |(name, own): &(String, u64)| name.starts_with("libc") && *own == 0;
+        assert!(others.first().is_some_and(is_libc), "{mode}: {others:?}");
+    }
+    let left = dies_of("library");
+    assert!(left.others().first().is_some_and(|(name, own)| name.starts_with("libm.so") && *own == 0));
+    assert_eq!(place(&left.functions(), "fault_in_a_late_library"), 0);
+    let left = dies_of("fault");
+    let inner = left.others().into_iter().find(|(_, own)| *own == 0);
+    assert_eq!(inner, None, "the program itself faulted");
+}
+
+/// No descriptor is free for the list of mappings.
+#[test]
+fn without_descriptors_the_frames_of_our_own_are_there() {
+    let left = dies_of("no-descriptors");
+    assert_eq!((left.signal, left.others()), (Some(libc::SIGSEGV), Vec::new()));
+    place(&left.functions(), FAULT);
 }
 
 #[test]

@@ -5,11 +5,15 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
-use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES, SURVIVORS_TOLD};
+use bulkhead_proto::client::evidence::{Evidence, OtherFrame, TaskProgress};
+use bulkhead_proto::limits::{
+    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, LAST_WORDS_MAX_BYTES, OTHER_FRAMES_MAX, SURVIVORS_TOLD,
+};
+use bulkhead_proto::plain::is_obeyed;
 use bulkhead_proto::worker::boxes::{
-    CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
-    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, unpack_words,
+    CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, IMAGES_AT, LAST_WORDS_AT,
+    OTHER_FRAME_COUNT_AT, OTHER_FRAMES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT, PROGRESS_TOTAL_AT,
+    SURVIVOR_COUNT_AT, SURVIVORS_AT, unpack_words,
 };
 use bulkhead_sys::shared_page::SharedPage;
 
@@ -19,9 +23,11 @@ pub(super) fn read(page: &SharedPage, signal: Option<i32>) -> Evidence {
     let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
     let spoke = signal.is_some_and(|signal| said == u64::from(signal.unsigned_abs()));
     let frames = if spoke { frames(page) } else { Vec::new() };
-    let searched = !frames.is_empty() && page.load(FRAMES_SEARCHED_AT, Ordering::Relaxed) == 1;
+    let other_frames = if spoke { other_frames(page, frames.len()) } else { Vec::new() };
+    let has_frames = !frames.is_empty() || !other_frames.is_empty();
+    let searched = has_frames && page.load(FRAMES_SEARCHED_AT, Ordering::Relaxed) == 1;
     let (progress, last_words) = (progress(page), last_words(page));
-    Evidence { frames, searched, progress, last_words, ..Evidence::default() }
+    Evidence { frames, other_frames, searched, progress, last_words, ..Evidence::default() }
 }
 
 /// The process ids of what the worker could not end of its last task, as it says.
@@ -35,6 +41,33 @@ fn frames(page: &SharedPage) -> Vec<u64> {
     let count = usize::try_from(page.load(FRAME_COUNT_AT, Ordering::Acquire)).unwrap_or(usize::MAX);
     let count = count.min(BACKTRACE_MAX);
     (0..count).map(|frame| page.load(FRAMES_AT + 8 * frame, Ordering::Relaxed)).collect()
+}
+
+/// Frames of other files, beside `own` frames of the program. One with a name that cannot be is left out.
+fn other_frames(page: &SharedPage, own: usize) -> Vec<OtherFrame> {
+    let count = usize::try_from(page.load(OTHER_FRAME_COUNT_AT, Ordering::Acquire)).unwrap_or(usize::MAX);
+    let read = |frame: usize| {
+        let at = OTHER_FRAMES_AT + 16 * frame;
+        let (offset, word) = (page.load(at, Ordering::Relaxed), page.load(at + 8, Ordering::Relaxed));
+        let image = image_name(page, usize::try_from(word & 0xff).ok()?)?;
+        let after = u8::try_from(word >> 8).ok().filter(|after| usize::from(*after) <= own)?;
+        Some(OtherFrame { image, offset, after })
+    };
+    (0..count.min(OTHER_FRAMES_MAX)).filter_map(read).collect()
+}
+
+/// The name of a file: a character that a terminal would obey becomes a question mark.
+fn image_name(page: &SharedPage, place: usize) -> Option<String> {
+    if place >= IMAGES_MAX {
+        return None;
+    }
+    let mut bytes = [0; IMAGE_NAME_MAX_BYTES];
+    page.read_bytes(IMAGES_AT + place * IMAGE_NAME_MAX_BYTES, &mut bytes);
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let name = String::from_utf8_lossy(&bytes[..end]);
+    let mut name: String = name.chars().map(|letter| if is_obeyed(letter) { '?' } else { letter }).collect();
+    name.truncate(name.floor_char_boundary(IMAGE_NAME_MAX_BYTES));
+    (!name.is_empty()).then_some(name)
 }
 
 pub(super) fn progress(page: &SharedPage) -> Option<TaskProgress> {
@@ -138,5 +171,30 @@ mod tests {
         for other in [None, Some(9), Some(6)] {
             assert_eq!(read(&page, other), Evidence::default());
         }
+    }
+
+    #[test]
+    fn frames_of_other_files_have_clean_names_and_a_bound() {
+        let page = forged(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, 2), (OTHER_FRAME_COUNT_AT, u64::MAX)]);
+        let put = |frame: usize, offset: u64, word: u64| {
+            page.store(OTHER_FRAMES_AT + 16 * frame, offset, Ordering::Relaxed);
+            page.store(OTHER_FRAMES_AT + 16 * frame + 8, word, Ordering::Relaxed);
+        };
+        page.write_bytes(IMAGES_AT, "lib\u{1b}[2J\u{202e}\n ü.so".as_bytes());
+        page.write_bytes(IMAGES_AT + IMAGE_NAME_MAX_BYTES, &[0xff; IMAGE_NAME_MAX_BYTES]);
+        put(0, 0x10, 0);
+        put(1, 0x20, 2 << 8 | 1);
+        // No name, no such place for a name, more own frames than there are.
+        put(2, 0x30, 2);
+        put(3, 0x30, IMAGES_MAX as u64);
+        put(4, 0x30, 3 << 8);
+        put(5, 0x30, u64::MAX);
+        (6..OTHER_FRAMES_MAX).for_each(|frame| put(frame, 0x30, 0));
+        let found = read(&page, Some(11)).other_frames;
+        assert_eq!(found.len(), 2 + OTHER_FRAMES_MAX - 6);
+        let first = OtherFrame { image: "lib?[2J?? ü.so".to_owned(), offset: 0x10, after: 0 };
+        assert_eq!((&found[0], found[1].after, found[1].offset), (&first, 2, 0x20));
+        assert!(found[1].image.len() <= IMAGE_NAME_MAX_BYTES, "{found:?}");
+        assert!(read(&page, Some(6)).other_frames.is_empty());
     }
 }
