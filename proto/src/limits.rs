@@ -89,6 +89,10 @@ pub const OTHER_FRAMES_MAX: usize = 16;
 pub const IMAGES_MAX: usize = 8;
 /// Longest name of such a file, in bytes; a longer one is cut.
 pub const IMAGE_NAME_MAX_BYTES: usize = 64;
+/// Bytes of the page in which a worker's own runtime writes its stack: a word that says for which offer, and the text.
+pub const STACK_PAGE_BYTES: usize = 8192;
+/// Longest such text, in bytes; a longer one is cut.
+pub const STACK_TEXT_MAX_BYTES: usize = STACK_PAGE_BYTES - 8;
 /// Longest last words of a task, in bytes; longer ones are cut.
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
 

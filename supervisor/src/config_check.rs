@@ -67,7 +67,7 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match worker.read_lane() {
-            LaneRead::Hello(_) => return Ok(Vec::new()),
+            LaneRead::Hello { .. } => return Ok(Vec::new()),
             LaneRead::MissingKinds(missing) => return Ok(missing),
             LaneRead::Ended(Event::BootstrapFailed { error, .. }) => bail!(error),
             LaneRead::Ended(Event::Violated { violation, .. }) => {

@@ -178,6 +178,7 @@ impl WorkerTemplate {
             sampler,
             lane,
             ring,
+            stack_page: None,
             reached: ReachedStage::starting(),
             folder,
             offer_files: BTreeMap::new(),

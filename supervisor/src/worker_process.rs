@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
-use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, Sender};
+use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, Sender, StackPageReader};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::codec;
@@ -23,7 +23,7 @@ use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
 use bulkhead_proto::worker::boxes::ProgramStop;
-use bulkhead_proto::worker::message::{LaneDown, LaneUp};
+use bulkhead_proto::worker::message::{LaneDown, LaneUp, StackText};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
@@ -126,8 +126,13 @@ pub(crate) enum LaneRead {
     Nothing,
     /// As many frames were read as one turn allows; there may be more.
     More,
-    /// The worker's hello: its ipc-channel server listens at this path.
-    Hello(String),
+    /// The worker's hello.
+    Hello {
+        /// Its ipc-channel server listens there.
+        path: String,
+        /// Whether its own runtime writes its stack.
+        stack_text: StackText,
+    },
     /// The worker's program does not offer these kinds of its pool.
     MissingKinds(Vec<KindId>),
     /// Nothing more is read from this lane; the event says why.
@@ -139,7 +144,7 @@ impl LaneRead {
     pub(crate) fn event(self) -> Option<Event> {
         match self {
             Self::Ended(event) => Some(event),
-            Self::Nothing | Self::More | Self::Hello(_) | Self::MissingKinds(_) => None,
+            Self::Nothing | Self::More | Self::Hello { .. } | Self::MissingKinds(_) => None,
         }
     }
 }
@@ -150,6 +155,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) tree: Tree,
     pub(crate) lane: DeferredClose<Lane>,
     pub(crate) ring: Ring,
+    /// The page in which its own runtime writes its stack, if it asked for one.
+    pub(crate) stack_page: Option<StackPageReader>,
     pub(crate) sampler: WorkerSampler,
     pub(crate) reached: ReachedStage,
     pub(crate) folder: BootFolder,
@@ -196,9 +203,11 @@ impl WorkerProcess {
                 (Ok(LaneUp::Doorbell), WorkerStage::Ready(_)) if self.doorbells < self.naps => {
                     self.doorbells += 1
                 }
-                (Ok(LaneUp::Hello { path, missing }), WorkerStage::Starting) if missing.is_empty() => {
+                (Ok(LaneUp::Hello { path, missing, stack_text }), WorkerStage::Starting)
+                    if missing.is_empty() =>
+                {
                     self.reached.enter(WorkerStage::Connecting);
-                    return LaneRead::Hello(path);
+                    return LaneRead::Hello { path, stack_text };
                 }
                 (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
                     self.reached.close();
@@ -229,6 +238,21 @@ impl WorkerProcess {
     /// As [`Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
     pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
+    }
+
+    /// Makes the page for the text of its stack and sends it, if the worker asked for one.
+    ///
+    /// # Errors
+    /// No descriptor or memory for it, or as [`Lane::send`].
+    pub(crate) fn give_stack_page(&mut self, wish: StackText) -> io::Result<()> {
+        match wish {
+            StackText::Never => Ok(()),
+            StackText::AtDeath => {
+                let (page, descriptor) = StackPageReader::create()?;
+                self.stack_page = Some(page);
+                self.lane.send(&codec::encode(&LaneDown::StackPage), &[descriptor.as_fd()])
+            }
+        }
     }
 
     /// The worker broke a rule of the protocol: nothing more is sent to it or read from it but its box.
@@ -395,6 +419,10 @@ impl WorkerProcess {
         };
         let mut evidence =
             Evidence { seen: self.sampler.last.take().map(Box::new), ..self.ring.evidence(signal) };
+        let first_claimed = remains.iter().find(|left| left.claimed).map(|left| left.seq);
+        if let (Some(page), Some(seq)) = (&self.stack_page, first_claimed) {
+            evidence.stack_text = page.text(seq);
+        }
         evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
         Event::Died { worker: self.id, end, evidence, noticed_after_us, remains }
     }

@@ -140,8 +140,14 @@ impl WorkerTable {
                     let error = self.template.describe_missing_kinds(worker.program.as_ref(), &missing);
                     events.push(Event::BootstrapFailed { worker: id, error });
                 }
-                LaneRead::Hello(path) => {
+                LaneRead::Hello { path, stack_text } => {
                     worker.sampler.retry_open(worker.tree.process());
+                    if let Err(error) = worker.give_stack_page(stack_text) {
+                        let error =
+                            format!("no page for the text of its stack: {}", shortage::explain(&error));
+                        events.push(Event::BootstrapFailed { worker: id, error });
+                        continue;
+                    }
                     let pid = worker.tree.process().pid();
                     if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.path().to_owned()) {
                         let error = format!("no thread to connect to it: {}", shortage::explain(&error));

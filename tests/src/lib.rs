@@ -32,3 +32,4 @@ pub mod systemd;
 pub mod tidy;
 pub mod told;
 pub mod wire;
+pub mod writing;

@@ -1,20 +1,22 @@
 //! Starts a worker until it can be offered tasks.
 //!
 //! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
-//! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages, maps the box for writing and the orders for reading, installs the
-//! handlers of fatal signals, opens an ipc-channel one-shot server in its boot folder, names it in its hello, accepts
-//! the supervisor, and makes itself not dumpable unless other processes of its user may trace it.
+//! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages, maps the box for
+//! writing and the orders for reading, opens an ipc-channel one-shot server in its boot folder, names it in its hello,
+//! receives the page for the text of its stack if it has asked for one, hands it to the code that the registry names,
+//! installs the handlers of fatal signals (after that code, so that a handler of another runtime is called after ours),
+//! accepts the supervisor, and makes itself not dumpable unless other processes of its user may trace it.
 //!
 //! Every step can fail. The worker then sends the reason on the lane, logs it and exits; nothing else is left, and the
 //! supervisor starts another worker. No task is touched before all steps have succeeded. Driven by `lib.rs`.
 
 use anyhow::{Context, Error, Result, bail};
-use bulkhead_link::worker::{Channel, WorkerRing};
+use bulkhead_link::worker::{Channel, StackPage, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::CHAOS;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
-use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup};
+use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, StackText};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
 
@@ -41,7 +43,9 @@ pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>
     // If the parent died before PDEATHSIG was set, the lane is closed and the first receive reports it.
     match connect(&lane, registry) {
         Ok(None) => Ok(None),
-        Ok(Some((ring, channel, handlers))) => Ok(Some(Runtime::new(lane, ring, channel, handlers))),
+        Ok(Some((ring, channel, handlers, stack_page))) => {
+            Ok(Some(Runtime::new(lane, ring, channel, handlers).with_stack_page(stack_page)))
+        }
         Err(error) => {
             say_why(&lane, &error);
             Err(error)
@@ -49,19 +53,28 @@ pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>
     }
 }
 
-/// What [`Runtime::new`] needs: the ring, the task channel, and the handler of each kind.
-type ReadyParts = (WorkerRing, Channel, Vec<Option<KindHandler>>);
+/// What [`Runtime::new`] needs: the ring, the task channel, and the handler of each kind; and the page for its stack.
+type ReadyParts = (WorkerRing, Channel, Vec<Option<KindHandler>>, Option<&'static StackPage>);
 
 /// `None` if the supervisor has ended.
 fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     let Some((frame, pages)) = early_files::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
-    WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
     let (server, path) = boot_folder::listen().context("cannot open the task channel")?;
-    lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])
+    let (missing, stack_text) = (missing(&setup, &handlers), registry.stack_text());
+    lane.send(&codec::encode(&LaneUp::Hello { path, missing, stack_text }), &[])
         .context("cannot say hello")?;
+    let stack_page = match stack_text {
+        StackText::Never => None,
+        StackText::AtDeath => {
+            let Some(page) = receive_stack_page(lane)? else { return Ok(None) };
+            registry.prepare_stack_text(page).context("cannot prepare the text of its stack")?;
+            Some(page)
+        }
+    };
+    WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let channel = server.accept().context("the supervisor did not connect")?;
     if !setup.may_be_traced {
         // The supervisor opens this process's files of /proc before it connects. From now on other processes of this user
@@ -69,7 +82,16 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
         process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     }
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
-    Ok(Some((ring, channel, handlers)))
+    Ok(Some((ring, channel, handlers, stack_page)))
+}
+
+/// The page for the text of its stack, which is there as long as this process; `None` if the supervisor has ended.
+fn receive_stack_page(lane: &Lane) -> Result<Option<&'static StackPage>> {
+    let Some((frame, mut descriptors)) = early_files::receive(lane)? else { return Ok(None) };
+    let page = descriptors.pop().filter(|_| frame == LaneDown::StackPage && descriptors.is_empty());
+    let page = page.context("the frame after the hello brings no page")?;
+    let page = StackPage::map(page).context("cannot map the page for the text of its stack")?;
+    Ok(Some(Box::leak(Box::new(page))))
 }
 
 /// Sends the reason on the lane, because an exit code cannot tell it. A failed send is ignored: the supervisor is gone

@@ -32,6 +32,7 @@ use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 
 use crate::runtime::ExitReason;
 
+pub use bulkhead_link::worker::StackPage;
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_sys::allocator::TrackingAllocator;

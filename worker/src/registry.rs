@@ -6,8 +6,11 @@
 //! bytes [`Registry::with_plan`]).
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
+use bulkhead_link::worker::StackPage;
+use bulkhead_proto::worker::message::StackText;
 use bulkhead_task::{FanOut, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,7 +32,11 @@ type BoxedHandler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailur
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: Vec<(String, KindHandler)>,
+    prepare_stack_text: Option<Arc<PrepareStackText>>,
 }
+
+/// Gets the page for the text of the stack, before the first task.
+type PrepareStackText = dyn Fn(&'static StackPage) -> io::Result<()> + Send + Sync;
 
 impl Registry {
     /// No kinds yet.
@@ -169,6 +176,50 @@ impl Registry {
     #[must_use]
     pub fn with_plan(self, name: &str, kind: impl FanOut + 'static) -> Self {
         self.add(name, KindHandler::Split(Arc::new(kind)))
+    }
+
+    /// Says that the code of this program, or the runtime of its language, writes its stack as text when it dies, in a page of
+    /// 8 KiB that the daemon makes for this worker. `prepare` gets the page before the first task, and before the handlers of
+    /// fatal signals are installed: a handler that it installs is called after those. It may hand the descriptor to
+    /// code that writes in a signal handler, such as Python's `faulthandler.enable(file=...)`. If it fails, the worker does not
+    /// start.
+    ///
+    /// The page is emptied between tasks. `bulkhead job` and `bulkhead deaths --evidence` show the text to the user of the task
+    /// that ran when the worker died. A text that does not fit is cut.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use std::sync::OnceLock;
+    /// use bulkhead_worker::{Registry, StackPage};
+    ///
+    /// static PAGE: OnceLock<&'static StackPage> = OnceLock::new();
+    ///
+    /// let registry = Registry::new()
+    ///     .with_stack_text(|page| Ok(drop(PAGE.set(page))))
+    ///     .with("call", |_, _| {
+    ///         if let Some(mut page) = PAGE.get().copied() {
+    ///             writeln!(page, "in row 7 of the sheet")?;
+    ///         }
+    ///         std::process::abort()
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn with_stack_text<F>(mut self, prepare: F) -> Self
+    where
+        F: Fn(&'static StackPage) -> io::Result<()> + Send + Sync + 'static,
+    {
+        self.prepare_stack_text = Some(Arc::new(prepare));
+        self
+    }
+
+    /// Whether this program writes its stack.
+    pub(crate) fn stack_text(&self) -> StackText {
+        if self.prepare_stack_text.is_some() { StackText::AtDeath } else { StackText::Never }
+    }
+
+    /// Hands the page to the code that writes the stack.
+    pub(crate) fn prepare_stack_text(&self, page: &'static StackPage) -> io::Result<()> {
+        self.prepare_stack_text.as_ref().map_or(Ok(()), |prepare| prepare(page))
     }
 
     fn add(mut self, name: &str, code: KindHandler) -> Self {

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_link::worker::{Channel, WorkerRing};
+use bulkhead_link::worker::{Channel, StackPage, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
@@ -43,6 +43,8 @@ pub(crate) struct Runtime {
     channel: Channel,
     handlers: Vec<Option<KindHandler>>,
     doorbell: Vec<u8>,
+    /// The page for the text of its stack.
+    stack_page: Option<&'static StackPage>,
 }
 
 impl Runtime {
@@ -54,7 +56,12 @@ impl Runtime {
         handlers: Vec<Option<KindHandler>>,
     ) -> Self {
         let doorbell = codec::encode(&LaneUp::Doorbell);
-        Self { early_files: EarlyFiles::new(lane), ring, channel, handlers, doorbell }
+        Self { early_files: EarlyFiles::new(lane), ring, channel, handlers, doorbell, stack_page: None }
+    }
+
+    /// The same with a page for the text of its stack.
+    pub(crate) fn with_stack_page(self, stack_page: Option<&'static StackPage>) -> Self {
+        Self { stack_page, ..self }
     }
 
     /// Runs tasks until there is a reason to exit.
@@ -104,6 +111,10 @@ impl Runtime {
             self.early_files.drop_before(task.seq);
             RoleFiles::new()
         };
+        // Before the claim: after it, what is in the page is taken for the text of this task.
+        if let Some(page) = self.stack_page {
+            page.begin(task.seq);
+        }
         if !self.ring.claim(task.seq) {
             // The supervisor has taken the offer back; another worker runs the task.
             dispose(files);
@@ -114,6 +125,9 @@ impl Runtime {
             log::debug!("task failed job={} attempt={} error={text:?}", task.job, task.fence);
         }
         self.ring.finish(task.seq, &ended.as_finish());
+        if let Some(page) = self.stack_page {
+            page.end();
+        }
         let is_heard = !self.ring.should_ring() || self.early_files.ring(&self.doorbell)?;
         if panicked {
             self.ring.last_breath();

@@ -1,10 +1,12 @@
 //! The evidence of a death as lines of text, each with a heading.
 //!
-//! The last words and the names in it come from the worker that died and may hold any bytes, so they are escaped here.
+//! The last words, the names and the text of its stack come from the worker that died and may hold any bytes, so they are
+//! escaped here.
 //! Used by the verbs `job` and `deaths`.
 
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::record_text::Span;
+use bulkhead_proto::plain::PlainLine;
 
 use crate::symbols::SymbolCache;
 
@@ -15,8 +17,10 @@ pub(crate) fn details(evidence: &Evidence, symbol_cache: &mut SymbolCache) -> Ve
     lines.extend(evidence.progress.map(|progress| ("progress", progress_text(progress))));
     let words = &evidence.last_words;
     lines.extend((!words.is_empty()).then(|| ("said", format!("{words:?}"))));
-    let headings = std::iter::once("at").chain(std::iter::repeat(""));
-    lines.extend(headings.zip(symbol_cache.backtrace(evidence)));
+    let below = |heading| std::iter::once(heading).chain(std::iter::repeat(""));
+    lines.extend(below("at").zip(symbol_cache.backtrace(evidence)));
+    let stack = evidence.stack_text.lines().map(|line| PlainLine(line).to_string());
+    lines.extend(below("wrote").zip(stack));
     lines
 }
 
@@ -60,6 +64,7 @@ mod tests {
             frames: vec![0x10, 0x20],
             progress: Some(TaskProgress { done: 3, total: 7 }),
             last_words: "row \u{1b}[31m\n4\u{202e}".to_owned(),
+            stack_text: "Current thread:\n  File \"a.py\", \u{1b}[2J\r\n\u{202e}".to_owned(),
             seen: Some(Box::new(seen)),
             ..Evidence::default()
         };
@@ -77,6 +82,9 @@ mod tests {
                 ("at", "0x10"),
                 ("", "0x20"),
                 ("", "(no names: the worker program is not known)"),
+                ("wrote", "Current thread:"),
+                ("", "  File \"a.py\", \\u{1b}[2J"),
+                ("", "\\u{202e}"),
             ]
         );
         assert!(details(&Evidence::default(), &mut SymbolCache::default()).is_empty());

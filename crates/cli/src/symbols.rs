@@ -53,7 +53,7 @@ impl SymbolCache {
         }
         lines.extend(others.map(ToString::to_string));
         if evidence.shortened {
-            lines.push("(frames of other files do not fit this list: `bulkhead job` shows them)".to_owned());
+            lines.push("(frames of other files, or the text of its stack, do not fit this list: `bulkhead job` shows them)".to_owned());
         }
         if lines.is_empty() {
             return lines;

@@ -5,7 +5,9 @@
 mod connect;
 mod ring;
 mod sender;
+mod stack_page;
 
 pub use connect::{ConnectError, connect};
 pub use ring::{FailureOutput, FinishedResult, FinishedTask, ProgramChange, Ring, RingDescriptors};
 pub use sender::{SendError, Sender, encoded_size, warm_up};
+pub use stack_page::{CUT_MARK, StackPageReader};

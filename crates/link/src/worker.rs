@@ -4,6 +4,8 @@
 
 mod channel;
 mod ring;
+mod stack_page;
 
 pub use channel::{Channel, RecvError, Server};
 pub use ring::{Finish, PartialOutput, WorkerRing};
+pub use stack_page::StackPage;

@@ -1,7 +1,7 @@
 //! What is known of a worker besides its death: what it wrote into its box, and what the kernel showed of it.
 //!
 //! The supervisor collects it, the core stores it, and `bulkhead job`, `deaths`, `events` and `workers` show it. Frames,
-//! progress and last words were written by the worker and may be anything: nothing may ever be decided by them.
+//! progress, last words and the text of a stack were written by the worker and may be anything: nothing may ever be decided by them.
 //! [`ProcessSeen`] comes from the kernel.
 
 use std::fmt;
@@ -31,24 +31,35 @@ pub struct Evidence {
     pub progress: Option<TaskProgress>,
     /// The last words that its task reported; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
     pub last_words: String,
+    /// The stack of its task as its own runtime wrote it, with a mark at the end if it was cut; at most
+    /// [`crate::limits::STACK_TEXT_MAX_BYTES`] and the mark. The daemon has it of the last
+    /// [`crate::limits::DEATHS_KEPT`] deaths.
+    pub stack_text: String,
     /// What the kernel showed of it right before the supervisor killed it.
     pub seen: Option<Box<ProcessSeen>>,
-    /// Whether `other_frames` were left out, because a list of deaths was too long: the detail of the job has them.
+    /// Whether `other_frames` and `stack_text` were left out, because a list of deaths was too long: the detail of the job has them.
     pub shortened: bool,
 }
 
 impl Evidence {
     /// About how many bytes those parts take in a message that [`Self::shorten`] leaves out.
     pub fn long_bytes(&self) -> u64 {
-        self.other_frames.iter().map(|other| 12 + other.image.len() as u64).sum()
+        let frames: u64 = self.other_frames.iter().map(|other| 12 + other.image.len() as u64).sum();
+        frames + self.stack_text.len() as u64
     }
 
     /// Leaves out the parts that a list of a thousand deaths has no room for.
     pub fn shorten(&mut self) {
         if self.long_bytes() > 0 {
-            self.other_frames = Vec::new();
+            (self.other_frames, self.stack_text) = (Vec::new(), String::new());
             self.shortened = true;
         }
+    }
+
+    /// The same without the text of the stack, which is too long for what is kept of every death.
+    #[must_use]
+    pub fn without_stack_text(&self) -> Self {
+        Self { stack_text: String::new(), ..self.clone() }
     }
 
     /// About how many bytes its texts and frames take in a message.

@@ -1,5 +1,5 @@
-//! The layout of the two shared pages of a worker: the box, which the worker writes, and the orders, which only the
-//! supervisor writes.
+//! The layout of the shared pages of a worker: the box, which the worker writes, the orders, which only the supervisor
+//! writes, and the stack page, in which the worker's own runtime writes text.
 //!
 //! `crates/link` reads and writes the pages; this file only says where the fields are and how a claim word is packed.
 //! Every field is one little-endian u64 that is read and written atomically, so neither side sees half of one. A worker
@@ -15,7 +15,7 @@ use crate::death::{ProgramEnd, SIGNAL_MAX};
 use crate::ids::Seq;
 use crate::limits::{
     BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
-    OTHER_FRAMES_MAX, RING, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+    OTHER_FRAMES_MAX, RING, STACK_PAGE_BYTES, STACK_TEXT_MAX_BYTES, SURVIVORS_TOLD, TEXT_MAX_BYTES,
 };
 
 /// Bytes of the box header: one page.
@@ -106,6 +106,11 @@ pub const NAP_AT: usize = 0;
 /// Orders header: the seq of a claimed offer whose task was cancelled; 0 is none. That task may end early. A worker that
 /// finds another seq here than that of its claimed offer ignores it.
 pub const UNWANTED_AT: usize = 8;
+/// Stack page: the seq of the claimed offer whose stack the text is; 0 is none.
+pub const STACK_SEQ_AT: usize = 0;
+/// Stack page: the text, up to the first zero byte.
+pub const STACK_TEXT_AT: usize = 8;
+
 /// Order: the seq of its offer.
 pub const ORDER_SEQ_AT: usize = 0;
 /// Order: the job.
@@ -115,6 +120,7 @@ pub const ORDER_FENCE_AT: usize = 16;
 
 const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
 const _: () = assert!(UNWANTED_AT + 8 <= ORDERS_HEADER_BYTES);
+const _: () = assert!(STACK_TEXT_AT + STACK_TEXT_MAX_BYTES == STACK_PAGE_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
 const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);

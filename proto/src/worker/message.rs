@@ -26,6 +26,8 @@ pub const BOOT_FOLDER_VARIABLE: &str = "BULKHEAD_BOOT_FOLDER";
 pub enum LaneDown {
     /// The first frame. Two descriptors are attached: the box, then the orders.
     Setup(Setup),
+    /// The answer to a hello that asks for it. One descriptor is attached: the page for the text of its stack.
+    StackPage,
     /// The files of an offer, one descriptor for each role. Sent before the offer's task.
     Files {
         /// The offer.
@@ -76,12 +78,25 @@ pub enum LaneUp {
         path: String,
         /// The kinds of the table that it cannot run.
         missing: Vec<KindId>,
+        /// Whether its own runtime writes its stack as text.
+        stack_text: StackText,
     },
     /// The worker could not start and exits; sent once, instead of a hello or after it.
     NotUp {
         /// Why, as a text for people; cut to [`crate::limits::TEXT_MAX_BYTES`].
         why: String,
     },
+}
+
+/// Whether a worker's own runtime writes its stack as text, in a page that the supervisor makes for it. The text is
+/// testimony: it is shown to the user of the task, and believed about nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum StackText {
+    /// It does not, and gets no page.
+    #[default]
+    Never,
+    /// When it dies.
+    AtDeath,
 }
 
 /// One message of the ipc channel: tasks in the order of their seq. The first message of a channel is empty.

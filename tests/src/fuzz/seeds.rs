@@ -8,7 +8,7 @@ use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, 
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{JobId, Seq, Tag};
 use bulkhead_proto::worker::boxes::{self, ClaimState, ClaimWord, STATUS_AT, WORD_AT};
-use bulkhead_proto::worker::message::{LaneUp, Tasks};
+use bulkhead_proto::worker::message::{LaneUp, StackText, Tasks};
 
 use crate::wire::submit;
 
@@ -52,7 +52,11 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 fn lane() -> Vec<Vec<u8>> {
-    let hello = LaneUp::Hello { path: "/run/bulkhead/boot/7/s".to_owned(), missing: Vec::new() };
+    let hello = LaneUp::Hello {
+        path: "/run/bulkhead/boot/7/s".to_owned(),
+        missing: Vec::new(),
+        stack_text: StackText::Never,
+    };
     vec![codec::encode(&LaneUp::Doorbell), codec::encode(&hello), codec::encode(&Tasks::default())]
 }
 

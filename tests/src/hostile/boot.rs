@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use bulkhead_link::worker::Channel;
 use bulkhead_proto::ids::KindId;
-use bulkhead_proto::worker::message::LaneUp;
+use bulkhead_proto::worker::message::{LaneUp, StackText};
 use bulkhead_sys::hostile_peer;
 
 use super::puppet::{Newborn, boot_folder};
@@ -69,7 +69,11 @@ fn hello_twice() {
 fn missing_kinds() {
     let newborn = Newborn::take();
     let (server, path) = Channel::listen().expect("a server");
-    newborn.say(&LaneUp::Hello { path, missing: vec![KindId(0), KindId(7), KindId(u16::MAX)] });
+    newborn.say(&LaneUp::Hello {
+        path,
+        missing: vec![KindId(0), KindId(7), KindId(u16::MAX)],
+        stack_text: StackText::Never,
+    });
     drop_nothing((server, newborn));
 }
 

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
-use bulkhead_proto::worker::message::LaneUp;
+use bulkhead_proto::worker::message::{LaneUp, StackText};
 
 use super::puppet::{Newborn, Puppet};
 use super::{Attack, Deed, sit};
@@ -37,7 +37,11 @@ fn doorbell() -> Vec<u8> {
 }
 
 fn hello() -> Vec<u8> {
-    codec::encode(&LaneUp::Hello { path: "/a/path/that/is/not/there".to_owned(), missing: Vec::new() })
+    codec::encode(&LaneUp::Hello {
+        path: "/a/path/that/is/not/there".to_owned(),
+        missing: Vec::new(),
+        stack_text: StackText::Never,
+    })
 }
 
 /// Comes up and sends one frame.

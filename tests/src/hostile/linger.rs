@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
-use bulkhead_proto::worker::message::LaneUp;
+use bulkhead_proto::worker::message::{LaneUp, StackText};
 use bulkhead_sys::hostile_peer::{self, ATTACHED_MAX, SendMode};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
@@ -38,7 +38,11 @@ fn doorbell() -> Vec<u8> {
 }
 
 fn hello() -> Vec<u8> {
-    codec::encode(&LaneUp::Hello { path: "/a/path/that/is/not/there".to_owned(), missing: Vec::new() })
+    codec::encode(&LaneUp::Hello {
+        path: "/a/path/that/is/not/there".to_owned(),
+        missing: Vec::new(),
+        stack_text: StackText::Never,
+    })
 }
 
 /// Passes a connection that lingers, so often in each of so many frames, and keeps no descriptor of it.

@@ -16,7 +16,9 @@ use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, RING};
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
-use bulkhead_proto::worker::message::{BOOT_FOLDER_VARIABLE, LaneDown, LaneUp, Setup, TaskMessage};
+use bulkhead_proto::worker::message::{
+    BOOT_FOLDER_VARIABLE, LaneDown, LaneUp, Setup, StackText, TaskMessage,
+};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::process;
 use bulkhead_sys::shared_page::SharedPage;
@@ -53,7 +55,7 @@ impl Newborn {
 
     /// Says hello with this path and nothing missing.
     pub(crate) fn hello(&self, path: &str) {
-        self.say(&LaneUp::Hello { path: path.to_owned(), missing: Vec::new() });
+        self.say(&LaneUp::Hello { path: path.to_owned(), missing: Vec::new(), stack_text: StackText::Never });
     }
 
     /// Sends any frame.

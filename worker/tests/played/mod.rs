@@ -130,7 +130,7 @@ impl Played {
         let setup = Setup { worker: WorkerId(1), kinds, enable_chaos, may_be_traced: true };
         let setup = codec::encode(&LaneDown::Setup(setup));
         born.lane.send(&setup, &[descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()]).unwrap();
-        let Some(LaneUp::Hello { path, missing }) = born.hear() else { panic!("no hello") };
+        let Some(LaneUp::Hello { path, missing, .. }) = born.hear() else { panic!("no hello") };
         let sender = connect(&path, born.folder.path(), born.tree.process().pid()).unwrap();
         Self { born, ring, sender: Some(sender), missing, found: Vec::new(), next: 1 }
     }

@@ -29,7 +29,7 @@ use crate::turn::Owner;
 /// | `lent` | the user to whom the slot is lent | nothing |
 /// | `taken-in` | as of `killing` | nothing |
 /// | a row of `workers`, and of stuck workers and those in lent slots in `status` | as of `killing`; to whom the slot is lent: that user | the worker, pool, slot, whether it is lent, state, age, tasks ended, and how many offers are of own jobs |
-/// | a row of `jobs`, `job`, `why`, `deaths`; a log, a result, an end, progress | the user of the job | nothing, as if the job were not there |
+/// | a row of `jobs`, `job`, `why`, `deaths`; a log, a result, an end, progress, the text of a stack | the user of the job | nothing, as if the job were not there |
 /// | in `why`: the worker that has an own job | as of `killing` | its number, and that it was killed or stopped |
 /// | in `why`: jobs that go before, the longest running task | the user of each | how many, and for how long |
 /// | counts in `status`, `kinds`, `ping` | the service | all of it |

@@ -1,6 +1,8 @@
 //! Deaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of the last
 //! `DEATHS_KEPT` for `deaths`. The death of a program that a signal ended is kept as well, though its worker lives on.
 //!
+//! The ring alone has the texts of stacks, which have up to 8 KiB each: so their bound is that of the ring, by account.
+//!
 //! A row of the ring names its job and user, because a job may be forgotten before its deaths are. At the end of a turn,
 //! beyond `DEATHS_KEPT`, the oldest row of the account with most rows goes (`machine/evict.rs`). Who is charged is decided
 //! in `machine/death.rs`.
@@ -27,6 +29,18 @@ impl Jobs {
     /// The deaths that are kept, newest first.
     pub(crate) fn deaths(&self) -> impl Iterator<Item = &DeathRow> {
         self.deaths.from(0).rev()
+    }
+
+    /// Some deaths of a job, each with the text of its stack while the death is in the ring.
+    pub(crate) fn with_stack_texts(&self, id: JobId, deaths: &[JobDeath]) -> Vec<JobDeath> {
+        let whole = |one: &JobDeath| {
+            let is_it = |row: &&DeathRow| {
+                let key = |death: &JobDeath| (death.worker, death.at_us, death.attempt, death.part);
+                row.job == id && key(&row.death) == key(one)
+            };
+            self.deaths().find(is_it).map_or_else(|| one.clone(), |row| row.death.clone())
+        };
+        deaths.iter().map(whole).collect()
     }
 
     /// Drops the oldest death of an account from the ring.
@@ -102,7 +116,7 @@ impl Jobs {
         if deaths.len() == EVIDENCE_MAX {
             deaths.remove(0);
         }
-        deaths.push(death.clone());
+        deaths.push(JobDeath { evidence: death.evidence.without_stack_text(), ..death.clone() });
         self.table.charges.charge(account, Resource::Deaths, 1);
         self.deaths.push(account, DeathRow { job: id, kind, uid, death });
     }

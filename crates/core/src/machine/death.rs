@@ -4,6 +4,9 @@
 //! `charge_for` charges a task, whose job is retried or quarantined, or the pool; `give_back` puts the other offers
 //! back in front of the queue. `Workers::place_spares` fills the slot at the end of the same turn.
 //!
+//! The text of a stack is no part of a record: it goes to the death that the job of the first claimed offer keeps, because it
+//! was written for that offer.
+//!
 //! The table of deaths stands at `blame`. Who is shown the records of a death stands at `owner`.
 
 use bulkhead_proto::client::evidence::Evidence;
@@ -61,7 +64,7 @@ impl Core {
             pid,
             slot,
             death: death.clone(),
-            evidence: evidence.clone(),
+            evidence: evidence.without_stack_text(),
             noticed_after_us,
             ended,
         };

@@ -165,7 +165,7 @@ impl<'a> View<'a> {
             }),
             output_gone: end.and_then(|end| end.gone()),
             ended_us: end.map(|end| end.at_us()),
-            deaths: job.deaths().to_vec(),
+            deaths: self.jobs.with_stack_texts(self.row(run).job, job.deaths()),
             survivors: job.survivors().to_vec(),
         }
     }
