@@ -68,6 +68,29 @@ fn a_thousand_submitted_jobs_have_a_thousand_ids_and_results() {
     }
 }
 
+/// A result may be of any bytes: a newline after it would be a byte that the job did not write.
+#[test]
+fn a_result_is_printed_byte_for_byte() {
+    let daemon = Daemon::start();
+    let bytes = b"\x00PNG\xff";
+    for (script, code) in [("printf '\\000PNG\\377'", 0), ("printf '\\000PNG\\377'; exit 3", 3)] {
+        let id = daemon.ok(&["submit", "exec", "--", "sh", "-c", script]);
+        daemon.cli(&["wait", id.trim()]);
+        let printed = daemon.cli(&["result", id.trim()]);
+        assert_eq!(
+            (printed.stdout.as_slice(), printed.status.code()),
+            (bytes.as_slice(), Some(code)),
+            "{script}"
+        );
+        let ran = daemon.cli(&["run", "exec", "--", "sh", "-c", script]);
+        assert_eq!(ran.stdout, bytes, "{script}");
+    }
+    let id = daemon.ok(&["submit", "factorial", "5"]);
+    daemon.ok(&["wait", id.trim()]);
+    assert_eq!(daemon.ok(&["result", id.trim()]), "120");
+    assert_eq!(daemon.ok(&["result", id.trim(), "-o", "-"]), "120");
+}
+
 /// Without any daemon, `run` brings its own and takes it away again.
 #[test]
 fn run_without_a_daemon_brings_its_own() {

@@ -18,7 +18,7 @@ use bulkhead_tests::{or_skip, skip};
 
 /// A result that is longer than a pipe and travels as a file.
 const LONG: [&str; 3] = ["run", "factorial", "100000"];
-const LONG_BYTES: usize = 456_575;
+const LONG_BYTES: usize = 456_574;
 
 /// A user without rights.
 const NOBODY: u32 = 65_534;
@@ -92,7 +92,7 @@ fn what_a_full_device_did_not_take_is_kept() {
         // A short result is only found out by the last flush.
         let output = run_shell(&daemon, user, "$B run factorial 20 > /dev/full");
         assert!(stderr(&output).contains("`bulkhead result 2` prints it"), "{}", stderr(&output));
-        assert_eq!(daemon.ok(&["result", "2"]), "2432902008176640000\n");
+        assert_eq!(daemon.ok(&["result", "2"]), "2432902008176640000");
         let output = run_shell(&daemon, user, "$B run factorial 20");
         assert_eq!(output.stdout, b"2432902008176640000\n");
         assert_forgotten(&daemon, 3);
@@ -172,7 +172,7 @@ fn what_could_not_get_its_name_is_kept() {
     let daemon = Daemon::start_with(&Setup { workers: 1, ..Setup::default() });
     let said = without_its_folder(&daemon, "20");
     assert!(said.contains("still has the result of job 2, and `bulkhead result 2` prints it: "), "{said}");
-    assert_eq!(daemon.ok(&["result", "2"]), "2432902008176640000\n");
+    assert_eq!(daemon.ok(&["result", "2"]), "2432902008176640000");
 
     let path = daemon.folder().join("out");
     daemon.ok(&["run", "factorial", "20", "-o", path.to_str().expect("a plain path")]);
@@ -188,7 +188,7 @@ fn a_result_that_was_dropped_meanwhile_is_not_promised() {
     let said = without_its_folder(&daemon, "1..20");
     let kept = "still has some of the 20 results of jobs 2 to 21, and has dropped others to make room: `bulkhead result 20`";
     assert!(said.contains(kept), "{said}");
-    assert_eq!(daemon.ok(&["result", "20"]), "121645100408832000\n");
+    assert_eq!(daemon.ok(&["result", "20"]), "121645100408832000");
     assert!(!daemon.events_named("evicted").is_empty(), "it is said");
 }
 
@@ -255,10 +255,10 @@ fn what_other_verbs_print_stays_kept() {
         assert_eq!(output.status.code(), Some(1), "{verb}: {}", stderr(&output));
         daemon.ok(&verb.split(' ').collect::<Vec<_>>());
     }
-    assert_eq!(daemon.ok(&["result", "1"]), "2432902008176640000\n");
+    assert_eq!(daemon.ok(&["result", "1"]), "2432902008176640000");
     let output = run_shell(&daemon, None, "$B result 1 -o /dev/full");
     assert!(!output.status.success());
-    assert_eq!(daemon.ok(&["result", "1"]), "2432902008176640000\n");
+    assert_eq!(daemon.ok(&["result", "1"]), "2432902008176640000");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn a_batch_leaves_only_what_it_has_not_written() {
     assert!(said.contains("`bulkhead result 12001` prints"), "{said}");
     let left = kept(&mut wire);
     assert!(left.first() == Some(&12_001), "{left:?}");
-    assert_eq!(daemon.ok(&["result", "12001"]), "1\n");
+    assert_eq!(daemon.ok(&["result", "12001"]), "1");
 }
 
 /// The command's own daemon ends with it, and what it kept.

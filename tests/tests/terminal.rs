@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bulkhead_tests::daemon::{binary, new_folder};
+use bulkhead_tests::daemon::{Daemon, binary, new_folder};
 use bulkhead_tests::{or_skip, skip};
 
 /// The path of a program, or why a test cannot use it.
@@ -129,4 +129,20 @@ fn sudo_says_that_it_needs_a_terminal() {
     let (code, shown) = run(user, "sudo -k true");
     assert_eq!(code, Some(1), "{shown}");
     assert!(shown.contains("terminal is required") || shown.contains("sudo: "), "{shown}");
+}
+
+/// The prompt of a shell begins on a line of its own, and a file gets the bytes of the result alone.
+#[test]
+fn only_a_terminal_gets_a_newline_after_a_result() {
+    or_skip!(find("script"));
+    let daemon = Daemon::start();
+    let id = daemon.ok(&["submit", "factorial", "5"]);
+    daemon.ok(&["wait", id.trim()]);
+    let result = format!("{} result {}; printf end", binary("bulkhead").display(), id.trim());
+    let mut command = Command::new("script");
+    command.args(["-q", "-e", "-c", &result, "/dev/null"]).stdin(Stdio::null());
+    command.env("BULKHEAD_SOCKET", daemon.socket()).env("SHELL", "/bin/sh");
+    let output = command.output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n");
+    assert_eq!((output.status.code(), shown.as_str()), (Some(0), "120\nend"));
 }

@@ -98,7 +98,7 @@ fn a_worker_waits_for_the_reader_of_its_output_and_the_daemon_does_not() {
         let output = daemon.cli(&["result", job.trim()]);
         (read >= 3_000_000 && output.status.success()).then_some(())
     });
-    assert_eq!(daemon.ok(&["result", job.trim()]), "144\n");
+    assert_eq!(daemon.ok(&["result", job.trim()]), "144");
 }
 
 /// Workers and the daemon share its standard error, which nobody reads: the log stands still, and nothing else does.

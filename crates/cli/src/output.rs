@@ -1,7 +1,8 @@
 //! Writes a job's output to stdout or to a file, a block at a time, so that it is never wholly in memory.
 //!
-//! On stdout an output ends with a newline, so that the prompt or the next result begins on a line of its own. A file
-//! (`-o`) gets the exact bytes. Used by `run`, `result` and `logs`.
+//! `run` ends each result on stdout with a newline, so that the next one begins on a line of its own. Else the bytes are
+//! exact: a file (`-o`), the output of a program, and what `result` prints; only a terminal gets a newline after that, for
+//! the prompt. Used by `run`, `result` and `logs`.
 
 use std::io::{self, Read, Write};
 
@@ -41,12 +42,25 @@ pub(crate) fn write_exact(output: &ReceivedOutput, into: &mut impl Write) -> Res
 
 /// Writes the output, and a newline if it does not end with one.
 pub(crate) fn write_line(output: &ReceivedOutput, into: &mut impl Write) -> Result<()> {
-    let mut last = 0;
+    let last = write_and_see_last(output, into)?;
+    if last == Some(b'\n') { Ok(()) } else { into.write_all(b"\n").context(WRITE) }
+}
+
+/// Writes the output as it is; for a terminal also a newline, if it does not end with one and is not empty.
+pub(crate) fn write_alone(output: &ReceivedOutput, is_terminal: bool, into: &mut impl Write) -> Result<()> {
+    let last = write_and_see_last(output, into)?;
+    let is_open = last.is_some_and(|last| last != b'\n');
+    if is_terminal && is_open { into.write_all(b"\n").context(WRITE) } else { Ok(()) }
+}
+
+/// Writes the output as it is, and returns its last byte.
+fn write_and_see_last(output: &ReceivedOutput, into: &mut impl Write) -> Result<Option<u8>> {
+    let mut last = None;
     pieces(output, |piece| {
-        last = piece.last().copied().unwrap_or(last);
+        last = piece.last().copied().or(last);
         into.write_all(piece)
     })?;
-    if last == b'\n' { Ok(()) } else { into.write_all(b"\n").context(WRITE) }
+    Ok(last)
 }
 
 /// Writes one line of JSON: these fields, how the job ended, and its output as the text `result`, in which bytes that
@@ -101,6 +115,19 @@ mod tests {
         assert_eq!(line("24"), "24\n");
         assert_eq!(line("24\n"), "24\n");
         assert_eq!(line(""), "\n");
+    }
+
+    #[test]
+    fn only_a_terminal_gets_a_newline_after_a_result_that_is_alone() {
+        let alone = |bytes: &[u8], is_terminal| {
+            let mut out = Vec::new();
+            write_alone(&ReceivedOutput::Inline(bytes.to_vec()), is_terminal, &mut out).unwrap();
+            out
+        };
+        assert_eq!(alone(b"\x00\xff", false), b"\x00\xff");
+        assert_eq!(alone(b"24", true), b"24\n");
+        assert_eq!(alone(b"24\n", true), b"24\n");
+        assert_eq!(alone(b"", true), b"");
     }
 
     #[test]

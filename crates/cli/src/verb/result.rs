@@ -1,10 +1,11 @@
 //! `bulkhead result`: the result of a job that has ended, to stdout or into a file.
 //!
+//! The bytes are printed as they are; on a terminal a newline follows them if they do not end with one.
 //! For a program that failed it prints the output that the program had written. If the job did not end `done`, a line
 //! on stderr and the exit code say how it ended; a file is written for done jobs only. A line also says if the daemon has
 //! dropped the output to make room.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -25,7 +26,7 @@ Examples:
   bulkhead result 17
   bulkhead result 17 -o digits.txt";
 
-/// Prints the result of a job that has ended, also one that `run` could not write
+/// Prints the result of a job that has ended, byte for byte, also one that `run` could not write
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -61,7 +62,7 @@ impl Args {
             || (self.output.is_none() && end.output.bytes() > 0)
         {
             match &self.output {
-                None => output::write_line(&end.output, out.writer())?,
+                None => output::write_alone(&end.output, std::io::stdout().is_terminal(), out.writer())?,
                 Some(path) => {
                     let mut file = BufWriter::new(OutputTarget::create(path)?);
                     output::write_exact(&end.output, &mut file)?;
