@@ -11,6 +11,7 @@ use bulkhead_core::account::Resource;
 use bulkhead_core::event::Peer;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_sys::socket;
+use bulkhead_sys::user_namespace::name_of;
 use mio::net::UnixStream;
 
 use crate::settings::{Mode, Settings};
@@ -22,8 +23,8 @@ const RETRY_MS: u64 = 1000;
 /// Why a connection is turned away.
 #[derive(Debug)]
 pub(crate) enum TurnedAway {
-    /// The user may not use the daemon.
-    Denied,
+    /// The user may not use the daemon: whom it serves.
+    Denied(Refusal),
     /// The bound that its connections meet.
     Busy(Refusal),
 }
@@ -31,7 +32,7 @@ pub(crate) enum TurnedAway {
 impl fmt::Display for TurnedAway {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Denied => out.write_str("denied"),
+            Self::Denied(_) => out.write_str("denied"),
             Self::Busy(Refusal::Busy { limit, .. }) => write!(out, "busy limit={limit}"),
             Self::Busy(_) => out.write_str("busy"),
         }
@@ -44,6 +45,8 @@ pub(crate) struct AccessControl {
     mode: Mode,
     own_uid: u32,
     admin_group: Option<u32>,
+    /// Whom the daemon serves, for those whom it does not.
+    serves: String,
     ledger: ShellLedger,
 }
 
@@ -57,6 +60,7 @@ impl AccessControl {
             mode: settings.mode,
             own_uid: socket::own_uid(),
             admin_group: socket::group_id(&settings.admin_group)?,
+            serves: served_by(settings.mode, socket::own_uid(), [&settings.group, &settings.admin_group]),
             ledger,
         })
     }
@@ -76,7 +80,7 @@ impl AccessControl {
         let (held, room) = self.ledger.hold_first(uid, Resource::Connections, 1);
         let full = room.left() == 0;
         let away = match (let_in, full) {
-            (false, _) => Some(TurnedAway::Denied),
+            (false, _) => Some(TurnedAway::Denied(Refusal::Denied { needed: self.serves.clone() })),
             (true, true) => Some(TurnedAway::Busy(room.refusal(Resource::Connections, RETRY_MS))),
             (true, false) => None,
         };
@@ -87,5 +91,35 @@ impl AccessControl {
         let Some(group) = self.admin_group else { return Ok(false) };
         let own = socket::peer_cred(stream.as_fd())?.gid;
         Ok(own == group || socket::peer_groups(stream.as_fd())?.contains(&group))
+    }
+}
+
+/// Whom a daemon of user `own` serves, in words; `groups` are those of its users and administrators.
+fn served_by(mode: Mode, own: u32, groups: [&str; 2]) -> String {
+    let [users, admins] = groups;
+    match (mode, own) {
+        (Mode::User, 0) => "it serves root alone".to_owned(),
+        (Mode::User, own) => format!("it is the daemon of {}, and serves that user and root", name_of(own)),
+        (Mode::System, own) => format!(
+            "it serves root and the members of group {users} (who is in group {admins} too is an administrator), but not {}, as \
+             whom jobs run",
+            name_of(own)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whom_a_daemon_serves_is_told_with_the_groups_of_its_configuration() {
+        let told = |mode, own| served_by(mode, own, ["render", "wheel"]);
+        let system = told(Mode::System, 1042);
+        for words in ["members of group render", "in group wheel too is an administrator", "not user 1042"] {
+            assert!(system.contains(words), "{system}");
+        }
+        assert_eq!(told(Mode::User, 0), "it serves root alone");
+        assert!(told(Mode::User, 1042).starts_with("it is the daemon of user 1042, "));
     }
 }

@@ -336,12 +336,14 @@ impl Connection {
     /// Ends a connection that is not let in.
     pub(crate) fn turn_away(&mut self, away: TurnedAway) {
         match away {
-            TurnedAway::Denied => self.reject(Hello::DENIED),
-            TurnedAway::Busy(why) => {
-                self.outbox.push_raw(&Hello::new(Hello::BUSY).to_bytes());
-                self.say_goodbye(why);
-            }
+            TurnedAway::Denied(why) => self.turn_away_with(Hello::DENIED, why),
+            TurnedAway::Busy(why) => self.turn_away_with(Hello::BUSY, why),
         }
+    }
+
+    fn turn_away_with(&mut self, verdict: u32, why: Refusal) {
+        self.outbox.push_raw(&Hello::new(verdict).to_bytes());
+        self.say_goodbye(why);
     }
 
     /// Ends a connection whose hello is wrong.

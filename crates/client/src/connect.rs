@@ -17,6 +17,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 
 use crate::client::DaemonClient;
+use crate::closed_gate::ClosedGate;
 use crate::error::ConnectFailure;
 use crate::frame_socket::FrameSocket;
 use crate::listener_trust::ListenerTrust;
@@ -57,6 +58,12 @@ pub(crate) fn greet(
         let why = goodbye(&mut socket, until);
         return Err(ConnectFailure::Busy { path: path.to_owned(), why });
     }
+    if hello.verdict == Hello::DENIED {
+        // Words of another version may mean something else.
+        let is_ours = hello.version == PROTOCOL_VERSION;
+        let why = is_ours.then(|| goodbye(&mut socket, until)).flatten();
+        return Err(ConnectFailure::Denied { path: path.to_owned(), why });
+    }
     judge(hello, path)?;
     Ok(DaemonClient::new(FrameSocket::new(socket).map_err(failed)?))
 }
@@ -76,7 +83,7 @@ fn dial_anybody(path: &Path) -> Result<UnixStream, ConnectFailure> {
             ConnectFailure::Io { path, error: std::io::Error::other("it is not a socket") }
         }
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectFailure::Nobody { path },
-        ErrorKind::PermissionDenied => ConnectFailure::NoPermission { path },
+        ErrorKind::PermissionDenied => ConnectFailure::NoPermission { gate: ClosedGate::of(&path), path },
         ErrorKind::WouldBlock => ConnectFailure::Busy { path, why: None },
         _ => ConnectFailure::Io { path, error },
     })
@@ -153,7 +160,6 @@ fn goodbye(socket: &mut UnixStream, until: Instant) -> Option<Refusal> {
 fn judge(hello: Hello, path: &Path) -> Result<(), ConnectFailure> {
     let path = path.to_owned();
     match hello.verdict {
-        Hello::DENIED => Err(ConnectFailure::Denied { path }),
         _ if hello.version != PROTOCOL_VERSION => {
             Err(ConnectFailure::WrongVersion { path, daemon: hello.version })
         }

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_proto::client::frame::Oversized;
-use bulkhead_proto::client::places::{ADMIN_GROUP, GROUP, SYSTEM_SOCKET};
+use bulkhead_proto::client::places::SYSTEM_SOCKET;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec::CodecError;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
+use bulkhead_proto::plain::Plain;
 use bulkhead_sys::user_namespace::name_of;
 
+use crate::closed_gate::ClosedGate;
 use crate::discovery::SkippedPlace;
 
 /// Why there is no connection to a daemon.
@@ -37,11 +39,15 @@ pub enum ConnectFailure {
     NoPermission {
         /// The path.
         path: PathBuf,
+        /// What shuts the user out, if it can be seen.
+        gate: Option<ClosedGate>,
     },
     /// The daemon does not serve this user.
     Denied {
         /// The path.
         path: PathBuf,
+        /// Whom it serves. `None`: it did not say.
+        why: Option<Refusal>,
     },
     /// The daemon has as many connections as its limit allows, or as it allows this user.
     Busy {
@@ -121,11 +127,17 @@ impl fmt::Display for ConnectFailure {
                 )
             }
             Self::NoDaemon { tried, skipped } => no_daemon(out, tried, skipped),
-            Self::NoPermission { path } => no_permission(out, &path.display().to_string()),
-            Self::Denied { path } => write!(
+            Self::NoPermission { path, gate } => {
+                write!(out, "no permission to connect to {}", path.display())?;
+                gate.iter().try_for_each(|gate| write!(out, ": {gate}"))
+            }
+            Self::Denied { path, why: Some(Refusal::Denied { needed }) } => {
+                write!(out, "the daemon on {} does not serve this user: {}", path.display(), Plain(needed))
+            }
+            Self::Denied { path, .. } => write!(
                 out,
                 "the daemon on {} does not serve this user: a user's own daemon serves that user and root, the \
-                 system's serves the members of group {GROUP} (and {ADMIN_GROUP}), never the user it runs as",
+                 system's the members of its group, never the user it runs as",
                 path.display()
             ),
             Self::Busy { path, why: Some(why) } => write!(
@@ -185,17 +197,6 @@ fn no_daemon(out: &mut fmt::Formatter<'_>, tried: &[PathBuf], skipped: &[Skipped
          bulkhead`"
     )?;
     skipped.iter().try_for_each(|place| write!(out, "; {place}"))
-}
-
-fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
-    write!(
-        out,
-        "no permission to connect to {path}: the system's daemon serves the members of group {GROUP}"
-    )?;
-    if path == SYSTEM_SOCKET {
-        write!(out, " (join it with `sudo usermod -aG {GROUP} $USER`, then log in again)")?;
-    }
-    Ok(())
 }
 
 impl std::error::Error for ConnectFailure {}

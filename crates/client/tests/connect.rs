@@ -111,10 +111,18 @@ fn nobody_there_names_the_path_and_how_to_start_a_daemon() {
 }
 
 #[test]
-fn no_permission_names_the_group() {
-    let path = std::path::PathBuf::from("/run/bulkhead/bulkhead.sock");
-    let text = ConnectFailure::NoPermission { path }.to_string();
-    assert!(text.contains("group bulkhead") && text.contains("usermod -aG bulkhead"), "{text}");
+fn a_user_who_is_not_served_is_told_whom_the_daemon_serves() {
+    let needed = "it serves the members of group render".to_owned();
+    let reply = ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(Refusal::Denied { needed }) };
+    let mut bytes = Hello::new(Hello::DENIED).to_bytes().to_vec();
+    push_frame(&reply, &mut bytes).unwrap();
+    let fake = Fake::raw(move |mut stream| {
+        stream.read_exact(&mut [0; Hello::BYTES]).unwrap();
+        stream.write_all(&bytes).unwrap();
+    });
+    let error = connect::connect(&fake.path()).unwrap_err().to_string();
+    assert!(error.ends_with("does not serve this user: it serves the members of group render"), "{error}");
+    fake.finish();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use nix::libc;
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, getsockopt, sockopt::PeerCredentials,
 };
-use nix::unistd::Group;
+use nix::unistd::{Gid, Group};
 
 use crate::message;
 
@@ -80,6 +80,12 @@ pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 /// EINTR, EIO, EMFILE, ENFILE, ENOMEM: the group database cannot be read.
 pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
+}
+
+/// The name of a group: that of its number, or else the number. Can block as [`group_id`] can.
+pub fn group_name(number: u32) -> String {
+    let found = Group::from_gid(Gid::from_raw(number)).ok().flatten();
+    found.map_or_else(|| number.to_string(), |group| group.name)
 }
 
 /// The effective user of this process.
