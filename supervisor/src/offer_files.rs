@@ -184,7 +184,7 @@ mod tests {
     use crate::shell_ledger::ShellLedger;
 
     fn no_files() -> ClientFileStore {
-        let ledger = ShellLedger::new(Ledger::new(Users::One, &[]));
+        let ledger = ShellLedger::new(Ledger::new(Users::One, &[], &[]));
         ClientFileStore::new(ledger, BackgroundCloser::default())
     }
 

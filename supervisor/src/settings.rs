@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use bulkhead_core::account::{BoundOrigin, Resource};
 use bulkhead_core::config::Users;
 use bulkhead_proto::client::places;
 use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
@@ -195,11 +196,23 @@ impl Settings {
         if budget.clients < wanted.clients {
             log::warn!("limit of open files is low limit={limit} clients_max={}", budget.clients);
         }
+        // Logs take descriptors from the budget of outputs; most of it stays for outputs.
+        let (logs, logs_usual) = (budget.kept_outputs / 4, self.core.keep_logs_max);
+        let are_outputs_short = budget.kept_outputs < wanted.kept_outputs;
+        let logs_by =
+            if are_outputs_short { BoundOrigin::OPEN_FILES } else { Resource::KeptOutputs.origin() };
+        let lowered = [
+            (budget.clients < wanted.clients, Resource::Connections, BoundOrigin::OPEN_FILES),
+            (are_outputs_short, Resource::KeptOutputs, BoundOrigin::OPEN_FILES),
+            (logs < logs_usual, Resource::Logs, logs_by),
+            (budget.kept_files < wanted.kept_files, Resource::Files, BoundOrigin::OPEN_FILES),
+        ];
+        let lowered = lowered.into_iter().filter(|(is_lowered, ..)| *is_lowered);
+        self.core.bound_origins = lowered.map(|(_, resource, origin)| (resource, origin)).collect();
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
         self.core.open_outputs_max = budget.counted_outputs();
-        // Logs take descriptors from the budget of outputs; most of it stays for outputs.
-        self.core.keep_logs_max = self.core.keep_logs_max.min(budget.kept_outputs / 4);
+        self.core.keep_logs_max = logs.min(logs_usual);
         self.core.files_max = budget.kept_files;
         Ok(budget)
     }
@@ -280,6 +293,16 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// Above what each key may be at least, and no more than any may be.
+    #[test]
+    fn each_key_that_a_bound_names_is_a_key_of_the_config() {
+        for resource in Resource::ALL {
+            if let BoundOrigin::Key(key) = resource.origin() {
+                core_config_of(&format!("{key} = 200000000")).unwrap();
+            }
+        }
+    }
 
     #[test]
     fn a_relative_folder_is_no_place_for_state() {

@@ -63,6 +63,7 @@ impl ShellLedger {
                 (Resource::UnreadDescriptors, budget.unread),
                 (Resource::UnreadBytes, UNREAD_MAX_BYTES as u64),
             ],
+            &settings.core.bound_origins,
         ))
     }
 
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     fn ledger(bound: u64) -> ShellLedger {
-        ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, bound)]))
+        ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, bound)], &[]))
     }
 
     fn left(ledger: &ShellLedger, account: AccountId) -> u64 {

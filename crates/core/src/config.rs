@@ -9,6 +9,8 @@ use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 
 pub use bulkhead_proto::bound::{Bound, KindLimits};
 
+use crate::turn::{BoundOrigin, Resource};
+
 /// How many users a daemon has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Users {
@@ -105,6 +107,8 @@ pub struct Config {
     pub backoff_max_ms: u64,
     /// Waiting time that raises the urgency of a queued job by one priority.
     pub ageing_ms: u64,
+    /// What sets the bounds that are lower than the configuration says, because the limit of open files is low.
+    pub bound_origins: Vec<(Resource, BoundOrigin)>,
 }
 
 /// A pool beside the default one.
@@ -201,6 +205,7 @@ impl Default for Config {
             backoff_min_ms: 100,
             backoff_max_ms: 30_000,
             ageing_ms: 10_000,
+            bound_origins: Vec::new(),
         }
     }
 }

@@ -317,8 +317,10 @@ pub struct HoldingRow {
     pub share: Option<u64>,
     /// The bound of all users together, if there is one.
     pub bound: Option<u64>,
-    /// What sets the bound; `None`: it is fixed, or there is none.
+    /// What sets the bound: a key of the configuration, or a limit of the system. `None`: it is fixed, or there is none.
     pub key: Option<String>,
+    /// Whether the bound is a number that nothing sets.
+    pub fixed: bool,
 }
 
 impl Status {

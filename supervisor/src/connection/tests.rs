@@ -13,7 +13,7 @@ const ALICE: u32 = 1001;
 
 /// An open connection, and the other end of its socket.
 fn connection() -> (Connection, UnixStream) {
-    let ledger = ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, 8)]));
+    let ledger = ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, 8)], &[]));
     let (held, _) = ledger.hold_first(ALICE, Resource::Connections, 1);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let socket = ClientSocket::new(ours, held, ALICE, BackgroundCloser::default());

@@ -23,7 +23,7 @@ pub(crate) fn for_tests(bound: u64) -> UnreadDescriptors {
 
 fn over(poll: &Poll, bound: u64) -> UnreadDescriptors {
     let bounds = [(Resource::UnreadDescriptors, bound), (Resource::Connections, 1000)];
-    let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds));
+    let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds, &[]));
     UnreadDescriptors::new(poll.registry().try_clone().unwrap(), ledger)
 }
 

@@ -164,7 +164,8 @@ fn account(row: &AccountRow) -> Option<String> {
     let mut holds: Vec<_> = row.holds.iter().filter(|row| row.held > 0 && most(row).is_some()).collect();
     holds.sort_by_key(|row| std::cmp::Reverse(part(row)));
     let told = holds.iter().take(HOLDINGS_TOLD).map(|row| {
-        let set_by = row.key.as_deref().map_or_else(String::new, |key| format!(" ({key})"));
+        let set_by = row.key.as_deref().or(row.fixed.then_some("fixed"));
+        let set_by = set_by.map_or_else(String::new, |by| format!(" ({by})"));
         format!("{} of {} {}{set_by}", row.held, most(row).unwrap_or(row.held), row.resource)
     });
     let told: Vec<_> = told.collect();
@@ -188,7 +189,8 @@ mod tests {
 
     fn holding(resource: &str, held: u64, share: Option<u64>, key: Option<&str>) -> HoldingRow {
         let key = key.map(str::to_owned);
-        HoldingRow { resource: resource.to_owned(), held, share, bound: share.map(|share| share + 1), key }
+        let (bound, fixed) = (share.map(|share| share + 1), share.is_some() && key.is_none());
+        HoldingRow { resource: resource.to_owned(), held, share, bound, key, fixed }
     }
 
     fn worker(number: u64, slot: Option<SlotId>, state: WorkerState) -> WorkerRow {
@@ -270,6 +272,7 @@ mod tests {
                     holding("jobs", 900, None, None),
                     holding("queued jobs", 30, Some(75), Some("queue_max")),
                     holding("connections", 3, Some(3), Some("clients_max")),
+                    holding("jobs to wait for", 5, Some(100), None),
                     holding("kept jobs", 0, None, Some("keep_jobs_max")),
                 ],
             }],
@@ -294,7 +297,7 @@ mod tests {
             "short     jobs with large results wait: no output descriptor: 64 are open",
             "memory    60 bytes of outputs and logs (of 100 at most): 10 for tasks that run, 20 unread, 5 kept, 25 in logs",
             "4 deaths",
-            "account   user 1001: 3 of 3 connections (clients_max), 30 of 75 queued jobs (queue_max)",
+            "account   user 1001: 3 of 3 connections (clients_max), 30 of 75 queued jobs (queue_max), 5 of 100 jobs to wait for (fixed)",
             "account   2 accounts more: --json has 1",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

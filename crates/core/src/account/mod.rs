@@ -24,7 +24,7 @@ use slab::Slab;
 
 pub use crate::config::Users;
 use crate::turn::count_down;
-pub use crate::turn::{AccountId, Charges, Resource};
+pub use crate::turn::{AccountId, BoundOrigin, Charges, Resource};
 
 /// One user may hold all but this part of a bound.
 const KEPT_FROM_ONE: u64 = 4;
@@ -55,6 +55,7 @@ pub struct Room {
     left: u64,
     limit: u64,
     bound: u64,
+    origin: BoundOrigin,
 }
 
 impl Room {
@@ -84,7 +85,7 @@ impl Room {
             what: resource.name().to_owned(),
             limit: self.limit,
             share_of: self.is_share().then_some(self.bound),
-            key: resource.key().map(str::to_owned),
+            key: self.origin.key().map(str::to_owned),
         }
     }
 }
@@ -94,6 +95,7 @@ impl Room {
 pub struct Ledger {
     users: Users,
     bounds: [u64; Resource::COUNT],
+    origins: [BoundOrigin; Resource::COUNT],
     held: [u64; Resource::COUNT],
     /// What accounts hold together that hold no more than a small part of the bound each.
     of_small: [u64; Resource::COUNT],
@@ -104,11 +106,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger with these bounds; a resource that is not among them has none.
-    pub fn new(users: Users, bounds: &[(Resource, u64)]) -> Self {
+    /// A ledger with these bounds; a resource that is not among them has none. `origins` is what sets some of them, where it
+    /// is not the usual [`Resource::origin`].
+    pub fn new(users: Users, bounds: &[(Resource, u64)], origins: &[(Resource, BoundOrigin)]) -> Self {
         let mut ledger = Self {
             users,
             bounds: [u64::MAX; Resource::COUNT],
+            origins: Resource::ALL.map(Resource::origin),
             held: [0; Resource::COUNT],
             of_small: [0; Resource::COUNT],
             accounts: Slab::new(),
@@ -117,6 +121,9 @@ impl Ledger {
         };
         for (resource, bound) in bounds {
             ledger.bounds[*resource as usize] = *bound;
+        }
+        for (resource, origin) in origins {
+            ledger.origins[*resource as usize] = *origin;
         }
         let service =
             ledger.accounts.insert(Account { holder: AccountHolder::Service, held: [0; Resource::COUNT] });
@@ -238,6 +245,14 @@ impl Ledger {
         self.bounds[resource as usize]
     }
 
+    /// What sets that bound.
+    pub fn origin(&self, resource: Resource) -> BoundOrigin {
+        match self.bound(resource) {
+            u64::MAX => BoundOrigin::Unbounded,
+            _ => self.origins[resource as usize],
+        }
+    }
+
     /// The most that one account may hold.
     ///
     /// # Panics
@@ -259,10 +274,11 @@ impl Ledger {
             (self.held(account, resource), self.share(account, resource), self.bound(resource));
         let of_share = share.saturating_sub(own);
         let of_all = self.left_of_all(account, resource, 0);
+        let origin = self.origin(resource);
         if of_share <= of_all {
-            Room { left: of_share, limit: share, bound }
+            Room { left: of_share, limit: share, bound, origin }
         } else {
-            Room { left: of_all, limit: bound, bound }
+            Room { left: of_all, limit: bound, bound, origin }
         }
     }
 

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use bulkhead_proto::client::view::{AccountRow, HoldingRow};
 use bulkhead_proto::limits::ACCOUNTS_SHOWN;
 
-use crate::account::{AccountHolder, AccountId, Ledger, Resource};
+use crate::account::{AccountHolder, AccountId, BoundOrigin, Ledger, Resource};
 use crate::event::Peer;
 
 impl Ledger {
@@ -47,7 +47,8 @@ impl Ledger {
                 held,
                 share: shared.map(|_| self.share(account, resource)),
                 bound,
-                key: bound.and(resource.key()).map(str::to_owned),
+                key: self.origin(resource).key().map(str::to_owned),
+                fixed: self.origin(resource) == BoundOrigin::Fixed,
             })
         });
         AccountRow { uid, holds: holdings.collect() }

@@ -8,28 +8,32 @@ use crate::event::Peer;
 const ROOT: u32 = 0;
 
 fn several(bound: u64) -> Ledger {
-    Ledger::new(Users::Several, &[(Resource::Queue, bound), (Resource::Kept, bound)])
+    Ledger::new(Users::Several, &[(Resource::Queue, bound), (Resource::Kept, bound)], &[])
+}
+
+fn queue_room(left: u64, limit: u64, bound: u64) -> Room {
+    Room { left, limit, bound, origin: BoundOrigin::Key("queue_max") }
 }
 
 #[test]
 fn one_user_gets_three_quarters_and_root_gets_all() {
     let mut ledger = several(6400);
     let (alice, root) = (ledger.open(7), ledger.open(ROOT));
-    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 4800, limit: 4800, bound: 6400 });
+    assert_eq!(ledger.room(alice, Resource::Queue), queue_room(4800, 4800, 6400));
     ledger.charge(alice, Resource::Queue, 4800);
     assert_eq!(ledger.room(alice, Resource::Queue).left(), 0);
     assert_eq!(ledger.room(root, Resource::Queue).left(), 6400 - 4800);
     ledger.charge(root, Resource::Queue, 1600);
-    assert_eq!(ledger.room(root, Resource::Queue), Room { left: 0, limit: 6400, bound: 6400 });
+    assert_eq!(ledger.room(root, Resource::Queue), queue_room(0, 6400, 6400));
     ledger.audit();
 }
 
 #[test]
 fn where_there_is_one_user_the_share_is_the_bound() {
-    let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)]);
+    let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)], &[]);
     let alice = ledger.open(7);
     ledger.charge(alice, Resource::Queue, 99);
-    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 1, limit: 100, bound: 100 });
+    assert_eq!(ledger.room(alice, Resource::Queue), queue_room(1, 100, 100));
 }
 
 #[test]
@@ -125,6 +129,7 @@ fn a_user_sees_its_account_and_an_administrator_the_fullest_ones() {
         share: Some(75),
         bound: Some(100),
         key: Some("queue_max".to_owned()),
+        fixed: false,
     };
     assert_eq!((rows.len(), rows[0].uid, left_out), (1, Some(3), 0));
     assert_eq!(rows[0].holds[0], queue);

@@ -28,6 +28,8 @@ mod settle;
 mod spares;
 mod submit;
 mod survivors;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, WAITS_MAX};
@@ -68,7 +70,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Records, config.records_max.max(1) as u64),
         (Resource::Deaths, DEATHS_KEPT as u64),
     ];
-    Ledger::new(config.users, &bounds)
+    Ledger::new(config.users, &bounds, &config.bound_origins)
 }
 
 /// The state machine of the daemon.

@@ -31,7 +31,7 @@ pub(crate) use fair_ring::FairRing;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
 pub use user_turns::UserTurns;
-pub use values::{AccountId, Resource};
+pub use values::{AccountId, BoundOrigin, Resource};
 pub(crate) use values::{Owner, TaskLimits};
 
 use crate::action::{Action, Output};

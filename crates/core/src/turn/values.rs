@@ -6,6 +6,7 @@
 //! `client/sight.rs`.
 
 use bulkhead_proto::job::Policy;
+use bulkhead_proto::limits::OUTPUTS_KEY;
 
 use crate::event::Peer;
 
@@ -17,6 +18,32 @@ pub struct AccountId(pub(crate) u32);
 impl AccountId {
     /// The service's own: records of no user.
     pub const SERVICE: Self = Self(0);
+}
+
+/// What sets the bound of a resource for all users together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoundOrigin {
+    /// This key of the configuration.
+    Key(&'static str),
+    /// This limit of the system.
+    System(&'static str),
+    /// It is a number that nothing sets.
+    Fixed,
+    /// There is no bound.
+    Unbounded,
+}
+
+impl BoundOrigin {
+    /// The limit of the descriptors that the daemon may have open.
+    pub const OPEN_FILES: Self = Self::System("RLIMIT_NOFILE");
+
+    /// The name of the key or limit, if it is one.
+    pub const fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Key(name) | Self::System(name) => Some(name),
+            Self::Fixed | Self::Unbounded => None,
+        }
+    }
 }
 
 /// What accounts count. A ledger has a bound for those that its owner decides about, and none for the others.
@@ -116,30 +143,28 @@ impl Resource {
         )
     }
 
-    /// What sets the bound of all users together: a key of the configuration, or a limit of the system. `None`: it is
-    /// fixed, or there is none.
-    pub const fn key(self) -> Option<&'static str> {
+    /// What sets its bound, unless `Config::bound_origins` says otherwise.
+    pub const fn origin(self) -> BoundOrigin {
         match self {
-            Self::Connections => Some("clients_max"),
-            Self::Queue => Some("queue_max"),
-            Self::QueueBytes => Some("queue_bytes_max"),
-            Self::Files => Some("files_max"),
-            Self::FileBytes => Some("files_bytes_max"),
-            Self::Kept => Some("keep_jobs_max"),
-            Self::KeptBytes | Self::UnreadResults => Some("keep_bytes_max"),
-            Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => Some("RLIMIT_NOFILE"),
-            Self::Jobs
-            | Self::Waits
+            Self::Connections => BoundOrigin::Key("clients_max"),
+            Self::Queue => BoundOrigin::Key("queue_max"),
+            Self::QueueBytes => BoundOrigin::Key("queue_bytes_max"),
+            Self::Files => BoundOrigin::Key("files_max"),
+            Self::FileBytes => BoundOrigin::Key("files_bytes_max"),
+            Self::Kept => BoundOrigin::Key("keep_jobs_max"),
+            Self::KeptBytes | Self::UnreadResults => BoundOrigin::Key("keep_bytes_max"),
+            Self::KeptOutputs => BoundOrigin::Key("keep_outputs_max"),
+            Self::OutputBytes => BoundOrigin::Key(OUTPUTS_KEY),
+            Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => BoundOrigin::OPEN_FILES,
+            Self::Waits
             | Self::Readers
-            | Self::Workers
-            | Self::KeptOutputs
-            | Self::OutputBytes
             | Self::Quarantined
             | Self::Logs
             | Self::Records
             | Self::Deaths
             | Self::PartialBytes
-            | Self::UnreadBytes => None,
+            | Self::UnreadBytes => BoundOrigin::Fixed,
+            Self::Jobs | Self::Workers => BoundOrigin::Unbounded,
         }
     }
 
