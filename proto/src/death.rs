@@ -169,6 +169,8 @@ pub enum Violation {
     Hello,
     /// A plan without a valid number of parts.
     Plan,
+    /// It asked for an output for an offer that it has not claimed, whose output goes elsewhere, or for a second time.
+    NeedOutput,
 }
 
 impl fmt::Display for Violation {
@@ -181,6 +183,7 @@ impl fmt::Display for Violation {
             Self::Output => "output descriptor is not what it said",
             Self::Hello => "hello names what is not its own",
             Self::Plan => "plan without a count of its parts",
+            Self::NeedOutput => "asked for an output that it may not have",
         })
     }
 }

@@ -82,6 +82,9 @@ pub enum OutputMode {
     Descriptor,
     /// Into the file named [`crate::file::OUT`] that came with the job; the result is then empty.
     File,
+    /// Into the box up to [`INLINE_MAX_BYTES`]; a task whose output grows longer asks for a descriptor while it runs. Other
+    /// tasks cost no descriptor.
+    Auto,
 }
 
 /// How many charged deaths quarantine a job, if neither the job nor its kind says.

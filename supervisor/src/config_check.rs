@@ -74,7 +74,8 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
                 bail!("it answers as no worker does: {violation}")
             }
             LaneRead::Ended(_) => bail!(how_it_ended(worker, left)?),
-            LaneRead::More => {}
+            // No task was offered, so a question is a violation and never this.
+            LaneRead::More | LaneRead::NeedsOutput(_) => {}
             LaneRead::Nothing => {
                 ensure!(!left.is_zero(), "it has sent nothing for {} s", limit.as_secs());
                 wait([PollTarget::readable(worker.lane.as_fd())], Some(left))

@@ -1,7 +1,7 @@
 //! The files that are sent with an offer: created or looked up when the offer is made, dropped when it is settled.
 //!
 //! Client files and the shared output outlive the offer; its own output, its log and the packed results of the parts
-//! are created for it alone. A worker's report about its output is checked here before it counts: the file is sealed,
+//! are created for it alone. An output that its task asks for while it runs is created then (`output_answers.rs`). A worker's report about its output is checked here before it counts: the file is sealed,
 //! has the reported size, and a plan begins with the number of its parts. Called by `perform.rs` when an offer is
 //! sent and by `worker_table.rs` when it ends.
 
@@ -67,6 +67,24 @@ impl OfferFiles {
             offer_files.output = Some(outputs.make()?);
         }
         Ok(offer_files)
+    }
+
+    /// Adds the output that the task has asked for; `already` is what was sent with the offer.
+    pub(crate) fn with_output(already: Option<Self>, output: OutputFile, own_bytes: u64) -> Self {
+        let room = already.as_ref().map_or(OutputRoom::NONE, |files| files.room);
+        let none = Self { is_plan: false, room, output: None, shared: None, results: None, log: None };
+        let room = OutputRoom { own_bytes, ..room };
+        Self { output: Some(output), room, ..already.unwrap_or(none) }
+    }
+
+    /// The offer's own output file.
+    pub(crate) fn output(&self) -> Option<&OutputFile> {
+        self.output.as_ref()
+    }
+
+    /// Drops the offer's own output file, which was not sent.
+    pub(crate) fn drop_output(&mut self) {
+        self.output = None;
     }
 
     /// The files to send with the task. `None`: the core named a file that is not stored any more.

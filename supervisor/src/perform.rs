@@ -84,6 +84,10 @@ impl Performer {
             Action::Ready { status } => self.notifier.ready(&status),
             Action::Exit => return true,
             Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
+            Action::GiveOutput { worker, seq, room_bytes } => {
+                self.workers.give_output((worker, seq), room_bytes, &self.outputs, events);
+            }
+            Action::RefuseOutput { worker, seq, why } => self.workers.refuse_output(worker, seq, why, events),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
             Action::Unwant { worker, seq } => self.request_cancel(worker, seq),
             Action::Look { worker } => self.look(worker, events),
@@ -236,6 +240,8 @@ fn follows_offers(action: &Action) -> bool {
         | Action::Kill { .. }
         | Action::Retire { .. } => true,
         Action::Offer { .. }
+        | Action::GiveOutput { .. }
+        | Action::RefuseOutput { .. }
         | Action::Reply { .. }
         | Action::Close { .. }
         | Action::ShowLog { .. }

@@ -182,6 +182,8 @@ impl WorkerTemplate {
             reached: ReachedStage::starting(),
             folder,
             offer_files: BTreeMap::new(),
+            unsent_answer: None,
+            waits_for_lane: false,
             spawned_ns: clock::monotonic_ns(),
             program,
             killed_ns: None,

@@ -38,6 +38,7 @@ use crate::deferred_close::DeferredClose;
 use crate::offer_files::{LaneFiles, OfferFiles};
 use crate::rate_limit::{self, LineAbout};
 use crate::sampling::WorkerSampler;
+use crate::worker_table::OutputAnswer;
 
 /// The signal that [`WorkerProcess::kill`] sends. Death by another one means that the worker died before it arrived.
 const SIGKILL: i32 = 9;
@@ -135,6 +136,8 @@ pub(crate) enum LaneRead {
     },
     /// The worker's program does not offer these kinds of its pool.
     MissingKinds(Vec<KindId>),
+    /// The task of this offer, which the worker has claimed, asks for an output.
+    NeedsOutput(Seq),
     /// Nothing more is read from this lane; the event says why.
     Ended(Event),
 }
@@ -144,7 +147,11 @@ impl LaneRead {
     pub(crate) fn event(self) -> Option<Event> {
         match self {
             Self::Ended(event) => Some(event),
-            Self::Nothing | Self::More | Self::Hello { .. } | Self::MissingKinds(_) => None,
+            Self::Nothing
+            | Self::More
+            | Self::Hello { .. }
+            | Self::MissingKinds(_)
+            | Self::NeedsOutput(_) => None,
         }
     }
 }
@@ -162,6 +169,10 @@ pub(crate) struct WorkerProcess {
     pub(crate) folder: BootFolder,
     /// The files of its open offers.
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
+    /// The answer that a task waits for and that its full lane did not take.
+    pub(crate) unsent_answer: Option<OutputAnswer>,
+    /// The poll reports when its lane has room.
+    pub(crate) waits_for_lane: bool,
     pub(crate) spawned_ns: u64,
     /// The program file that it was started from.
     pub(crate) program: Option<ProgramFile>,
@@ -212,6 +223,12 @@ impl WorkerProcess {
                 (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
                     self.reached.close();
                     return LaneRead::MissingKinds(missing);
+                }
+                (Ok(LaneUp::NeedOutput { seq }), WorkerStage::Ready(_)) => {
+                    if self.ring.is_claimed(seq) {
+                        return LaneRead::NeedsOutput(seq);
+                    }
+                    return self.violated(Violation::NeedOutput);
                 }
                 (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
                     self.reached.close();

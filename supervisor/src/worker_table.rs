@@ -3,6 +3,7 @@
 //! It turns what it sees into events, in the order that the core needs: results before the death of their worker. It
 //! decides nothing about jobs and never blocks. Driven by `turn.rs` and `perform.rs`.
 
+mod output_answers;
 mod reaping;
 mod stops;
 mod survivors;
@@ -27,6 +28,8 @@ use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::poll_source::PollSource;
 use crate::spawn::WorkerTemplate;
+pub(crate) use output_answers::OutputAnswer;
+
 use crate::worker_process::{LaneRead, WorkerPhase, WorkerProcess, WorkerStage};
 
 /// All workers.
@@ -131,11 +134,16 @@ impl WorkerTable {
     /// Reads the lanes that may have frames.
     pub(crate) fn read_lanes(&mut self, events: &mut Vec<Event>) {
         for id in std::mem::take(&mut self.readable_lanes) {
+            self.send_answer(id, events);
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             match worker.read_lane() {
                 LaneRead::Nothing => {}
                 LaneRead::More => drop(self.readable_lanes.insert(id)),
                 LaneRead::Ended(event) => events.push(event),
+                LaneRead::NeedsOutput(seq) => {
+                    self.readable_lanes.insert(id);
+                    events.push(Event::OutputNeeded { worker: id, seq });
+                }
                 LaneRead::MissingKinds(missing) => {
                     let error = self.template.describe_missing_kinds(worker.program.as_ref(), &missing);
                     events.push(Event::BootstrapFailed { worker: id, error });

@@ -35,12 +35,14 @@ fn answers(action: &Action) -> &'static [&'static str] {
     match action {
         Action::Spawn { .. } => &["WorkerSpawned", "SpawnFailed"],
         Action::Offer { .. } => &["OfferFailed", "Violated"],
+        Action::GiveOutput { .. } => &["OutputShort"],
         Action::TakeBack { .. } => &["TookBack", "Violated"],
         Action::Look { .. } => &["Finished", "Violated", "Looked"],
         Action::Examine { .. } => &["Examined"],
         Action::DropLog { .. } => &["LogClosed", "LogFreed"],
         Action::DropOutput { .. } => &["OutputClosed", "OutputFreed"],
-        Action::Reply { .. }
+        Action::RefuseOutput { .. }
+        | Action::Reply { .. }
         | Action::Close { .. }
         | Action::Unwant { .. }
         | Action::Settle { .. }

@@ -1,11 +1,18 @@
-//! The files of offers, which arrive on the lane: those of each offer before its task, in the order of seq.
+//! The files of offers, which arrive on the lane: those of each offer before its task, in the order of seq; and the output
+//! that a task asks for while it runs (`proto/src/worker/message.rs` has the states).
+//!
+//! While a task waits for its output, the files of later offers are stored as else. A lane that breaks then ends the worker
+//! after the task has returned: its offer stays claimed, so the death is charged to it.
 //!
 //! Files may arrive for a task that never does, because the offer was taken back or its message found the channel full.
 //! They are dropped when a later offer is run. An idle worker reads the lane too, so that such files cannot fill it.
 //! The file of a client whose task never came is closed on a thread of its own, because its close may hang. Driven by
 //! `runtime.rs`.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
@@ -13,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::message::{FileRole, LaneDown};
+use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 
 /// The files of one offer, each with its role.
@@ -37,38 +44,95 @@ pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
 #[derive(Debug)]
 pub(crate) struct EarlyFiles {
     lane: Lane,
-    early: VecDeque<(Seq, RoleFiles)>,
+    early: RefCell<VecDeque<(Seq, RoleFiles)>>,
+    /// Why no output could be asked for: the worker has to exit.
+    broken: RefCell<Option<anyhow::Error>>,
+}
+
+/// The answer to a task that asked for an output.
+#[derive(Debug)]
+enum Answer {
+    Given(File, u64),
+    Refused(String),
 }
 
 impl EarlyFiles {
     /// Takes over the lane after the setup: only files arrive from then on.
     pub(crate) fn new(lane: Lane) -> Self {
-        Self { lane, early: VecDeque::new() }
+        Self { lane, early: RefCell::default(), broken: RefCell::new(None) }
     }
 
     /// Waits for one frame and stores its files. `false` if the supervisor has hung up.
-    pub(crate) fn take_frame(&mut self) -> Result<bool> {
+    pub(crate) fn take_frame(&self) -> Result<bool> {
         match receive(&self.lane)? {
             None => Ok(false),
             Some((LaneDown::Files { seq, roles }, descriptors)) => {
-                ensure!(
-                    roles.len() == descriptors.len(),
-                    "the files of offer {seq} came as {} descriptors where {} were due",
-                    descriptors.len(),
-                    roles.len()
-                );
-                self.early.push_back((seq, roles.into_iter().zip(descriptors).collect()));
-                Ok(true)
+                self.store(seq, roles, descriptors).map(|()| true)
             }
             Some((frame, _)) => bail!("the lane holds {frame:?} where only files may be"),
         }
     }
 
+    fn store(&self, seq: Seq, roles: Vec<FileRole>, descriptors: Vec<OwnedFd>) -> Result<()> {
+        ensure!(
+            roles.len() == descriptors.len(),
+            "the files of offer {seq} came as {} descriptors where {} were due",
+            descriptors.len(),
+            roles.len()
+        );
+        self.early.borrow_mut().push_back((seq, roles.into_iter().zip(descriptors).collect()));
+        Ok(())
+    }
+
+    /// Asks for the output of this offer, which is claimed, and waits for it: the file, and how long it may become, in bytes.
+    /// The supervisor answers at once.
+    ///
+    /// # Errors
+    /// It gives none, or the lane broke: [`Self::fault`].
+    pub(crate) fn ask_for_output(&self, wanted: Seq) -> io::Result<(File, u64)> {
+        match self.answer(wanted) {
+            Ok(Answer::Given(file, room_bytes)) => Ok((file, room_bytes)),
+            Ok(Answer::Refused(why)) => Err(io::Error::other(why)),
+            Err(error) => {
+                let text = format!("no output could be asked for: {error:#}");
+                *self.broken.borrow_mut() = Some(error);
+                Err(io::Error::other(text))
+            }
+        }
+    }
+
+    fn answer(&self, wanted: Seq) -> Result<Answer> {
+        let question = codec::encode(&LaneUp::NeedOutput { seq: wanted });
+        while let Err(error) = self.lane.send(&question, &[]) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error).context("the supervisor cannot be asked");
+            }
+        }
+        loop {
+            match receive(&self.lane)?.context("the supervisor is gone")? {
+                (LaneDown::Files { seq, roles }, descriptors) => self.store(seq, roles, descriptors)?,
+                (LaneDown::Output { seq, room_bytes }, mut descriptors) if seq == wanted => {
+                    ensure!(descriptors.len() == 1, "output {seq} came as {} descriptors", descriptors.len());
+                    let file = descriptors.pop().map(File::from).context("an output has a file")?;
+                    return Ok(Answer::Given(file, room_bytes));
+                }
+                (LaneDown::NoOutput { seq, why }, _) if seq == wanted => return Ok(Answer::Refused(why)),
+                (frame, _) => bail!("the lane holds {frame:?} where the output of offer {wanted} was due"),
+            }
+        }
+    }
+
+    /// Why this worker has to exit, if the lane broke while a task asked for an output.
+    pub(crate) fn fault(&self) -> Result<()> {
+        self.broken.take().map_or(Ok(()), Err)
+    }
+
     /// Waits for the files of an offer; those of earlier offers are dropped. `None` if the supervisor has hung up.
-    pub(crate) fn files_of(&mut self, wanted: Seq) -> Result<Option<RoleFiles>> {
+    pub(crate) fn files_of(&self, wanted: Seq) -> Result<Option<RoleFiles>> {
         loop {
             self.drop_before(wanted);
-            match self.early.pop_front() {
+            let first = self.early.borrow_mut().pop_front();
+            match first {
                 Some((seq, files)) if seq == wanted => return Ok(Some(files)),
                 Some((seq, _)) => {
                     bail!("the lane holds the files of offer {seq} where those of {wanted} were due")
@@ -80,9 +144,10 @@ impl EarlyFiles {
     }
 
     /// Drops the files of offers before this one: their tasks will never arrive.
-    pub(crate) fn drop_before(&mut self, seq: Seq) {
-        while self.early.front().is_some_and(|(early, _)| *early < seq) {
-            self.early.pop_front().into_iter().for_each(|(_, files)| dispose(files));
+    pub(crate) fn drop_before(&self, seq: Seq) {
+        let mut early = self.early.borrow_mut();
+        while early.front().is_some_and(|(early, _)| *early < seq) {
+            early.pop_front().into_iter().for_each(|(_, files)| dispose(files));
         }
     }
 

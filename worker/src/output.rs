@@ -3,8 +3,10 @@
 //! A failed write is kept: the task fails with it even if its handler ignores the error, so an incomplete output is
 //! never reported as done. Nothing is synced here: a client that wants its file on the disk syncs it when the job is
 //! done, as `bulkhead -o` does before it gives the file its name. The merge seals the shared output; a merge that finds
-//! it sealed knows that an earlier merge had done all the work. Driven by `runtime.rs`.
+//! it sealed knows that an earlier merge had done all the work. With [`OutputMode::Auto`] the first byte that does not fit the
+//! box makes the task ask the supervisor for a file, once, and wait for it. Driven by `runtime.rs`.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -30,6 +32,8 @@ pub(crate) struct TaskOutput<'a> {
     grace: Duration,
     /// Rings the supervisor if it sleeps.
     bell: Option<&'a dyn Fn()>,
+    /// Asks for an output: the file, and how long it may become, in bytes.
+    ask: Option<AskForOutput<'a>>,
     files: TaskFiles,
     log: TaskLog,
     stage: Stage,
@@ -43,6 +47,8 @@ pub(crate) struct TaskOutput<'a> {
     breathed: bool,
 }
 
+type AskForOutput<'a> = &'a dyn Fn() -> io::Result<(File, u64)>;
+
 /// Where output goes that does not fit the box.
 enum OverflowTarget {
     /// Nowhere.
@@ -51,6 +57,8 @@ enum OverflowTarget {
     Ours(Arc<CheckedFile>),
     /// Into the client's file: all of the output.
     Clients,
+    /// Into a file of the supervisor, for which the task has not asked.
+    OnDemand,
 }
 
 /// How a task ended and its output, after its files are closed.
@@ -90,6 +98,7 @@ impl<'a> TaskOutput<'a> {
         let place = match ours {
             Some(file) => OverflowTarget::Ours(Arc::clone(file)),
             None if of_job && mode == OutputMode::File => OverflowTarget::Clients,
+            None if of_job && mode == OutputMode::Auto => OverflowTarget::OnDemand,
             None => OverflowTarget::None,
         };
         let (inline, file, failure) = (Vec::new(), None, None);
@@ -99,6 +108,7 @@ impl<'a> TaskOutput<'a> {
             ring,
             grace,
             bell: None,
+            ask: None,
             files,
             log,
             stage,
@@ -119,6 +129,11 @@ impl<'a> TaskOutput<'a> {
     /// The same for a task that may have something to tell before its end.
     pub(crate) fn with_bell(self, bell: &'a dyn Fn()) -> Self {
         Self { bell: Some(bell), ..self }
+    }
+
+    /// The same for a task that may ask for an output.
+    pub(crate) fn with_ask(self, ask: AskForOutput<'a>) -> Self {
+        Self { ask: Some(ask), ..self }
     }
 
     /// The files of the task.
@@ -169,6 +184,12 @@ impl<'a> TaskOutput<'a> {
     fn keep(&mut self, text: &str) -> (Vec<u8>, u64) {
         if self.spilled == 0 && PartialOutput::fits(text, self.inline.len()) {
             return (std::mem::take(&mut self.inline), 0);
+        }
+        if self.stage == Stage::Whole
+            && matches!(self.place, OverflowTarget::OnDemand)
+            && let Err(error) = self.ask_for_file()
+        {
+            log::warn!("the output of a failed task is not kept error={error}");
         }
         // An output that other tasks of the job write too must not be sealed by this one.
         let own = self.files.output.clone().filter(|_| self.stage == Stage::Whole);
@@ -232,8 +253,23 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
+    /// Asks the supervisor for a file. It does so once: without one there is no place for more output.
+    fn ask_for_file(&mut self) -> io::Result<Arc<CheckedFile>> {
+        self.place = OverflowTarget::None;
+        let none = || io::Error::other("nobody can be asked");
+        let (file, room_bytes) = self.ask.map_or_else(|| Err(none()), |ask| ask()).map_err(|why| {
+            io::Error::other(format!(
+                "longer than the {INLINE_MAX_BYTES} bytes that fit inline, and its task gets no output: {why}"
+            ))
+        })?;
+        let file = self.files.add_output(file, room_bytes);
+        self.place = OverflowTarget::Ours(Arc::clone(&file));
+        Ok(file)
+    }
+
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = match &self.place {
+            OverflowTarget::OnDemand => self.ask_for_file()?,
             OverflowTarget::Ours(file) => Arc::clone(file),
             OverflowTarget::Clients => self
                 .files

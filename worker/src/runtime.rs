@@ -144,8 +144,9 @@ impl Runtime {
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
         let grace = Duration::from_millis(u64::from(task.grace_ms));
         let bell = || self.ring_if_asleep();
+        let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
-        let mut output = output.with_grace(grace).with_bell(&bell);
+        let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),
@@ -159,6 +160,7 @@ impl Runtime {
         output.announce_alive();
         let panicked = fate.is_err();
         let ended = output.end(fate.and_then(|ended| ended));
+        self.early_files.fault().context("the lane broke while a task asked for its output")?;
         Ok((ended, panicked))
     }
 

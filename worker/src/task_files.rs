@@ -62,6 +62,12 @@ impl TaskFiles {
         sorted
     }
 
+    /// Adds the output of this task alone, which it has asked for.
+    pub(crate) fn add_output(&mut self, file: File, room_bytes: u64) -> Arc<CheckedFile> {
+        let output = Arc::new(CheckedFile::new("output", Way::Out, file).with_room(room_bytes));
+        Arc::clone(self.output.insert(output))
+    }
+
     /// The client's file of this name, checked by [`CheckedFile::look`].
     pub(crate) fn named(&self, name: &str) -> Result<Arc<CheckedFile>, TaskFailure> {
         let Some(file) = self.named.iter().find(|file| file.name() == name) else {

@@ -44,6 +44,8 @@ struct Window {
 }
 
 const INLINE: Window = Window { batch: 1024, unended: 8 * 1024, kept: 64 * 1024 };
+/// For jobs of which any may have an output in a descriptor: all of them fit the usual limit of 1024 open files.
+const AUTO: Window = Window { batch: 128, unended: 512, kept: 512 };
 /// For jobs with outputs in descriptors: this process may have only a few hundred descriptors open.
 const DESCRIPTOR: Window = Window { batch: 16, unended: 64, kept: 64 };
 
@@ -238,6 +240,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         }
         let window = match self.batcher.next_output() {
             Some(OutputMode::Inline | OutputMode::File) => INLINE,
+            Some(OutputMode::Auto) => AUTO,
             Some(OutputMode::Descriptor) => DESCRIPTOR,
             None => return Ok(()),
         };

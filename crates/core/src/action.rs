@@ -63,6 +63,24 @@ pub enum Action {
         /// The task.
         task: Task,
     },
+    /// Make the output that a task has asked for, and send it: it counts until the offer is settled. `OutputShort` may follow.
+    GiveOutput {
+        /// To whom.
+        worker: WorkerId,
+        /// For which offer, which the worker has claimed.
+        seq: Seq,
+        /// How long it may become, in bytes.
+        room_bytes: u64,
+    },
+    /// Tell a task that asked for an output that it gets none.
+    RefuseOutput {
+        /// Whom.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+        /// Why, as a text for people.
+        why: String,
+    },
     /// Take an offer back if the worker has not claimed it: `TookBack` follows, also beside a `Violated`, unless the worker is
     /// gone.
     TakeBack {
@@ -168,7 +186,8 @@ pub struct Task {
     pub room: Option<Box<OutputRoom>>,
     /// Which task of the job it is.
     pub stage: Stage,
-    /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for.
+    /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for. With
+    /// [`OutputMode::Auto`] the task may ask for one while it runs.
     pub files: Vec<TaskFile>,
     /// Its input.
     pub input: Payload,

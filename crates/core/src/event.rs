@@ -109,6 +109,23 @@ pub enum Event {
         /// What the supervisor lacks to send it (descriptors, memory), or `None` if the worker's channel is full or closed.
         shortage: Option<String>,
     },
+    /// A task asks for an output, because what it wrote does not fit inline. The shell checked that this worker has claimed
+    /// the offer; whether it may ask, the core knows.
+    OutputNeeded {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+    },
+    /// [`crate::action::Action::GiveOutput`] failed: the task waits for another answer.
+    OutputShort {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+        /// What the supervisor lacks (descriptors, memory).
+        shortage: String,
+    },
     /// The answer to [`crate::action::Action::TakeBack`].
     TookBack {
         /// Who.

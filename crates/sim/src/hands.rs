@@ -55,6 +55,8 @@ impl World {
             }
             Action::Close { client, .. } => self.close(client)?,
             Action::Spawn { worker, pool } => self.spawn(worker, pool),
+            Action::GiveOutput { worker, seq, room_bytes } => self.give_output(worker, seq, room_bytes),
+            Action::RefuseOutput { worker, seq, why } => self.refuse_output(worker, seq, &why),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq),
             Action::Unwant { worker, seq } => self.unwant(worker, seq),
             Action::Look { worker } => self.look(worker),

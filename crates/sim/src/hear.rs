@@ -44,6 +44,7 @@ impl World {
             Some(Err(error)) => batch.push(Event::BootstrapFailed { worker: id, error }),
             None => {}
         }
+        self.hear_questions(id, batch);
         self.read_box(id, batch);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if let Some(violation) = worker.tells.lane_violation.take() {

@@ -20,6 +20,7 @@ mod inspect;
 mod lending;
 mod logs;
 mod moves;
+mod on_demand;
 pub mod oracle;
 mod outputs;
 mod people;

@@ -61,6 +61,12 @@ pub struct RunReport {
     pub programs: u64,
     /// Jobs that were timed out for that.
     pub programs_ended: u64,
+    /// Questions of tasks for an output.
+    pub output_questions: u64,
+    /// Those that got one.
+    pub outputs_given: u64,
+    /// Those that got none.
+    pub outputs_refused: u64,
     /// Kills for a limit of progress, processor time or memory.
     pub limits: u64,
     /// Tasks that were told to end because their job had ended.

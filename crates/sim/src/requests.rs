@@ -105,6 +105,7 @@ impl World {
             inputs.truncate(1);
             policy.output = *self.rng.pick(&[OutputMode::Inline, OutputMode::Descriptor, OutputMode::File]);
         }
+        policy.output = self.inline_or_auto(policy.output);
         let attached = self.rng.chance(600);
         let progress = attached && self.rng.chance(400);
         let held = attached && self.rng.chance(500);

@@ -36,6 +36,8 @@ struct Note {
     output: OutputMode,
     stage: Stage,
     scratch: Option<ScratchId>,
+    /// An output was made for it while it ran.
+    given: bool,
 }
 
 /// A new entry that was read from a box.
@@ -66,8 +68,21 @@ impl RingNotes {
             | TaskFile::Results { .. } => None,
         });
         let (output, stage) = (task.output, task.stage);
-        self.notes.insert(seq, Note { known: EntryKnown::Offered, output, stage, scratch });
+        self.notes.insert(seq, Note { known: EntryKnown::Offered, output, stage, scratch, given: false });
         free
+    }
+
+    /// Whether nothing was said of an offer that is its worker's.
+    pub fn is_open(&self, seq: Seq) -> bool {
+        let is_open = |note: &Note| matches!(note.known, EntryKnown::Offered | EntryKnown::Claimed);
+        self.notes.get(&seq).is_some_and(is_open)
+    }
+
+    /// An output is made for an offer while its task runs.
+    pub fn give(&mut self, seq: Seq) {
+        if let Some(note) = self.notes.get_mut(&seq) {
+            note.given = true;
+        }
     }
 
     /// What an offer is for, and the shared output that went with it.
@@ -161,19 +176,20 @@ fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Optio
             note.known = EntryKnown::Claimed;
             Ok(None)
         }
-        ClaimState::Done => well_formed(pages, seq, note.output).map(Some),
+        ClaimState::Done => well_formed(pages, seq, note).map(Some),
         ClaimState::Settled | ClaimState::Offered | ClaimState::Claimed | ClaimState::Taken => {
             Err(Violation::ClaimWord)
         }
     }
 }
 
-fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<FakeResult, Violation> {
+fn well_formed(pages: &Pages, seq: Seq, note: &Note) -> Result<FakeResult, Violation> {
     let written = pages.written(seq).ok_or(Violation::Result)?;
-    match (ReportStatus::unpack(written.status), output) {
+    match (ReportStatus::unpack(written.status), note.output) {
         (Some(ReportStatus::Failed { .. }), _)
-        | (Some(ReportStatus::Inline), OutputMode::Inline | OutputMode::File)
+        | (Some(ReportStatus::Inline), OutputMode::Inline | OutputMode::File | OutputMode::Auto)
         | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
+        (Some(ReportStatus::Descriptor), OutputMode::Auto) if note.given => Ok(written.clone()),
         _ => Err(Violation::Result),
     }
 }

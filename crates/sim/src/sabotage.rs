@@ -183,12 +183,21 @@ pub enum Sabotage {
     EndRunning,
     /// Core: says of what was ended that it goes on, when what waits was to be.
     SpareWaiting,
+    /// Core: answers no task that asks for an output.
+    AnswerNobody,
+    /// Core: gives each output twice.
+    GiveTwice,
+    /// Core: gives outputs to tasks that did not ask.
+    GiveUnasked,
+    /// Core: gives more room than there is.
+    GiveTooMuch,
 }
 
 impl Sabotage {
     /// Breaks the output of the core.
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
         self.spoil_logs(&mut out.actions, rng);
+        self.spoil_answers(&mut out.actions);
         let Output { records, actions } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),

@@ -11,6 +11,7 @@ use crate::crowds::{self, Crowd};
 use crate::deep;
 use crate::lending;
 use crate::logs;
+use crate::on_demand;
 use crate::outputs;
 use crate::pools::{self, Down};
 use crate::programs;
@@ -118,6 +119,8 @@ pub struct Scenario {
     pub little_memory: bool,
     /// Whether signals stop the programs of tasks.
     pub programs: bool,
+    /// Whether tasks ask for outputs while they run.
+    pub on_demand: bool,
     /// Whether the rings of workers are filled once faults have stopped.
     pub deep: bool,
     /// Whether workers leave processes that the daemon may not end.
@@ -157,6 +160,7 @@ impl Scenario {
             logs: false,
             crowd: None,
             programs: false,
+            on_demand: on_demand::ask(seed),
             deep: false,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),

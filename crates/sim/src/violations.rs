@@ -17,7 +17,7 @@ use crate::world::{NewsSource, World};
 impl World {
     /// Rule 6: one of the ways in which a worker can break the rules.
     pub(crate) fn violate(&mut self, id: WorkerId) -> Verdict {
-        let way = self.rng.below(8);
+        let way = self.rng.below(if self.scenario.on_demand { 11 } else { 8 });
         let early = self.rng.draw();
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         self.news.insert(NewsSource::Worker(id));
@@ -31,6 +31,9 @@ impl World {
             ];
             worker.tells.lane_violation = Some(VIOLATIONS[(early % VIOLATIONS.len() as u64) as usize]);
             return Ok(());
+        }
+        if way >= 8 {
+            return self.ask_wrongly(id, way == 8, early);
         }
         if way == 1 || way == 2 {
             return self.reach_ahead(id, way == 1, early);
@@ -53,6 +56,20 @@ impl World {
                 }
                 Ends::Death(_) | Ends::Never => {}
             },
+        }
+        Ok(())
+    }
+
+    /// Asks for an output, now and then twice: for its task, which may not be one that asks, or for any offer.
+    fn ask_wrongly(&mut self, id: WorkerId, anywhere: bool, which: u64) -> Verdict {
+        let run = self.workers.get(&id).and_then(|worker| worker.run.as_ref()).map(|run| run.seq);
+        let seq = match run {
+            Some(seq) if !anywhere => seq,
+            _ => Seq(which % 20),
+        };
+        self.ask_for_output(id, seq);
+        if which % 3 == 0 {
+            self.ask_for_output(id, seq);
         }
         Ok(())
     }

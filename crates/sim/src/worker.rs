@@ -13,6 +13,7 @@ use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::boxes::{FakeResult, Pages};
+use crate::on_demand::Wanted;
 use crate::ring::RingNotes;
 use crate::vitals::Vitals;
 
@@ -38,6 +39,8 @@ pub struct FakeRun {
     pub ends: Ends,
     /// Whether the task never ends by its nature, and so only by a cancel or a limit.
     pub loops: bool,
+    /// How far it is with an output that it asks for.
+    pub wanted: Wanted,
 }
 
 /// How a task ends.
@@ -58,6 +61,8 @@ pub struct Tells {
     pub boot: Option<Result<(), String>>,
     /// Violations on the lane.
     pub lane_violation: Option<Violation>,
+    /// Questions on the lane for outputs.
+    pub output_questions: Vec<Seq>,
     /// The lane hung up.
     pub hung_up: bool,
     /// It was stopped, or continued.

@@ -307,6 +307,7 @@ fn is_answer(event: &Event) -> bool {
             | Event::Looked { .. }
             | Event::Examined { .. }
             | Event::OfferFailed { .. }
+            | Event::OutputShort { .. }
             | Event::SpawnFailed { .. }
     )
 }

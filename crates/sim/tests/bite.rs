@@ -45,6 +45,10 @@ bites! {
     outputs_kept_for_ever: KeepOutputs by "outputs";
     memory_without_a_bound: EndlessOutputs by "memory";
     memory_that_is_never_freed: NeverFree by "memory" | "ends";
+    questions_without_an_answer: AnswerNobody by "on demand";
+    questions_with_two_answers: GiveTwice by "on demand";
+    outputs_that_nobody_asked_for: GiveUnasked by "on demand";
+    outputs_with_more_room_than_there_is: GiveTooMuch by "memory";
     usage_exaggerated: Exaggerate by "limits";
     stops_that_are_not_told: DeafToStops by "pool";
     stops_of_programs_that_are_not_told: DeafToProgramStops by "programs";

@@ -66,6 +66,8 @@ enum OutputSetting {
     Inline,
     /// Up to 1 GiB, as a descriptor attached to the reply.
     Descriptor,
+    /// In the reply up to 4 KiB; a task with a longer one asks for a descriptor while it runs.
+    Auto,
 }
 
 /// Builds the table of kinds; `limits` are the daemon's own.
@@ -148,6 +150,7 @@ impl OwnKind {
             needs: self.needs(name)?,
             output: match self.output {
                 Some(OutputSetting::Descriptor) => OutputMode::Descriptor,
+                Some(OutputSetting::Auto) => OutputMode::Auto,
                 Some(OutputSetting::Inline) | None => OutputMode::Inline,
             },
             ..Kind::default()

@@ -63,6 +63,9 @@ fn rules(kind: &Kind) -> String {
     if kind.output == OutputMode::Descriptor {
         said.push("large output".to_owned());
     }
+    if kind.output == OutputMode::Auto {
+        said.push("output of any length".to_owned());
+    }
     let limits = &kind.limits;
     said.extend(limit("timeout", limits.timeout_ms, duration::exact));
     said.extend(limit("no progress", limits.no_progress_ms, duration::exact));
@@ -97,6 +100,7 @@ mod tests {
     fn rules_are_told_in_words() {
         assert_eq!(rules(&Kind::default()), "");
         assert_eq!(rules(&Kind { pool: DEFAULT_POOL.to_owned(), ..Kind::default() }), "");
+        assert_eq!(rules(&Kind { output: OutputMode::Auto, ..Kind::default() }), "output of any length");
         let bound = |usual, most| Bound { usual, most };
         let limits = KindLimits {
             timeout_ms: bound(Some(60_000), Some(3_600_000)),

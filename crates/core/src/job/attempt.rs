@@ -23,7 +23,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::action::Task;
 use crate::event::Leftover;
 use crate::job::list::Key;
-use crate::job::run::{TaskRun, Ticket};
+use crate::job::run::{OutputDemand, TaskRun, Ticket};
 use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef, OutputGrant, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, Owner, TaskLimits, Turn, count_down, doubled};
@@ -85,7 +85,8 @@ impl Jobs {
             input,
         };
         let (granted, has_log) = grant.map_or((0, false), |grant| (grant.offer_bytes, grant.has_log));
-        let ticket = Ticket { handle: run.handle, attachments, account, granted, has_log };
+        let demand = if task.output == OutputMode::Auto { OutputDemand::Open } else { OutputDemand::Never };
+        let ticket = Ticket { handle: run.handle, attachments, account, granted, has_log, demand };
         StartedAttempt { task, ticket, limits, uid, client, pool }
     }
 

@@ -59,6 +59,11 @@ impl Candidate<'_> {
         self.table.needs_descriptor(self.key)
     }
 
+    /// Whether its next task may ask for an output while it runs, and whose memory that takes.
+    pub(crate) fn asks_of(&self) -> Option<AccountId> {
+        self.table.may_ask(self.key).then(|| self.table.batch(self.key).account)
+    }
+
     /// What its next task needs in memory for an output or a log.
     pub(crate) fn output_need(&self, turn: &Turn) -> OutputNeed {
         output_need((self.table, self.part_sets, self.attachments), turn, self.key)

@@ -36,6 +36,7 @@ mod level;
 mod list;
 mod logs;
 mod number_index;
+mod on_demand;
 mod output_need;
 mod paged_slab;
 mod part_set;

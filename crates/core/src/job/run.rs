@@ -57,4 +57,30 @@ pub(crate) struct Ticket {
     pub(super) granted: u64,
     /// Whether a log goes with it.
     pub(super) has_log: bool,
+    pub(super) demand: OutputDemand,
+}
+
+/// What became of an offer's right to ask for an output: open -> given or refused, given -> refused (none could be made).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OutputDemand {
+    /// Its output goes elsewhere: it has no such right.
+    Never,
+    /// It has not asked.
+    Open,
+    /// It was promised so many bytes of room, which are part of `granted`.
+    Given(u64),
+    /// It gets none.
+    Refused,
+}
+
+impl Ticket {
+    /// Whether its task may ask for an output now.
+    pub(crate) fn may_ask(self) -> bool {
+        self.demand == OutputDemand::Open
+    }
+
+    /// Whether its task was promised an output when it asked.
+    pub(crate) fn was_given(self) -> bool {
+        matches!(self.demand, OutputDemand::Given(_))
+    }
 }

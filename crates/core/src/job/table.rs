@@ -105,6 +105,12 @@ impl JobTable {
         self[key].task_kind != TaskKind::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
     }
 
+    /// Whether the next task at this place may ask for an output while it runs.
+    pub(crate) fn may_ask(&self, key: Key) -> bool {
+        let is_of_job = matches!(self[key].task_kind, TaskKind::Whole | TaskKind::Merge);
+        is_of_job && self.batch(key).policy.output == OutputMode::Auto
+    }
+
     /// Jobs in this phase.
     pub(crate) fn count(&self, phase: Phase) -> u64 {
         self.counts[phase as usize]

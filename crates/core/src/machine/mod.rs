@@ -19,6 +19,7 @@ mod evict;
 mod lend;
 mod limits;
 mod notices;
+mod on_demand;
 mod outputs;
 mod parked;
 mod parts;
@@ -218,6 +219,8 @@ impl Core {
             Event::OfferFailed { worker, seq, taken, shortage } => {
                 self.offer_failed(worker, seq, taken, shortage);
             }
+            Event::OutputNeeded { worker, seq } => self.output_needed(worker, seq),
+            Event::OutputShort { worker, seq, shortage } => self.output_short(worker, seq, &shortage),
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
             Event::Examined { worker, seen, progress_ns, progress } => {

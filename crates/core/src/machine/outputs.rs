@@ -11,12 +11,19 @@
 //! | less, because of tasks of its user that run, or less than that | waits (`why` says so) |
 //! | as many files open as its user may have, without those that can be dropped | the same |
 //!
+//! A task that asks for its output while it runs ([`OutputMode::Auto`](bulkhead_proto::job::OutputMode::Auto)) is promised
+//! nothing before. It waits in the queue while less than a [`LEAST_BEFORE`] of its user's share is left, whatever the user's
+//! running tasks may write. When it asks, it is told at most its equal part of what is left: one for each slot of the daemon, so
+//! that as many tasks as there are workers get one. It holds a worker, so it does not wait any more: without room it is
+//! refused, and fails. What is kept goes where it stands in the way.
+//!
 //! Of what is over a bound of kept outputs, the oldest of the account that has most goes. Driven by `dispatch.rs`, which
 //! asks for each candidate, and by the end of each turn.
 
 use bulkhead_proto::client::outcome::{OutputBound, OutputGone};
 use bulkhead_proto::client::why::{OutputFilesWait, OutputWait};
 use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUTS_KEY};
 
 use crate::account::{AccountHolder, Ledger};
 use crate::event::{Leftover, Report, TaskResult};
@@ -28,6 +35,8 @@ use crate::turn::{AccountId, Counter, Resource, Turn};
 const LEAST_OF_SHARE: u64 = 16;
 /// ...and with less than this part left of what all have. A user who holds little always comes to more (`account/`).
 const LEAST_OF_ALL: u64 = 256;
+/// With less than this part left of a user's share, no task of that user is begun that may ask for an output.
+const LEAST_BEFORE: u64 = 4;
 
 /// What an account has of the memory for outputs, in bytes, once what can be dropped for it is dropped.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +52,24 @@ struct OutputsLeft {
 /// Whether there is room for the next task of a candidate.
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
     // Most tasks have neither, and each that goes to a worker is asked several times.
-    !candidate.needs_descriptor() || has_room_for_output(ledger, turn, candidate)
+    let has_now = !candidate.needs_descriptor() || has_room_for_output(ledger, turn, candidate);
+    let may_ask = |account| leaves_room(ledger, account, candidate.output_sums(account));
+    has_now && candidate.asks_of().is_none_or(may_ask)
+}
+
+/// Whether so much is left of a user's share that tasks may be begun which may ask for an output.
+fn leaves_room(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> bool {
+    let left = left(ledger, account, (own, all), (own.evictable(), all.evictable()));
+    let (share, bound) = (ledger.share(account, Resource::OutputBytes), ledger.bound(Resource::OutputBytes));
+    let has_bytes = left.of_share >= share / LEAST_BEFORE
+        && left.of_all >= bound / LEAST_OF_ALL
+        && left.now >= share / LEAST_OF_ALL;
+    has_bytes && leaves_files(ledger, account, (own, all))
+}
+
+fn leaves_files(ledger: &Ledger, account: AccountId, sums: (OutputSums, OutputSums)) -> bool {
+    let least = ledger.share(account, Resource::OpenOutputs) / LEAST_OF_SHARE;
+    files_left(ledger, account, sums) >= least.max(1)
 }
 
 fn has_room_for_output(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
@@ -59,7 +85,9 @@ fn grant(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums
     if !has_files(ledger, need, (own, all)) {
         return None;
     }
-    let left = left(ledger, need.account, (own, all));
+    // Most outputs are far shorter than their room: what is kept goes for a user's first one alone.
+    let back = if own.granted == 0 { (own.evictable(), all.evictable()) } else { (own.leaving, all.leaving) };
+    let left = left(ledger, need.account, (own, all), back);
     let (wanted, taken) = (need.own_max + need.shared_max, need.fixed + need.promised);
     let (of_share, of_all) = (left.of_share.checked_sub(taken)?, left.of_all.checked_sub(taken)?);
     let bound = ledger.bound(Resource::OutputBytes);
@@ -76,11 +104,55 @@ fn grant(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums
 
 /// Whether the files of a task may be made, once those are dropped that can be. It needs no more than it says, so what is
 /// kept goes for each.
-fn has_files(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums)) -> bool {
-    let (account, resource) = (need.account, Resource::OpenOutputs);
+fn has_files(ledger: &Ledger, need: &OutputNeed, sums: (OutputSums, OutputSums)) -> bool {
+    files_left(ledger, need.account, sums) >= need.files()
+}
+
+/// How many more files an account may have open, once those are dropped that can be.
+fn files_left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> u64 {
+    let resource = Resource::OpenOutputs;
     let held = ledger.held(account, resource).saturating_sub(own.evictable_files());
     let of_share = ledger.share(account, resource).saturating_sub(held);
-    of_share.min(ledger.left_of_all(account, resource, all.evictable_files())) >= need.files()
+    of_share.min(ledger.left_of_all(account, resource, all.evictable_files()))
+}
+
+/// The room for the output of a task that asks while it runs, in bytes: at most `largest`, and one of `parts` equal parts of
+/// what is left.
+///
+/// # Errors
+/// There is none; the text names the bound.
+pub(super) fn room_on_demand(
+    ledger: &Ledger,
+    (account, largest): (AccountId, u64),
+    sums: (OutputSums, OutputSums),
+    parts: u64,
+) -> Result<u64, String> {
+    const ADVICE: &str =
+        "read or forget results, or ask for the output with the job (--large), which waits for room";
+    let (own, all) = sums;
+    let of = |resource| {
+        let (held, by_all) = (ledger.held(account, resource), ledger.held_by_all(resource));
+        (held, ledger.share(account, resource), by_all, ledger.bound(resource))
+    };
+    if files_left(ledger, account, sums) == 0 {
+        let (held, share, by_all, bound) = of(Resource::OpenOutputs);
+        return Err(format!(
+            "no file is left for it: the outputs and logs of its user take {held} of {share}, those of all users {by_all} of \
+             {bound} (RLIMIT_NOFILE of the daemon): {ADVICE}"
+        ));
+    }
+    let left = left(ledger, account, sums, (own.evictable(), all.evictable()));
+    let part = left.of_share.min(left.of_all) / parts.max(1);
+    let room = largest.min(part).min(left.now);
+    if room > INLINE_MAX_BYTES as u64 {
+        return Ok(room);
+    }
+    let (held, share, by_all, bound) = of(Resource::OutputBytes);
+    Err(format!(
+        "no room in memory is left for it: the outputs and logs of its user take {held} of {share} bytes, {} of them for tasks \
+         that run, those of all users {by_all} of {bound} ({OUTPUTS_KEY} in the daemon's configuration): {ADVICE}",
+        own.granted
+    ))
 }
 
 /// What was just dropped, of each of the two that outputs count as.
@@ -88,17 +160,20 @@ fn leaving(sums: OutputSums) -> [(Resource, u64); 2] {
     [(Resource::OutputBytes, sums.leaving), (Resource::OpenOutputs, sums.leaving_files)]
 }
 
-fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> OutputsLeft {
+/// What is left; `back_now` is dropped for it, of the account and of all.
+fn left(
+    ledger: &Ledger,
+    account: AccountId,
+    (own, all): (OutputSums, OutputSums),
+    back_now: (u64, u64),
+) -> OutputsLeft {
     let resource = Resource::OutputBytes;
     let (held, share) = (ledger.held(account, resource), ledger.share(account, resource));
     let of_share = |back: u64| share.saturating_sub(held.saturating_sub(back));
     let of_all = |back: u64| ledger.left_of_all(account, resource, back);
     let (back, back_of_all) = (own.evictable(), all.evictable());
-    // Most outputs are far shorter than their room: what is kept goes for a user's first one alone.
-    let (back_now, back_now_of_all) =
-        if own.granted == 0 { (back, back_of_all) } else { (own.leaving, all.leaving) };
     OutputsLeft {
-        now: of_share(back_now).min(of_all(back_now_of_all)),
+        now: of_share(back_now.0).min(of_all(back_now.1)),
         of_share: of_share(back + own.granted),
         of_all: of_all(back_of_all + own.granted),
     }
@@ -114,13 +189,16 @@ impl Core {
 
     /// What a waiting job's output waits for, if it does.
     pub(super) fn output_wait(&mut self, run: TaskRun) -> Option<OutputWait> {
-        if self.jobs.job(run).end().is_some() || self.grant_for(run).is_some() {
+        let account = self.jobs.batch(run).account();
+        let has_ended = self.jobs.job(run).end().is_some();
+        if has_ended || self.grant_for(run).is_some() && self.leaves_room_for(run) {
             return None;
         }
-        let account = self.jobs.batch(run).account();
         let (own, all) = self.jobs.output_sums(account);
         let need = self.jobs.output_need(&self.turn, run);
-        let files = (!has_files(&self.ledger, &need, (own, all))).then(|| OutputFilesWait {
+        let has_files = has_files(&self.ledger, &need, (own, all))
+            && (!self.jobs.may_ask(run) || leaves_files(&self.ledger, account, (own, all)));
+        let files = (!has_files).then(|| OutputFilesWait {
             held: self.ledger.held(account, Resource::OpenOutputs),
             held_by_all: self.ledger.held_by_all(Resource::OpenOutputs),
             share: self.ledger.share(account, Resource::OpenOutputs),
@@ -134,6 +212,12 @@ impl Core {
             bound: self.ledger.bound(Resource::OutputBytes),
             files,
         })
+    }
+
+    /// Whether the next task of a run may ask for an output later, if it is one that asks.
+    fn leaves_room_for(&self, run: TaskRun) -> bool {
+        let account = self.jobs.batch(run).account();
+        !self.jobs.may_ask(run) || leaves_room(&self.ledger, account, self.jobs.output_sums(account))
     }
 
     /// A report has brought an output: it counts with its size now, and the room of a shared one is given back.

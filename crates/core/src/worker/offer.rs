@@ -11,7 +11,7 @@ use crate::worker::NewOffer;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer<T> {
     pub(super) seq: Seq,
-    ticket: T,
+    pub(super) ticket: T,
     number: JobId,
     count: u32,
     shown: JobId,

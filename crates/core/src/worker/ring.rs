@@ -157,6 +157,13 @@ impl<T: Copy> OfferRing<T> {
         Some(*offer)
     }
 
+    /// Gives an offer another ticket.
+    pub(super) fn change_ticket(&mut self, seq: Seq, ticket: T) {
+        if let Some(offer) = self.position(seq).and_then(|at| self.offers.get_mut(at)) {
+            offer.ticket = ticket;
+        }
+    }
+
     /// Marks this offer as recalled, if it may not have begun.
     pub(super) fn recall(&mut self, seq: Seq) -> Option<Recall> {
         let at = self.position(seq)?;

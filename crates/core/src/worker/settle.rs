@@ -111,6 +111,13 @@ impl<T: Copy> Workers<T> {
         }
     }
 
+    /// The machine's ticket of an offer has changed.
+    pub(crate) fn change_ticket(&mut self, id: WorkerId, seq: Seq, ticket: T) {
+        if let Some(worker) = self.table.get_mut(&id) {
+            worker.ring.change_ticket(seq, ticket);
+        }
+    }
+
     /// A take-back failed, or a look showed a claim: the worker has begun an offer, or ended it. Gives the offer.
     pub(crate) fn note_claimed(&mut self, id: WorkerId, seq: Seq) -> Option<crate::worker::Offer<T>> {
         self.table.get_mut(&id)?.ring.claim(seq)

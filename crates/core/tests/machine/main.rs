@@ -17,6 +17,7 @@ mod kinds;
 mod lend;
 mod limits;
 mod logs;
+mod on_demand;
 mod outputs;
 mod own_grace;
 mod part_ends;

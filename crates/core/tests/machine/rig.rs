@@ -41,6 +41,10 @@ pub(crate) struct Rig {
     pub(crate) retired: Vec<WorkerId>,
     /// Offers that their workers were asked to end.
     pub(crate) asked: Vec<(WorkerId, Seq)>,
+    /// Outputs that were given to tasks that asked, with their room.
+    pub(crate) given: Vec<(WorkerId, Seq, u64)>,
+    /// Tasks that were told that they get none, and why.
+    pub(crate) refused: Vec<(WorkerId, Seq, String)>,
     pub(crate) replies: Vec<(ClientId, Tag, Reply, Option<OutputId>)>,
     pub(crate) dropped: Vec<OutputId>,
     /// Files that were let go, in the order of that.
@@ -120,6 +124,8 @@ impl Rig {
             records: Vec::new(),
             spawned: Vec::new(),
             ready: Vec::new(),
+            given: Vec::new(),
+            refused: Vec::new(),
             looks: 0,
             examined: 0,
             seen: Some(ProcessSeen::default()),
@@ -202,6 +208,8 @@ impl Rig {
             }
             Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
             Action::Unwant { worker, seq } => self.asked.push((worker, seq)),
+            Action::GiveOutput { worker, seq, room_bytes } => self.given.push((worker, seq, room_bytes)),
+            Action::RefuseOutput { worker, seq, why } => self.refused.push((worker, seq, why)),
             Action::Retire { worker } => self.retired.push(worker),
             Action::DropOutput { output } => {
                 self.dropped.push(output);

@@ -299,6 +299,12 @@ impl<P: Words> Ring<P> {
         self.orders.store(UNWANTED_AT, seq.0, Ordering::Release);
     }
 
+    /// Whether the worker has claimed this very offer, and not ended it.
+    pub fn is_claimed(&self, seq: Seq) -> bool {
+        let claimed = ClaimWord::pack(seq, ClaimState::Claimed);
+        self.is_outstanding(seq) && self.box_page.load(word_at(seq), Ordering::Acquire) == claimed
+    }
+
     /// Whether there are offers that have neither a result nor were taken back.
     pub fn has_outstanding(&self) -> bool {
         self.outstanding > 0

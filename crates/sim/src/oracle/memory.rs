@@ -69,6 +69,10 @@ impl MemoryOracle {
                 let (uid, bytes) = (room.uid, report.output_bytes);
                 self.outputs.insert(output, CountedOutput { uid, bytes, is_dropped: false });
             }
+            // It had no other output.
+            Event::OutputShort { worker, seq, .. } => {
+                self.offers.entry((*worker, *seq)).and_modify(|offer| offer.own_bytes = 0);
+            }
             Event::Died { worker, .. } => self.offers.retain(|(of, _), _| of != worker),
             Event::OutputFreed { output } => _ = self.outputs.remove(output),
             Event::LogFreed { log } => _ = self.logs.remove(log),
@@ -83,6 +87,9 @@ impl MemoryOracle {
     pub fn decided(&mut self, action: &Action, uid: impl Fn(&Task) -> u32) -> Verdict {
         match action {
             Action::Offer { worker, seq, task } => return self.offered((*worker, *seq), task, uid(task)),
+            Action::GiveOutput { worker, seq, room_bytes } => {
+                self.offers.entry((*worker, *seq)).and_modify(|offer| offer.own_bytes += room_bytes);
+            }
             Action::DropOutput { output } => {
                 self.outputs.entry(*output).and_modify(|file| file.is_dropped = true);
             }

@@ -17,6 +17,7 @@ pub mod lending;
 pub mod limits;
 pub mod logs;
 pub mod memory;
+pub mod on_demand;
 pub mod outputs;
 pub mod overdue;
 pub mod parts;
@@ -78,6 +79,7 @@ use crate::worker::FakeWorker;
 /// | `progress` | true, and never backwards |
 /// | `memory` | no user has more memory in outputs and logs than a share |
 /// | `accounts` | nobody who holds little is refused for others, no user gets more than a share |
+/// | `on demand` | a task gets an output while it runs only if it asked, once, and may; each question has one answer at once |
 /// | `files`, `outputs` | each is dropped exactly once, not while a worker has it |
 /// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
 /// | `records` | they count up without a gap |
@@ -131,6 +133,8 @@ pub struct Oracles {
     pub lending: lending::LendingOracle,
     /// `stuck`.
     pub stuck: stuck_share::StuckOracle,
+    /// `on demand`.
+    pub on_demand: on_demand::OnDemandOracle,
 }
 
 impl Oracles {
@@ -164,6 +168,7 @@ impl Oracles {
                 scenario.profile != Profile::Hostile,
             ),
             stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
+            on_demand: on_demand::OnDemandOracle::default(),
         }
     }
 
@@ -180,6 +185,7 @@ impl Oracles {
         self.files.told(event);
         self.logs.told(event);
         self.memory.told(event);
+        self.on_demand.told(event);
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
@@ -238,6 +244,7 @@ impl Oracles {
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
+            self.on_demand.decided(action)?;
             self.overdue.decided(now, action);
             if let Action::Kill { worker, why } = action {
                 self.ledger.killed(*worker, *why);
@@ -282,6 +289,7 @@ impl Oracles {
         self.pool.check()?;
         self.files.check()?;
         self.memory.check()?;
+        self.on_demand.turn_over()?;
         self.ledger.check()
     }
 

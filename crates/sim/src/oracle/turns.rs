@@ -193,7 +193,7 @@ impl TurnOracle {
 
     /// Whether the job writes an output in memory or a log.
     fn needs_room(&self, job: &KnownJob) -> bool {
-        job.policy.output == OutputMode::Descriptor
+        matches!(job.policy.output, OutputMode::Descriptor | OutputMode::Auto)
             || self.logs.get(usize::from(job.kind)).copied().unwrap_or(true)
     }
 
