@@ -27,7 +27,13 @@ pub const TOLD: &str = "told";
 
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
-    bulkhead_worker::run(&Registry::builtin().with("noop", run))
+    bulkhead_worker::run(&Registry::builtin().with("noop", run).with("letters", letters))
+}
+
+/// Writes as many letters as its input says.
+fn letters(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+    let count = std::str::from_utf8(input).ok().and_then(|text| text.parse().ok());
+    Ok(task.write_all(&vec![b'x'; count.unwrap_or_default()])?)
 }
 
 fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {

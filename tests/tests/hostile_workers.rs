@@ -10,7 +10,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::WorkerId;
-use bulkhead_proto::job::Policy;
+use bulkhead_proto::job::{OutputMode, Policy};
 use bulkhead_tests::hostile::{Deed, attacks};
 use bulkhead_tests::siege::{Siege, large};
 
@@ -146,6 +146,19 @@ const RESULTS: &[Row] = &[
     ("output-cut-after-the-answer", Violated(Violation::Output), true),
 ];
 
+const DEMANDS: &[Row] = &[
+    ("demand-twice", Violated(Violation::NeedOutput), true),
+    ("demand-of-the-next", Violated(Violation::NeedOutput), true),
+    ("demand-of-the-last", Violated(Violation::NeedOutput), true),
+    ("demand-of-nobody", Violated(Violation::NeedOutput), true),
+    ("demand-before-the-claim", Violated(Violation::NeedOutput), false),
+    ("demand-after-the-end", Violated(Violation::NeedOutput), false),
+    ("demand-of-another-length", Violated(Violation::Output), true),
+    ("demand-never-made", Violated(Violation::Result), true),
+    ("output-and-another-one", Violated(Violation::NeedOutput), true),
+    ("inline-and-a-demand", Violated(Violation::NeedOutput), true),
+];
+
 const PAGES: &[Row] = &[
     ("box-cut", Lives, false),
     ("orders-mapped", Lives, false),
@@ -210,8 +223,8 @@ const PATIENT: &[Row] = &[
     ("stop-before-the-claim", Halted, false),
 ];
 
-const TABLES: [&[Row]; 10] =
-    [HELLOS, LANES, LINGERING, CLAIMS, RESULTS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
+const TABLES: [&[Row]; 11] =
+    [HELLOS, LANES, LINGERING, CLAIMS, RESULTS, DEMANDS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
 
 #[test]
 fn hellos() {
@@ -237,6 +250,11 @@ fn claims() {
 #[test]
 fn results() {
     withstand(RESULTS, 2);
+}
+
+#[test]
+fn demands() {
+    withstand(DEMANDS, 2);
 }
 
 #[test]
@@ -341,6 +359,9 @@ fn provoke(siege: &mut Siege, name: &str, deed: Deed, end: End) {
             if name.starts_with("output-") && name != "output-over-the-limit" =>
         {
             assert_done(siege, 1, large());
+        }
+        Deed::Offered(_) | Deed::Claimed(_) if name.starts_with("demand-") => {
+            assert_done(siege, 1, Policy { output: OutputMode::Auto, ..Policy::default() });
         }
         Deed::Offered(_) | Deed::Claimed(_) if matches!(end, Timeout) => {
             let ended = siege.run_bait(1, Policy { timeout_ms: Some(300), ..Policy::default() });

@@ -9,14 +9,16 @@ mod played;
 pub mod skip;
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use bulkhead_link::supervisor::FinishedResult;
+use bulkhead_proto::codec;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::Seq;
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{OUTPUTS_KEY, RING};
-use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, OutputRoom, TaskMessage};
+use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LaneDown, LaneUp, OutputRoom, TaskMessage};
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memfd::{output_file, sealed_size};
@@ -307,4 +309,65 @@ fn a_factorial_that_needs_more_than_its_limit_dies_by_name() {
     assert_eq!(played.born.end(), ExitStatus::Signal { signal: 6, core: false });
     let death = played.ring.death_by(6, false, played.born.tree.process().pid());
     assert!(matches!(death, Death::AllocationFailed { bytes: 1_000_000.., .. }), "{death:?}");
+}
+
+/// Offers a task that may ask for its output, and waits until it does.
+fn offer_until_it_asks(played: &mut Played, input: &str) -> Seq {
+    let task = TaskMessage { output: OutputMode::Auto, ..played.offer(FACTORIAL, input) };
+    let seq = task.seq;
+    played.send(&[task]);
+    assert_eq!(played.born.hear(), Some(LaneUp::NeedOutput { seq }));
+    assert!(played.ring.is_claimed(seq), "it asks for what it has claimed");
+    seq
+}
+
+fn answer(played: &Played, frame: &LaneDown, output: &[BorrowedFd<'_>]) {
+    played.born.lane.send(&codec::encode(frame), output).unwrap();
+}
+
+#[test]
+fn a_task_asks_for_its_output_and_files_of_later_offers_may_come_before_the_answer() {
+    let mut played = Played::up(false);
+    let seq = offer_until_it_asks(&mut played, "20000");
+    let (later, later_output) = played.offer_with_output(FACTORIAL, "20000");
+    let output = output_file("output").unwrap();
+    answer(&played, &LaneDown::Output { seq, room_bytes: 77_338 }, &[output.as_fd()]);
+    assert_eq!(played.wait_for(1).remove(0).result, FinishedResult::Descriptor { bytes: 77_338 });
+    assert_eq!(sealed_size(output.as_fd()).unwrap(), Some(77_338));
+    played.send(&[later]);
+    assert_eq!(played.wait_for(1).remove(0).result, FinishedResult::Descriptor { bytes: 77_338 });
+    assert_eq!(sealed_size(later_output.as_fd()).unwrap(), Some(77_338));
+    let short = TaskMessage { output: OutputMode::Auto, ..played.offer(FACTORIAL, "5") };
+    played.send(&[short]);
+    assert_eq!(inline(&played.wait_for(1).remove(0).result), b"120");
+    assert_eq!(played.retire().0, ExitStatus::Code(0));
+}
+
+#[test]
+fn a_task_that_gets_no_output_fails_with_the_cause_and_the_worker_lives() {
+    let mut played = Played::up(false);
+    let seq = offer_until_it_asks(&mut played, "20000");
+    // A cancel wakes it, and it waits on.
+    played.ring.request_cancel(seq);
+    played.born.tree.process().kill(bulkhead_sys::signals::URG).unwrap();
+    answer(&played, &LaneDown::NoOutput { seq, why: "outputs_bytes_max is met".to_owned() }, &[]);
+    let result = played.wait_for(1).remove(0).result;
+    let text = failed(&result);
+    assert!(text.contains("4096 bytes") && text.contains("outputs_bytes_max is met"), "{text}");
+    assert_eq!(inline(&played.run(NOOP, "next")), b"next");
+}
+
+/// The answer to another offer, or a file that is none: the lane is broken, and the task stays claimed.
+#[test]
+fn an_answer_that_is_none_ends_the_worker_in_its_task() {
+    for wrong in [
+        LaneDown::NoOutput { seq: Seq(9), why: String::new() },
+        LaneDown::Output { seq: Seq(1), room_bytes: 1 },
+    ] {
+        let mut played = Played::up(false);
+        let seq = offer_until_it_asks(&mut played, "20000");
+        answer(&played, &wrong, &[]);
+        assert!(!matches!(played.born.end(), ExitStatus::Code(0)));
+        assert_eq!(played.ring.remains(), [(seq, true)]);
+    }
 }

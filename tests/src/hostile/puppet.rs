@@ -218,6 +218,22 @@ impl Puppet {
         }
     }
 
+    /// Asks for an output for any offer.
+    pub(crate) fn ask(&self, seq: Seq) {
+        self.lane.send(&codec::encode(&LaneUp::NeedOutput { seq }), &[]).expect("the daemon holds its end");
+    }
+
+    /// Waits for the output that it asked for, and how long that may become.
+    pub(crate) fn take_given(&self, wanted: Seq) -> (File, u64) {
+        loop {
+            if let (LaneDown::Output { seq, room_bytes }, mut descriptors) = receive(&self.lane)
+                && seq == wanted
+            {
+                return (File::from(descriptors.remove(0)), room_bytes);
+            }
+        }
+    }
+
     /// Reports a task as done, with the output of its kind, and rings if the daemon sleeps.
     pub(crate) fn finish(&mut self, task: &TaskMessage) {
         let kind = self.kinds.get(usize::from(task.kind.0)).map_or("", String::as_str);

@@ -259,3 +259,88 @@ fn a_stopped_program_is_told_and_rung_for() {
     assert_eq!(ours.program_change(), Some(ProgramChange::Continued { seq: Seq(1) }));
     assert_eq!(rung.get(), 2);
 }
+
+/// A task of this mode that may ask, and how it is answered: with a file of so many bytes, or not.
+fn asking(ring: &WorkerRing, ask: &dyn Fn() -> io::Result<(File, u64)>, test: impl FnOnce(TaskOutput<'_>)) {
+    test(TaskOutput::new(ring, TaskFiles::default(), Stage::Whole, OutputMode::Auto).with_ask(ask));
+}
+
+#[test]
+fn a_task_asks_once_and_only_for_what_does_not_fit_inline() {
+    let (_, ring) = rings();
+    let (asked, kept) = (Cell::new(0), Cell::new(None));
+    let give = || {
+        asked.set(asked.get() + 1);
+        let file = File::from(output_file("out").unwrap());
+        kept.set(Some(file.try_clone().unwrap()));
+        Ok((file, 20_000))
+    };
+    asking(&ring, &give, |mut output| {
+        output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
+        assert_eq!(output.finish().unwrap(), TaskEnd::Inline(vec![7; INLINE_MAX_BYTES]));
+    });
+    assert_eq!(asked.get(), 0);
+    asking(&ring, &give, |mut output| {
+        output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
+        output.write_all(&[8; INLINE_MAX_BYTES]).unwrap();
+        output.write_all(&[9; 100]).unwrap();
+        assert_eq!(
+            output.finish().unwrap(),
+            TaskEnd::Descriptor { bytes: 2 * INLINE_MAX_BYTES as u64 + 100 }
+        );
+    });
+    let file = kept.take().unwrap();
+    let expected = [vec![7; INLINE_MAX_BYTES], vec![8; INLINE_MAX_BYTES], vec![9; 100]].concat();
+    assert_eq!((asked.get(), bytes_of(&file) == expected), (1, true));
+    assert_eq!(sealed_size(file.as_fd()).unwrap(), Some(expected.len() as u64));
+    asking(&ring, &give, |mut output| {
+        output.write_all(&[7; 20_001]).unwrap();
+        let failure = output.finish().unwrap_err().to_string();
+        assert!(failure.contains("20000 bytes"), "the room that it was told is its limit: {failure}");
+    });
+}
+
+#[test]
+fn a_task_that_is_refused_fails_with_the_cause_and_asks_no_more() {
+    let (_, ring) = rings();
+    let asked = Cell::new(0);
+    let refuse = || {
+        asked.set(asked.get() + 1);
+        Err(io::Error::other("no room (outputs_bytes_max)"))
+    };
+    asking(&ring, &refuse, |mut output| {
+        for _ in 0..3 {
+            let text = output.write_all(&[7; INLINE_MAX_BYTES + 1]).unwrap_err().to_string();
+            assert!(text.contains("4096") && text.contains("no room (outputs_bytes_max)"), "{text}");
+        }
+        match output.end(Ok(())) {
+            TaskEnd::Failed { text, spilled: 0, .. } => assert!(text.contains("no room"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(asked.get(), 1);
+}
+
+#[test]
+fn what_a_failed_task_wrote_is_kept_in_an_output_that_it_asks_for() {
+    let (_, ring) = rings();
+    let give = || Ok((File::from(output_file("out").unwrap()), OUTPUT_MAX_BYTES));
+    let kept = |answer: &dyn Fn() -> io::Result<(File, u64)>| {
+        let end = Cell::new(None);
+        asking(&ring, answer, |mut output| {
+            output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
+            end.set(Some(output.end(Err(TaskFailure::new("it went wrong").with_output()))));
+        });
+        end.take().unwrap()
+    };
+    match kept(&give) {
+        TaskEnd::Failed { spilled, inline, .. } => {
+            assert_eq!((spilled, inline.len()), (INLINE_MAX_BYTES as u64, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    match kept(&|| Err(io::Error::other("no room"))) {
+        TaskEnd::Failed { text, spilled: 0, .. } => assert_eq!(text, "it went wrong"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -61,6 +61,23 @@ fn results_of_every_form_and_length_arrive_in_order() {
 }
 
 #[test]
+fn an_offer_is_claimed_from_its_claim_to_its_end_and_no_other_is() {
+    let (mut ring, worker, hostile) = rings();
+    offer(&mut ring, 1..=2);
+    let claimed = |ring: &Ring| [0, 1, 2, 3, 1 + RING as u64].map(|seq| ring.is_claimed(Seq(seq)));
+    assert_eq!(claimed(&ring), [false; 5]);
+    assert!(worker.claim(Seq(1)));
+    assert_eq!(claimed(&ring), [false, true, false, false, false]);
+    worker.finish(Seq(1), &Finish::Inline(b"x"));
+    assert_eq!(claimed(&ring), [false; 5]);
+    polled(&mut ring).unwrap();
+    say(&hostile, 1, 1, ClaimState::Claimed);
+    assert!(!ring.is_claimed(Seq(1)), "it has ended, whatever its entry says");
+    say(&hostile, 2, 3, ClaimState::Claimed);
+    assert!(!ring.is_claimed(Seq(2)) && !ring.is_claimed(Seq(3)));
+}
+
+#[test]
 fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
     let text = "x".repeat(1000);
     let room = INLINE_MAX_BYTES - text.len();
