@@ -149,3 +149,6 @@ fn output_short((worker, seq): (WorkerId, Seq), error: &io::Error) -> Event {
     let shortage = format!("the output of a task: {}", shortage::explain(error));
     Event::OutputShort { worker, seq, shortage }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
+use crate::job::truncate;
 use crate::machine::outputs::room_on_demand;
 use crate::machine::{Core, JobOffer};
 use crate::turn::Counter;
@@ -61,7 +62,8 @@ impl Core {
         }
     }
 
-    fn refuse_output(&mut self, id: WorkerId, offer: &JobOffer, why: String) {
+    fn refuse_output(&mut self, id: WorkerId, offer: &JobOffer, mut why: String) {
+        truncate(&mut why);
         let ticket = self.jobs.refuse_room(offer.ticket());
         self.workers.change_ticket(id, offer.seq(), ticket);
         self.turn.act(Action::RefuseOutput { worker: id, seq: offer.seq(), why });
