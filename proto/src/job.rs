@@ -82,8 +82,9 @@ pub enum OutputMode {
     Descriptor,
     /// Into the file named [`crate::file::OUT`] that came with the job; the result is then empty.
     File,
-    /// Into the box up to [`INLINE_MAX_BYTES`]; a task whose output grows longer asks for a descriptor while it runs. Other
-    /// tasks cost no descriptor.
+    /// Into the box up to [`INLINE_MAX_BYTES`]; a task whose output grows longer asks for a descriptor while it runs, and
+    /// fails if there is no room for it. Other tasks cost no descriptor. Of a job that is done in parts, the merge may ask. An
+    /// output that is written in place needs [`OutputMode::Descriptor`].
     Auto,
 }
 

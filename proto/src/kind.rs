@@ -40,7 +40,8 @@ pub struct Kind {
     pub crashes_max: Option<u8>,
     /// `retries_max` of a job whose policy has none; `None`: 0.
     pub retries_max: Option<u8>,
-    /// Where the output goes if the job's policy says [`OutputMode::Inline`].
+    /// Where the output goes if the job's policy says [`OutputMode::Inline`]; of [`OutputMode::Auto`], each task asks for a
+    /// descriptor only if it needs one.
     pub output: OutputMode,
     /// The most bytes of one output in memory; `None`: [`crate::limits::OUTPUT_MAX_BYTES`].
     pub output_max_bytes: Option<u64>,

@@ -49,7 +49,9 @@ pub struct JobInput {
     /// The input that the kind's handler gets, at most [`INLINE_MAX_BYTES`].
     pub bytes: Vec<u8>,
     /// Where its output goes: inline, into a descriptor if it may be longer than [`INLINE_MAX_BYTES`], or into the
-    /// job's own file named `out`.
+    /// job's own file named `out`. [`OutputMode::Auto`] if nobody knows how long it will be: a result comes inline where it
+    /// fits, else in a descriptor for which its task asks while it runs. Where most results are long,
+    /// [`OutputMode::Descriptor`] is better: its job waits for room before it is begun, and is not refused.
     pub output: OutputMode,
     /// Files that the job reads or writes, at most 8.
     pub files: Vec<JobFile>,
