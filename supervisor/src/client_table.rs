@@ -14,7 +14,7 @@ use bulkhead_core::UserTurns;
 use bulkhead_core::account::Resource;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::ReplyFrame;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::client::view::Status;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
@@ -319,7 +319,7 @@ impl ClientTable {
             connection.fail(Refusal::Busy {
                 what: Resource::PartialBytes.name().to_owned(),
                 limit: UNFINISHED_MAX_BYTES as u64,
-                share_of: None,
+                part: BoundPart::All,
                 key: None,
                 retry_after_ms: RETRY_NS / 1_000_000,
             });

@@ -215,6 +215,7 @@ mod tests {
     use std::time::Duration;
 
     use bulkhead_proto::client::outcome::Outcome;
+    use bulkhead_proto::client::refusal::BoundPart;
 
     use super::*;
 
@@ -224,7 +225,7 @@ mod tests {
         let busy = Refusal::Busy {
             what: "queue".to_owned(),
             limit: 1,
-            share_of: None,
+            part: BoundPart::All,
             key: None,
             retry_after_ms: 1,
         };

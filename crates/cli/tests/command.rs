@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
-use bulkhead_proto::client::refusal::{Refusal, RefusedJobs, UnknownJobs};
+use bulkhead_proto::client::refusal::{BoundPart, Refusal, RefusedJobs, UnknownJobs};
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::client::why::{Past, Why, WhyNow};
 use bulkhead_proto::ids::JobId;
@@ -241,7 +241,7 @@ fn refusals_have_their_codes() {
             Refusal::Busy {
                 what: "queue".to_owned(),
                 limit: 1,
-                share_of: None,
+                part: BoundPart::All,
                 key: None,
                 retry_after_ms: 9,
             },

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bulkhead_client::{ConnectFailure, ListenerTrust, connect};
 use bulkhead_proto::client::frame::{Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::Tag;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 use fake::{Fake, nowhere};
@@ -47,7 +47,7 @@ fn one_connection_too_many_is_told_the_bound() {
     let why = Refusal::Busy {
         what: "connections".to_owned(),
         limit: 75,
-        share_of: Some(100),
+        part: BoundPart::Share { of: 100 },
         key: Some("clients_max".to_owned()),
         retry_after_ms: 1000,
     };

@@ -13,7 +13,7 @@ use bulkhead_client::{
     Error, JobFile, JobInput, JobProgress, ProtocolError, RunOptions, Spec, SubmitOptions,
 };
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
@@ -78,7 +78,7 @@ fn a_busy_daemon_gets_the_files_again() {
         let busy = Refusal::Busy {
             what: "files".to_owned(),
             limit: 3,
-            share_of: None,
+            part: BoundPart::All,
             key: None,
             retry_after_ms: 1,
         };

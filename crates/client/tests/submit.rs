@@ -10,7 +10,7 @@ use bulkhead_client::{
     Error, Interrupts, JobInput, ProtocolError, ReceivedOutput, RunOptions, Spec, SubmitOptions,
 };
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 use fake::{Fake, Peer, done};
@@ -20,7 +20,7 @@ fn inputs(count: usize) -> impl Iterator<Item = JobInput> {
 }
 
 fn busy() -> Refusal {
-    Refusal::Busy { what: "queue".to_owned(), limit: 3, share_of: None, key: None, retry_after_ms: 1 }
+    Refusal::Busy { what: "queue".to_owned(), limit: 3, part: BoundPart::All, key: None, retry_after_ms: 1 }
 }
 
 fn text(output: ReceivedOutput) -> String {

@@ -10,7 +10,7 @@ use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::limits::PRIORITY_MAX;
@@ -427,7 +427,7 @@ fn refuse(action: &mut Action) {
         && matches!(refusal, Refusal::UnknownKind { .. })
     {
         let (what, limit) = ("queued jobs".to_owned(), 1);
-        *refusal = Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1 };
+        *refusal = Refusal::Busy { what, limit, part: BoundPart::All, key: None, retry_after_ms: 1 };
     }
 }
 

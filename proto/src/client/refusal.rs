@@ -24,8 +24,8 @@ pub enum Refusal {
         what: String,
         /// The bound that was met.
         limit: u64,
-        /// The bound of all users together, if `limit` is the share of one.
-        share_of: Option<u64>,
+        /// Whose bound that is.
+        part: BoundPart,
         /// What sets the bound: a key of the configuration, or a limit of the system. `None`: it is fixed.
         key: Option<String>,
         /// When to try again.
@@ -172,9 +172,9 @@ impl UnknownJobs {
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy { what, limit, share_of, key, retry_after_ms } => {
+            Self::Busy { what, limit, part, key, retry_after_ms } => {
                 let (what, key) = (what.clone(), key.clone());
-                let met = MetBound { what, limit: *limit, share_of: *share_of, key };
+                let met = MetBound { what, limit: *limit, part: *part, key };
                 write!(out, "busy: {met}; try again in {retry_after_ms} ms")
             }
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
@@ -214,6 +214,29 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Whose bound was met: users who hold little have some room also when all users together fill theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoundPart {
+    /// That of all users together.
+    All,
+    /// The share of one user.
+    Share {
+        /// The bound of all.
+        of: u64,
+    },
+    /// What one user may hold although all together fill their bound.
+    Little {
+        /// The bound of all.
+        of: u64,
+    },
+    /// What all users who hold little may hold together although all fill their bound.
+    AllLittle {
+        /// The bound of all.
+        of: u64,
+    },
+}
+
 /// A bound that was met, as `busy` and `why` name it. The fields are those of [`Refusal::Busy`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct MetBound {
@@ -221,8 +244,8 @@ pub struct MetBound {
     pub what: String,
     /// The bound that was met.
     pub limit: u64,
-    /// The bound of all users together, if `limit` is the share of one.
-    pub share_of: Option<u64>,
+    /// Whose bound that is.
+    pub part: BoundPart,
     /// What sets the bound; `None`: it is fixed.
     pub key: Option<String>,
 }
@@ -230,22 +253,34 @@ pub struct MetBound {
 impl MetBound {
     /// The refusal of more.
     pub fn busy(self, retry_after_ms: u64) -> Refusal {
-        let Self { what, limit, share_of, key } = self;
-        Refusal::Busy { what, limit, share_of, key, retry_after_ms }
+        let Self { what, limit, part, key } = self;
+        Refusal::Busy { what, limit, part, key, retry_after_ms }
     }
 }
 
 impl fmt::Display for MetBound {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, limit, share_of, key } = self;
+        let Self { what, limit, part, key } = self;
         let what = Plain(what);
-        match share_of {
-            Some(all) => write!(out, "your share of the {what} is used up (limit {limit} of {all}, ")?,
-            None => write!(out, "there is no room for more {what} (limit {limit}, ")?,
-        }
-        match key {
-            Some(key) => write!(out, "set by {})", Plain(key)),
-            None => out.write_str("which is fixed)"),
+        let set = match key {
+            Some(key) => format!("set by {}", Plain(key)),
+            None => "which is fixed".to_owned(),
+        };
+        match part {
+            BoundPart::All => write!(out, "there is no room for more {what} (limit {limit}, {set})"),
+            BoundPart::Share { of } => {
+                write!(out, "your share of the {what} is used up (limit {limit} of {of}, {set})")
+            }
+            BoundPart::Little { of } => write!(
+                out,
+                "all users together fill the bound of the {what} ({of}, {set}), and you have the {limit} that one user \
+                 gets even then"
+            ),
+            BoundPart::AllLittle { of } => write!(
+                out,
+                "all users together fill the bound of the {what} ({of}, {set}), and those who hold few have the {limit} \
+                 that they get even then"
+            ),
         }
     }
 }
@@ -267,7 +302,7 @@ mod tests {
     fn a_reason_is_told_once_with_all_its_jobs() {
         let busy = |limit| {
             let what = "queued jobs".to_owned();
-            Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: limit }
+            Refusal::Busy { what, limit, part: BoundPart::All, key: None, retry_after_ms: limit }
         };
         let state = |job| Refusal::WrongState { job: JobId(job), needed: "it has ended already".to_owned() };
         let mut all = Vec::new();
@@ -283,16 +318,26 @@ mod tests {
 
     #[test]
     fn busy_names_the_bound_its_value_and_what_sets_it() {
-        let busy = |share_of, key: Option<&str>| {
+        let busy = |part, key: Option<&str>| {
             let (what, key) = ("queued jobs".to_owned(), key.map(str::to_owned));
-            Refusal::Busy { what, limit: 75, share_of, key, retry_after_ms: 9 }.to_string()
+            Refusal::Busy { what, limit: 75, part, key, retry_after_ms: 9 }.to_string()
         };
         assert_eq!(
-            [busy(Some(100), Some("queue_max")), busy(None, Some("queue_max")), busy(None, None)],
+            [
+                busy(BoundPart::Share { of: 100 }, Some("queue_max")),
+                busy(BoundPart::All, Some("queue_max")),
+                busy(BoundPart::All, None),
+                busy(BoundPart::Little { of: 6400 }, Some("queue_max")),
+                busy(BoundPart::AllLittle { of: 600 }, Some("queue_max")),
+            ],
             [
                 "busy: your share of the queued jobs is used up (limit 75 of 100, set by queue_max); try again in 9 ms",
                 "busy: there is no room for more queued jobs (limit 75, set by queue_max); try again in 9 ms",
                 "busy: there is no room for more queued jobs (limit 75, which is fixed); try again in 9 ms",
+                "busy: all users together fill the bound of the queued jobs (6400, set by queue_max), and you have the 75 that \
+                 one user gets even then; try again in 9 ms",
+                "busy: all users together fill the bound of the queued jobs (600, set by queue_max), and those who hold few \
+                 have the 75 that they get even then; try again in 9 ms",
             ]
         );
     }

@@ -315,6 +315,9 @@ pub struct HoldingRow {
     /// The most that the user may hold. `None`: there is no bound, or what is beyond it is dropped from the user who
     /// holds most.
     pub share: Option<u64>,
+    /// How much more the user may take now: less than up to the share if all users together fill the bound. `None` where
+    /// `share` is.
+    pub left: Option<u64>,
     /// The bound of all users together, if there is one.
     pub bound: Option<u64>,
     /// What sets the bound: a key of the configuration, or a limit of the system. `None`: it is fixed, or there is none.

@@ -55,8 +55,11 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
         format!("daemon    bulkhead {}, pid {}, up {up}", status.version, status.pid),
         format!("jobs are  {durability}"),
         format!(
-            "jobs      {} queued (of {} at most), {} retrying, {} running",
-            status.queued, status.queue_max, status.retrying, status.running
+            "jobs      {} queued (of {}), {} retrying, {} running",
+            status.queued,
+            most_queued(status),
+            status.retrying,
+            status.running
         ),
         format!(
             "kept      {} ended jobs with {} bytes of results, {} of them quarantined",
@@ -99,6 +102,15 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
         lines.insert(1, "draining  it accepts no new jobs, and stops when the last one has ended".to_owned());
     }
     lines
+}
+
+/// The bound of the queue, and how much is beyond it.
+fn most_queued(status: &Status) -> String {
+    let most = format!("{} at most, queue_max", status.queue_max);
+    match status.queued.saturating_sub(status.queue_max) {
+        0 => most,
+        beyond => format!("{most}; {beyond} of them beyond it, for users who hold few and for retries"),
+    }
 }
 
 fn lent(row: &WorkerRow) -> String {
@@ -159,14 +171,20 @@ fn accounts(status: &Status) -> Vec<String> {
 /// What an account holds most of, by its share. `None`: it holds nothing that is bounded.
 fn account(row: &AccountRow) -> Option<String> {
     let most = |row: &HoldingRow| row.share.or(row.bound);
-    let part =
-        |row: &HoldingRow| u128::from(row.held) * 1_000_000 / u128::from(most(row).unwrap_or(1).max(1));
+    let is_full = |row: &HoldingRow| row.left == Some(0);
+    let part = |row: &HoldingRow| {
+        let part = u128::from(row.held) * 1_000_000 / u128::from(most(row).unwrap_or(1).max(1));
+        (is_full(row), part)
+    };
     let mut holds: Vec<_> = row.holds.iter().filter(|row| row.held > 0 && most(row).is_some()).collect();
     holds.sort_by_key(|row| std::cmp::Reverse(part(row)));
     let told = holds.iter().take(HOLDINGS_TOLD).map(|row| {
         let set_by = row.key.as_deref().or(row.fixed.then_some("fixed"));
-        let set_by = set_by.map_or_else(String::new, |by| format!(" ({by})"));
-        format!("{} of {} {}{set_by}", row.held, most(row).unwrap_or(row.held), row.resource)
+        let filled = row.bound.filter(|_| is_full(row) && row.share.is_some_and(|share| row.held < share));
+        let filled = filled.map(|bound| format!("all users together fill its {bound}"));
+        let notes: Vec<_> = set_by.map(str::to_owned).into_iter().chain(filled).collect();
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
+        format!("{} of {} {}{notes}", row.held, most(row).unwrap_or(row.held), row.resource)
     });
     let told: Vec<_> = told.collect();
     let whose = row.uid.map_or_else(|| "service".to_owned(), |uid| format!("user {uid}"));
@@ -190,7 +208,8 @@ mod tests {
     fn holding(resource: &str, held: u64, share: Option<u64>, key: Option<&str>) -> HoldingRow {
         let key = key.map(str::to_owned);
         let (bound, fixed) = (share.map(|share| share + 1), share.is_some() && key.is_none());
-        HoldingRow { resource: resource.to_owned(), held, share, bound, key, fixed }
+        let left = share.map(|share| share - held);
+        HoldingRow { resource: resource.to_owned(), held, share, left, bound, key, fixed }
     }
 
     fn worker(number: u64, slot: Option<SlotId>, state: WorkerState) -> WorkerRow {
@@ -292,13 +311,27 @@ mod tests {
             "lent      slot 2 of pool default, worker 4, to user 1002",
             "stuck     worker 3, pid 99: killed, and has not died yet, in nfs_wait (unknown)",
             "lives on  process 813 (sudo, user 0), of job 17: it could not be ended",
-            "5 queued (of 1000000 at most)",
+            "5 queued (of 1000000 at most, queue_max)",
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",
             "memory    60 bytes of outputs and logs (of 100 at most): 10 for tasks that run, 20 unread, 5 kept, 25 in logs",
             "4 deaths",
             "account   user 1001: 3 of 3 connections (clients_max), 30 of 75 queued jobs (queue_max), 5 of 100 jobs to wait for (fixed)",
             "account   2 accounts more: --json has 1",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_queue_beyond_its_bound_is_told_and_whose_room_that_leaves() {
+        let mut status = Status { queued: 1_000_010, ..status() };
+        let queue = &mut status.accounts[0].holds[1];
+        (queue.left, queue.bound) = (Some(0), Some(100));
+        let text = describe(&status, 61_000_000).join("\n");
+        for part in [
+            "1000010 queued (of 1000000 at most, queue_max; 10 of them beyond it, for users who hold few and for retries)",
+            "30 of 75 queued jobs (queue_max; all users together fill its 100)",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }

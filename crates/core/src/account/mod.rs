@@ -19,7 +19,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_proto::client::refusal::{MetBound, Refusal};
+use bulkhead_proto::client::refusal::{BoundPart, MetBound, Refusal};
 use slab::Slab;
 
 pub use crate::config::Users;
@@ -54,7 +54,7 @@ struct Account {
 pub struct Room {
     left: u64,
     limit: u64,
-    bound: u64,
+    part: BoundPart,
     origin: BoundOrigin,
 }
 
@@ -62,16 +62,6 @@ impl Room {
     /// How much more it may take.
     pub fn left(self) -> u64 {
         self.left
-    }
-
-    /// The bound that it meets beyond that.
-    pub fn limit(self) -> u64 {
-        self.limit
-    }
-
-    /// Whether that bound is the share of one user. Else it is the bound of all users together.
-    pub fn is_share(self) -> bool {
-        self.limit < self.bound
     }
 
     /// The refusal of more of this resource.
@@ -84,7 +74,7 @@ impl Room {
         MetBound {
             what: resource.name().to_owned(),
             limit: self.limit,
-            share_of: self.is_share().then_some(self.bound),
+            part: self.part,
             key: self.origin.key().map(str::to_owned),
         }
     }
@@ -272,14 +262,32 @@ impl Ledger {
     pub fn room(&self, account: AccountId, resource: Resource) -> Room {
         let (own, share, bound) =
             (self.held(account, resource), self.share(account, resource), self.bound(resource));
-        let of_share = share.saturating_sub(own);
-        let of_all = self.left_of_all(account, resource, 0);
+        let of_bound = bound.saturating_sub(self.held_by_all(resource));
+        let [of_one, of_few] = self.beyond(own, resource);
+        let little = bound / SMALL_PART;
+        let is_beyond = little > 0 && own <= little && of_one.min(of_few) >= of_bound;
+        let (left, limit, part) = match (is_beyond, of_one <= of_few) {
+            (false, _) => (of_bound, bound, BoundPart::All),
+            (true, true) => (of_one, little, BoundPart::Little { of: bound }),
+            (true, false) => (of_few, bound / BEYOND_PART, BoundPart::AllLittle { of: bound }),
+        };
         let origin = self.origin(resource);
-        if of_share <= of_all {
-            Room { left: of_share, limit: share, bound, origin }
-        } else {
-            Room { left: of_all, limit: bound, bound, origin }
+        match share.saturating_sub(own) {
+            of_share if of_share > left => Room { left, limit, part, origin },
+            left if share < bound => {
+                Room { left, limit: share, part: BoundPart::Share { of: bound }, origin }
+            }
+            left => Room { left, limit: bound, part: BoundPart::All, origin },
         }
+    }
+
+    /// How much more an account that holds `own` may take, whatever the others hold, by what one such account may have,
+    /// and by what all of them may have together.
+    fn beyond(&self, own: u64, resource: Resource) -> [u64; 2] {
+        let bound = self.bound(resource);
+        // Only those who hold as little use up what small accounts have.
+        let of_few = (bound / BEYOND_PART).saturating_sub(self.of_small[resource as usize]);
+        [(bound / SMALL_PART).saturating_sub(own), of_few]
     }
 
     /// How much all together may still take if this account takes it, once `back` of what they hold is given back.
@@ -289,10 +297,8 @@ impl Ledger {
     pub fn left_of_all(&self, account: AccountId, resource: Resource, back: u64) -> u64 {
         let (own, bound) = (self.held(account, resource), self.bound(resource));
         let all = self.held_by_all(resource).saturating_sub(back);
-        // Whatever the others hold: only those who hold as little use up what small accounts have.
-        let beyond = (bound / BEYOND_PART).saturating_sub(self.of_small[resource as usize]);
-        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond);
-        bound.saturating_sub(all).max(of_small)
+        let [of_one, of_few] = self.beyond(own, resource);
+        bound.saturating_sub(all).max(of_one.min(of_few))
     }
 
     /// The account that holds most of what can be evicted; of equal ones the last.

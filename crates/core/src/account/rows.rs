@@ -46,6 +46,7 @@ impl Ledger {
                 resource: resource.name().to_owned(),
                 held,
                 share: shared.map(|_| self.share(account, resource)),
+                left: shared.map(|_| self.room(account, resource).left()),
                 bound,
                 key: self.origin(resource).key().map(str::to_owned),
                 fixed: self.origin(resource) == BoundOrigin::Fixed,

@@ -11,8 +11,17 @@ fn several(bound: u64) -> Ledger {
     Ledger::new(Users::Several, &[(Resource::Queue, bound), (Resource::Kept, bound)], &[])
 }
 
-fn queue_room(left: u64, limit: u64, bound: u64) -> Room {
-    Room { left, limit, bound, origin: BoundOrigin::Key("queue_max") }
+fn queue_room(left: u64, limit: u64, of: u64) -> Room {
+    let part = if limit < of { BoundPart::Share { of } } else { BoundPart::All };
+    Room { left, limit, part, origin: BoundOrigin::Key("queue_max") }
+}
+
+/// The bound that one more queued job of this account meets.
+fn met(ledger: &Ledger, account: AccountId) -> (u64, BoundPart) {
+    let room = ledger.room(account, Resource::Queue);
+    assert_eq!(room.left(), 0);
+    let met = room.met(Resource::Queue);
+    (met.limit, met.part)
 }
 
 #[test]
@@ -42,19 +51,20 @@ fn who_holds_little_has_a_64th_whatever_others_hold() {
     let (alice, bob, carol) = (ledger.open(1), ledger.open(2), ledger.open(3));
     ledger.charge(alice, Resource::Queue, 4800);
     ledger.charge(bob, Resource::Queue, 1600);
-    assert_eq!(ledger.room(bob, Resource::Queue).left(), 0);
+    assert_eq!(met(&ledger, bob), (6400, BoundPart::All), "he holds more than a little");
     assert_eq!(ledger.room(carol, Resource::Queue).left(), 100, "a 64th, however much an eighth is");
     ledger.charge(carol, Resource::Queue, 99);
     assert_eq!(ledger.room(carol, Resource::Queue).left(), 1, "99 is less than a 64th");
     ledger.charge(carol, Resource::Queue, 1);
-    assert_eq!(ledger.room(carol, Resource::Queue).left(), 0, "100 is a 64th");
+    assert_eq!(met(&ledger, carol), (100, BoundPart::Little { of: 6400 }), "100 is a 64th");
     // So there is room for seven more like her.
     let small: Vec<_> = (10..18).map(|uid| ledger.open(uid)).collect();
     for account in &small[..7] {
         assert_eq!(ledger.room(*account, Resource::Queue).left(), 100);
         ledger.charge(*account, Resource::Queue, 100);
     }
-    assert_eq!(ledger.room(small[7], Resource::Queue).left(), 0);
+    assert_eq!(met(&ledger, small[7]), (800, BoundPart::AllLittle { of: 6400 }), "an eighth");
+    assert_eq!(met(&ledger, carol), (100, BoundPart::Little { of: 6400 }));
     // What large accounts come to hold beyond the bound, as jobs return to the queue, is not theirs.
     ledger.release(carol, Resource::Queue, 100);
     ledger.charge(alice, Resource::Queue, 5000);
@@ -127,6 +137,7 @@ fn a_user_sees_its_account_and_an_administrator_the_fullest_ones() {
         resource: "queued jobs".to_owned(),
         held: 3,
         share: Some(75),
+        left: Some(0),
         bound: Some(100),
         key: Some("queue_max".to_owned()),
         fixed: false,

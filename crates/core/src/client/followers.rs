@@ -16,7 +16,7 @@
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::{ClientId, Tag};
 
 use crate::client::Clients;
@@ -106,7 +106,7 @@ impl Clients {
         let Some(client) = self.connected(id) else { return Ok(()) };
         if client.readers.len() == READERS_MAX {
             let (what, limit) = ("running events requests on one connection".to_owned(), READERS_MAX as u64);
-            return Err(Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1000 });
+            return Err(Refusal::Busy { what, limit, part: BoundPart::All, key: None, retry_after_ms: 1000 });
         }
         client.readers.push(RecordReader::new(turn.records(), client.peer, tag, after, follow));
         turn.charge(client.account(), Resource::Readers, 1);

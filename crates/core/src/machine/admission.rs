@@ -57,7 +57,9 @@ impl Core {
             let (room, share) = (self.room(account, resource), self.ledger.share(account, resource));
             if wanted > share {
                 let what = resource.name();
-                let why = format!("{wanted} {what}, at most {share} fit: leave large files on a disk");
+                let set_by = self.ledger.origin(resource).key().unwrap_or("fixed");
+                let why =
+                    format!("{wanted} {what}, at most {share} fit ({set_by}): leave large files on a disk");
                 return Err(Refusal::Invalid { why });
             }
             if wanted > room.left() {

@@ -5,7 +5,7 @@
 use bulkhead_core::config::{Config, Users};
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
@@ -88,7 +88,7 @@ fn a_full_queue_takes_a_prefix_and_says_busy() {
 }
 
 /// The jobs that a submit of so many puts into the queue, and the bound that the rest meets.
-fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(u64, Option<u64>)>) {
+fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(u64, BoundPart)>) {
     let submit =
         Submit { kind: "quick".into(), inputs: vec![Payload::default(); count], ..Submit::default() };
     let (count, refused) = match rig.answer(client, Request::Submit(submit)) {
@@ -97,9 +97,9 @@ fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(u64,
         reply => panic!("{reply:?}"),
     };
     let bound = refused.map(|refusal| match refusal {
-        Refusal::Busy { what, limit, share_of, key, .. } => {
+        Refusal::Busy { what, limit, part, key, .. } => {
             assert_eq!((what.as_str(), key.as_deref()), ("queued jobs", Some("queue_max")));
-            (limit, share_of)
+            (limit, part)
         }
         refusal => panic!("{refusal:?}"),
     });
@@ -112,15 +112,16 @@ fn one_user_gets_three_quarters_of_the_queue_and_a_small_one_a_64th_beyond_it() 
     // Carol's worker is busy, so that nothing of the others is offered.
     rig.connect(CAROL, 3, false);
     rig.submit_as(CAROL, "quick", 1, Policy::default(), false);
-    let share = Some((480, Some(640)));
+    let share = Some((480, BoundPart::Share { of: 640 }));
     assert_eq!(admitted(&mut rig, ALICE, 500), (480, share));
     assert_eq!(admitted(&mut rig, ALICE, 1), (0, share));
-    let all = Some((640, None));
+    let all = Some((640, BoundPart::All));
     assert_eq!(admitted(&mut rig, BOB, 9), (9, None), "less than a 64th");
     assert_eq!(admitted(&mut rig, BOB, 160), (151, all), "beyond the bound there is a 64th, and he has more");
     assert_eq!(admitted(&mut rig, BOB, 1), (0, all));
-    assert_eq!(admitted(&mut rig, CAROL, 100), (10, all), "a 64th");
-    assert_eq!(admitted(&mut rig, CAROL, 1), (0, all));
+    let little = Some((10, BoundPart::Little { of: 640 }));
+    assert_eq!(admitted(&mut rig, CAROL, 100), (10, little), "a 64th");
+    assert_eq!(admitted(&mut rig, CAROL, 1), (0, little));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use super::*;
 use crate::client::evidence::{Evidence, TaskProgress};
 use crate::client::outcome::TimeLimit;
-use crate::client::refusal::MetBound;
+use crate::client::refusal::{BoundPart, MetBound};
 use crate::client::view::PoolHealth;
 use crate::client::why::{
     DrainLeft, LastFailure, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare,
@@ -152,7 +152,7 @@ fn a_queued_job_says_what_the_pool_lacks() {
 fn a_client_that_does_not_read_holds_its_jobs_back() {
     let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, of_user: None };
     let (what, key) = ("bytes of unread results".to_owned(), Some("keep_bytes_max".to_owned()));
-    let met = MetBound { what, limit: 75, share_of: Some(100), key };
+    let met = MetBound { what, limit: 75, part: BoundPart::Share { of: 100 }, key };
     for (unread, said) in [
         (
             unread.clone(),
