@@ -10,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
+use bulkhead_proto::death::signal_name;
 use bulkhead_sys::outer::OuterProcess;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
@@ -47,6 +48,18 @@ pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<(
     Ok(())
 }
 
+/// A shell without job control ignores SIGINT for what it starts with `&`, so that Ctrl-C ends only what it waits for; nohup
+/// ignores SIGHUP. Both are a wish, and whoever sends such a signal to the daemon should find out why it has no effect.
+fn tell_ignored(signals: &[i32]) {
+    let names: Vec<_> = signals.iter().filter_map(|signal| signal_name(*signal)).collect();
+    if !names.is_empty() {
+        log::info!(
+            "signals that were ignored at the start stay so, SIGTERM and `bulkhead drain` stop the daemon signals={}",
+            names.join(",")
+        );
+    }
+}
+
 /// Claims the socket and creates all parts. The loop does not run yet. `outer`: the process above, if the start split.
 pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> Result<(EventLoop, Instance)> {
     setup::check_proc()?;
@@ -67,6 +80,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
     let signals = Signals::behind(outer.as_ref().map(OuterProcess::pid), &caught);
     let signals = signals.context("cannot catch signals")?;
+    tell_ignored(signals.left_ignored());
     watch(poll.registry(), &signals, PollSource::Signals).context("cannot watch for signals")?;
     if let Some(outer) = &outer {
         watch(poll.registry(), outer, PollSource::Outer).context("cannot watch the outer process")?;

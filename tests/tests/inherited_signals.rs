@@ -65,6 +65,9 @@ fn a_signal_that_was_ignored_for_the_daemon_stays_so_and_its_workers_do_not_inhe
     for worker in workers(&daemon) {
         assert_eq!(signal_set(worker, "SigIgn") & all, 0, "worker {}", worker);
     }
+    let told = "stay so, SIGTERM and `bulkhead drain` stop the daemon signals=SIGINT,SIGHUP\n";
+    assert_eq!(daemon.log().matches(told).count(), 1, "{}", daemon.log());
+    assert!(!Daemon::start().log().contains("signals="), "of one that ignores none nothing is said");
     for signal in ["HUP", "INT", "QUIT"] {
         send_signal(daemon.pid(), signal);
     }

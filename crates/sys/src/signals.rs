@@ -37,6 +37,7 @@ const STAY_IGNORED: [i32; 3] = [consts::SIGINT, consts::SIGQUIT, consts::SIGHUP]
 pub struct Signals {
     wakes: UnixStream,
     caught: Vec<Caught>,
+    left_ignored: Vec<i32>,
     handlers: Vec<SigId>,
 }
 
@@ -72,9 +73,10 @@ impl Signals {
     pub fn behind(outer: Option<u32>, signals: &[i32]) -> io::Result<Self> {
         let (wakes, writer) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
-        let mut all = Self { wakes, caught: Vec::new(), handlers: Vec::new() };
+        let mut all = Self { wakes, caught: Vec::new(), left_ignored: Vec::new(), handlers: Vec::new() };
         for &signal in signals {
             if STAY_IGNORED.contains(&signal) && is_ignored(signal)? {
+                all.left_ignored.push(signal);
                 continue;
             }
             let counts = Arc::new(Counts::default());
@@ -84,6 +86,11 @@ impl Signals {
             all.caught.push(Caught { signal, counts, told: 0 });
         }
         Ok(all)
+    }
+
+    /// Those that were asked for and are not caught, because the parent of this process had them ignored.
+    pub fn left_ignored(&self) -> &[i32] {
+        &self.left_ignored
     }
 
     /// The signals that arrived since the last call, each number once, in the order given to [`Self::new`].
@@ -163,6 +170,7 @@ mod tests {
             let mut signals = Signals::new(&[TERM, INT]).unwrap();
             low_level::raise(INT).unwrap();
             assert!(is_ignored(INT).unwrap());
+            assert_eq!(signals.left_ignored(), [INT]);
             assert_eq!(signals.pending(), []);
         });
     }
