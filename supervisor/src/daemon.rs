@@ -29,7 +29,7 @@ use crate::setup::{self, Instance};
 use crate::shell_ledger::ShellLedger;
 use crate::spawn::WorkerTemplate;
 use crate::spin_before_sleep::SpinBeforeSleep;
-use crate::turn::{self, EventLoop};
+use crate::turn::{self, EndedLoop, EventLoop};
 use crate::worker_budget;
 use crate::worker_table::WorkerTable;
 
@@ -40,11 +40,16 @@ use crate::worker_table::WorkerTable;
 /// its own, so that its end does not wait (`sys/spawner.rs`).
 pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<()> {
     let (event_loop, instance) = assemble(settings, outer)?;
-    let orphaned = event_loop.run()?;
+    let EndedLoop { orphaned, clients } = event_loop.run()?;
     // A living parent removes the folder itself, after it has read what it needs from it.
     if orphaned {
         instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
+    } else {
+        drop(instance);
     }
+    // `bulkhead drain` returns at the end of its connection: the socket is removed and the lock is free by then, so the next
+    // daemon can start.
+    drop(clients);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
+use crate::client_table::ClientTable;
 use crate::heap_trimmer::HeapTrimmer;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
@@ -56,9 +57,18 @@ pub(crate) struct EventLoop {
     pub(crate) orphaned: bool,
 }
 
+/// What a loop leaves that has ended.
+pub(crate) struct EndedLoop {
+    /// Whether it ended because the parent has.
+    pub(crate) orphaned: bool,
+    /// Connections whose clients have all replies. A client that waits for the end of the daemon takes the end of its
+    /// connection for that.
+    pub(crate) clients: ClientTable,
+}
+
 impl EventLoop {
-    /// Runs turns until the core decides to exit. Returns `true` if the reason is that the parent has ended.
-    pub(crate) fn run(mut self) -> Result<bool> {
+    /// Runs turns until the core decides to exit, and ends all but the clients' connections.
+    pub(crate) fn run(mut self) -> Result<EndedLoop> {
         let mut batch = Vec::new();
         let mut out = Output::default();
         let mut ready = Events::with_capacity(EVENTS);
@@ -217,7 +227,7 @@ impl EventLoop {
     }
 
     /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and ends the processes that are left.
-    fn shut_down(mut self, ready: &mut Events) -> Result<bool> {
+    fn shut_down(mut self, ready: &mut Events) -> Result<EndedLoop> {
         let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
         while self.performer.clients.have_unsent() {
             let now_ns = clock::monotonic_ns();
@@ -241,7 +251,8 @@ impl EventLoop {
         }
         self.end_last_processes(ready);
         log::info!("stopped");
-        Ok(self.orphaned)
+        let Self { performer: Performer { clients, .. }, orphaned, .. } = self;
+        Ok(EndedLoop { orphaned, clients })
     }
 
     /// Kills what is left of all workers, waits for its death, for at most [`LAST_DEATHS_NS`], and names what outlives the

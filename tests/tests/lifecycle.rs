@@ -9,10 +9,12 @@ use std::process::{Child, Command, Stdio};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::places;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::OutputMode;
+use bulkhead_sys::lock::InstanceLock;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, processes_under, send_signal};
 use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::skip;
@@ -288,6 +290,24 @@ fn drain_ends_all_that_was_accepted_then_the_daemon() {
     }
     assert_eq!(done, 50);
     assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// A script goes on with the next daemon, or removes the folder: nothing of this one may be in its way. Ten daemons,
+/// because the command and the end of the daemon race.
+#[test]
+fn when_drain_returns_the_next_daemon_can_start() {
+    for _ in 0..10 {
+        let mut daemon = Daemon::start();
+        assert!(daemon.cli(&["drain"]).status.success());
+        let lock = InstanceLock::take(&places::lock_file(&daemon.socket()));
+        let left = daemon.leftovers();
+        assert!(lock.is_ok(), "its lock is held");
+        // The process itself may be about to exit.
+        let own = format!("{} ", daemon.pid());
+        let others: Vec<_> = left.into_iter().filter(|left| !left.starts_with(&own)).collect();
+        assert_eq!(others, NOTHING);
+        assert!(daemon.await_end().success());
+    }
 }
 
 #[test]
