@@ -43,6 +43,8 @@ pub struct Config {
     pub lend_max: u16,
     /// Most workers of the default pool that one user may hold; `None`: no limit.
     pub running_max: Option<u16>,
+    /// Whether each worker of the default pool serves one user.
+    pub one_user: bool,
     /// How long a user who holds no worker of a pool waits for one while others hold all, before the pool lends one;
     /// `None`: no pool lends.
     pub lend_after_ms: Option<u64>,
@@ -124,11 +126,13 @@ pub struct PoolSize {
     pub lend_max: u16,
     /// Most workers of it that one user may hold. At least 1; `None`: no limit.
     pub running_max: Option<u16>,
+    /// Whether each of its workers serves one user: a spare takes the place of one that served another.
+    pub one_user: bool,
 }
 
 impl Default for PoolSize {
     fn default() -> Self {
-        Self { name: String::new(), slots: 1, spares: 1, lend_max: 0, running_max: None }
+        Self { name: String::new(), slots: 1, spares: 1, lend_max: 0, running_max: None, one_user: false }
     }
 }
 
@@ -141,6 +145,7 @@ impl Config {
             spares: self.spares,
             lend_max: self.lend_max,
             running_max: self.running_max,
+            one_user: self.one_user,
         };
         std::iter::once(default).chain(self.pools.iter().cloned())
     }
@@ -174,6 +179,7 @@ impl Default for Config {
             spares: 1,
             lend_max: 0,
             running_max: None,
+            one_user: false,
             lend_after_ms: None,
             pools: Vec::new(),
             queue_max: 1_000_000,

@@ -58,7 +58,7 @@ impl Core {
             if overtaking == Overtaking::Never && !self.jobs.alone_goes_first(pool, uid, held) {
                 return;
             }
-            let Some(worker) = self.workers.fresh(&mut self.turn, pool) else { return };
+            let Some(worker) = self.workers.fresh(&mut self.turn, pool, uid) else { return };
             let Some(run) = self.jobs.take_alone(pool, uid) else { return };
             self.offer(worker, run, ALONE_NS);
         }
@@ -86,28 +86,43 @@ impl Core {
     /// Offers each idle worker one job. Gives the workers that got one, and whether the search goes on in the next turn.
     fn fill_idle(&mut self, pool: PoolId) -> (Vec<WorkerId>, bool) {
         let mut filled = Vec::new();
-        let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
         for slot in self.workers.places(pool) {
-            let idle = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle());
-            let Some((id, _)) = idle else { continue };
-            let mut cost_ns = 0;
-            let (workers, ledger, turn) = (&self.workers, &self.ledger, &self.turn);
-            let found = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
-                if short && candidate.needs_descriptor()
-                    || candidate.plan_waits(slots)
-                    || candidate.has_expired(turn)
-                    || !has_room(ledger, turn, candidate)
-                {
-                    return TakeChoice::Skip;
-                }
-                cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
-                TakeChoice::Take
-            });
-            let Some(run) = found else { return (filled, self.jobs.is_search_open(pool)) };
-            self.offer(id, run, cost_ns);
-            filled.push(id);
+            // Where workers serve one user each, another worker may get the job that was found for this one.
+            while let Some((idle, _)) = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle()) {
+                let Some((run, uid, cost_ns)) = self.take_for_idle(pool) else {
+                    return (filled, self.jobs.is_search_open(pool));
+                };
+                let chosen = self.workers.serves_one(pool).then_some(uid);
+                let chosen = chosen.and_then(|uid| self.workers.idle_for(&mut self.turn, pool, uid));
+                let id = chosen.unwrap_or(idle);
+                self.offer(id, run, cost_ns);
+                filled.push(id);
+            }
         }
         (filled, false)
+    }
+
+    /// Takes the first job of a pool that an idle worker can be offered now; gives its user, and what it adds to the work ahead of
+    /// the worker.
+    fn take_for_idle(&mut self, pool: PoolId) -> Option<(TaskRun, u32, u64)> {
+        let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
+        let (workers, ledger, turn) = (&self.workers, &self.ledger, &self.turn);
+        let serves_one = workers.serves_one(pool);
+        let (mut uid, mut cost_ns) = (0, 0);
+        let run = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
+            if short && candidate.needs_descriptor()
+                || candidate.plan_waits(slots)
+                || candidate.has_expired(turn)
+                || !has_room(ledger, turn, candidate)
+                || serves_one && !workers.can_serve(pool, candidate.uid())
+            {
+                return TakeChoice::Skip;
+            }
+            uid = candidate.uid();
+            cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
+            TakeChoice::Take
+        })?;
+        Some((run, uid, cost_ns))
     }
 
     /// Offers busy workers short tasks ahead, those with the fewest offers first.
@@ -149,6 +164,11 @@ impl Core {
             let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
             if is_one_more || is_short || candidate.has_expired(turn) {
                 return TakeChoice::Skip;
+            }
+            if !workers.may_serve(worker, uid) {
+                // A spare is ready for it, and takes the place of the first worker that becomes idle.
+                let waits = workers.pool(pool).has_spare() && !may_overtake;
+                return if waits { TakeChoice::Stop } else { TakeChoice::Skip };
             }
             let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
             match workers.fits_ahead(worker, kind, is_for_itself) {

@@ -181,13 +181,17 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker in a slot of a pool that has run nothing. If there is none, an idle worker retires and a spare takes its
-    /// slot.
-    pub(crate) fn fresh(&mut self, turn: &mut Turn, pool: PoolId) -> Option<WorkerId> {
+    /// A worker in a slot of a pool that has run nothing, for a task of this user. If there is none, an idle worker retires and a
+    /// spare takes its slot.
+    pub(crate) fn fresh(&mut self, turn: &mut Turn, pool: PoolId, uid: u32) -> Option<WorkerId> {
         let mut used = None;
         for slot in self.places(pool) {
             match self.in_slot(slot) {
-                Some((id, worker)) if worker.is_idle() && worker.is_fresh() => return Some(id),
+                Some((id, worker))
+                    if worker.is_idle() && worker.is_fresh() && self.may_serve(worker, uid) =>
+                {
+                    return Some(id);
+                }
                 Some((id, worker)) if worker.is_idle() => used = used.or(Some((slot, id))),
                 _ => {}
             }

@@ -18,6 +18,7 @@ mod lending;
 mod life;
 mod loans;
 mod offer;
+mod one_user;
 mod pool;
 mod prefetch;
 mod program_stop;
@@ -70,6 +71,7 @@ use crate::worker::shortage::Shortage;
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `held` | how many workers each user holds |
 /// | `held_max` | how many a user may hold, also beside stuck workers |
+/// | `one_user` | pools whose workers serve one user each |
 /// | `life`, `spares` | spawn, ready, place, retire; spares of pools that have them on demand alone |
 /// | `survivors` | processes that cannot be ended |
 /// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |

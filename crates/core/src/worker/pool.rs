@@ -47,6 +47,8 @@ pub(crate) struct Pool {
     pub(super) depth_cap: DepthCap,
     /// Most workers of it that one user may hold.
     pub(super) running_max: Option<u32>,
+    /// Whether each of its workers serves one user.
+    pub(super) one_user: bool,
     /// How many of its workers each user holds.
     pub(super) held: HeldWorkers,
     /// Its slots beyond its number.
@@ -71,6 +73,7 @@ impl Pool {
             depth_cap: DepthCap::default(),
             held: HeldWorkers::default(),
             running_max: size.running_max.map(u32::from),
+            one_user: size.one_user,
             lending,
         }
     }

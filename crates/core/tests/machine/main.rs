@@ -18,6 +18,7 @@ mod lend;
 mod limits;
 mod logs;
 mod on_demand;
+mod one_user;
 mod outputs;
 mod own_grace;
 mod part_ends;
