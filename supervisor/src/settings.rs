@@ -60,6 +60,7 @@ struct File {
     lend_max: Option<u16>,
     lend_after_seconds: Option<u64>,
     running_max: Option<u16>,
+    one_user: Option<bool>,
     enable_chaos: Option<bool>,
     group: Option<String>,
     admin_group: Option<String>,

@@ -1,5 +1,5 @@
 //! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker. And those with pools
-//! that are to have no spare.
+//! that are to have no spare, or whose workers serve one user each.
 //!
 //! A pool that is down stays so until the other one has come to rest beside it; the oracle `ends` judges then that one pool
 //! does not hold up the other. Drawn apart from everything else, so that a seed without a second pool means what it always
@@ -63,6 +63,21 @@ pub(crate) fn without_spares(seed: u64, config: &mut Config) {
     if !only_first {
         config.pools.iter_mut().for_each(|pool| pool.spares = 0);
     }
+}
+
+/// What the draws of [`serve_one_user`] begin with. Chosen so that no seed of `tests/regressions.rs` has such pools.
+const ONE_USER_SALT: u64 = 0x0e05_e41b;
+
+/// Lets the workers of one pool or of all serve one user each in some seeds.
+pub(crate) fn serve_one_user(seed: u64, profile: Profile, config: &mut Config) {
+    let mut rng = SimRng::new(seed ^ ONE_USER_SALT);
+    // The oracle `fairness` counts as if every worker could serve everybody.
+    if profile == Profile::Flood || !rng.chance(250) {
+        return;
+    }
+    config.one_user = rng.chance(700);
+    let others = !config.one_user || rng.chance(500);
+    config.pools.iter_mut().for_each(|pool| pool.one_user = others);
 }
 
 impl World {

@@ -59,6 +59,8 @@ pub enum Sabotage {
     LendAtOnce,
     /// Core: is told that users have no hard shares.
     NoHardShares,
+    /// Core: is told that workers serve all users.
+    SharedWorkers,
     /// Core: is told that it has one user, whose stuck workers bound nothing.
     NoStuckShares,
     /// Core: lets workers run more than their share of tasks.
@@ -324,6 +326,10 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         Some(Sabotage::NoHardShares) => {
             config.running_max = None;
             config.pools.iter_mut().for_each(|pool| pool.running_max = None);
+        }
+        Some(Sabotage::SharedWorkers) => {
+            config.one_user = false;
+            config.pools.iter_mut().for_each(|pool| pool.one_user = false);
         }
         Some(Sabotage::EndlessOutputs) => config.outputs_bytes_max = u64::MAX / 4,
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,

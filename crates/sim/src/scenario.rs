@@ -177,6 +177,7 @@ impl Scenario {
         scenario.down = pools::split(seed, profile, &mut scenario.config);
         lending::lend(seed, profile, &mut scenario.config);
         pools::without_spares(seed, &mut scenario.config);
+        pools::serve_one_user(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.little_memory = outputs::bound(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);

@@ -60,6 +60,7 @@ bites! {
     deaths_of_others_told_in_full: TellDeaths by "users";
     deaths_of_others_that_are_hidden: HideDeaths by "records";
     pids_of_the_workers_of_others: TellPids by "users";
+    workers_that_serve_two_users: SharedWorkers by "one user";
     pools_taken_by_stuck_workers: NoStuckShares by "stuck";
     bounds_without_shares: NoShares by "accounts";
     shares_of_connections: SharesOfConnections by "accounts";

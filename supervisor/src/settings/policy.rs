@@ -59,6 +59,7 @@ pub(super) fn core_config(
         lend_after_ms: lending.after_ms(),
         lend_max: lending.lend_max("lend_max", file.lend_max, slots)?,
         running_max: pools::running_max("running_max", file.running_max)?,
+        one_user: pools::one_user(file),
         pools: pools::sizes(file, &kinds, &lending)?,
         kinds,
         cores: u32::from(here.cores),

@@ -28,6 +28,8 @@ pub(super) struct OwnPool {
     lend_max: Option<u16>,
     /// The most of its workers that one user may hold. Default: no limit.
     running_max: Option<u16>,
+    /// Whether each of its workers serves one user. Default: in a daemon for several users, if the program is not ours.
+    one_user: Option<bool>,
     /// Its worker program. Default: that of the default pool.
     worker_program: Option<PathBuf>,
     /// Arguments of its worker program. Default: those of the default pool, if the program is the default pool's.
@@ -83,6 +85,17 @@ pub(super) fn running_max(key: &str, said: Option<u16>) -> Result<Option<u16>> {
     Ok(said)
 }
 
+/// Whether each worker of the default pool serves one user.
+pub(super) fn one_user(file: &File) -> bool {
+    serves_one(file, file.one_user, file.worker_program.is_some())
+}
+
+/// A program of others may keep anything from one task to the next. In a daemon for several users its workers therefore serve one
+/// user each, unless the configuration says otherwise.
+fn serves_one(file: &File, said: Option<bool>, is_foreign: bool) -> bool {
+    said.unwrap_or(is_foreign && file.mode == Some(Mode::System))
+}
+
 /// The pools other than the default one, sorted by name.
 pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &LendKeys) -> Result<Vec<PoolSize>> {
     for kind in kinds {
@@ -121,6 +134,11 @@ pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &LendKeys) -> Result<V
             spares,
             lend_max: lending.lend_max(&format!("pools.{name}.lend_max"), own.lend_max, slots)?,
             running_max: running_max(&format!("pools.{name}.running_max"), own.running_max)?,
+            one_user: serves_one(
+                file,
+                own.one_user,
+                own.worker_program.is_some() || file.worker_program.is_some(),
+            ),
         });
     }
     let is_default = |kind: &Kind| kind.pool.is_empty() || kind.pool == DEFAULT_POOL;
@@ -179,6 +197,30 @@ mod tests {
         assert_eq!(own.lend_after_ms, None);
         let slow = core_config_of("mode = \"system\"\nlend_after_seconds = 60\nlend_max = 1").unwrap();
         assert_eq!((slow.lend_after_ms, slow.lend_max), (Some(60_000), 1));
+    }
+
+    #[test]
+    fn workers_of_others_serve_one_user_each_in_a_system_daemon_unless_told() {
+        let own = "[pools.own]\nworker_program = \"/x\"\n[pools.open]\nworker_program = \"/x\"\none_user = false\n\
+                   [pools.ours]\n[kinds.sleep]\npool = \"own\"\n[kinds.factorial]\npool = \"open\"\n\
+                   [kinds.sha256]\npool = \"ours\"\n";
+        let serve_one = |text: &str| {
+            let config = core_config_of(text).unwrap();
+            let of = |name: &str| config.all_pools().find(|pool| pool.name == name).unwrap().one_user;
+            ["default", "own", "open", "ours"].map(of)
+        };
+        assert_eq!(serve_one(&format!("mode = \"system\"\n{own}")), [false, true, false, false]);
+        assert_eq!(serve_one(own), [false; 4], "one user alone");
+        let all = format!("mode = \"system\"\nworker_program = \"/y\"\n{own}");
+        assert_eq!(
+            serve_one(&all),
+            [true, true, false, true],
+            "a pool without a program has that of the default pool"
+        );
+        assert_eq!(
+            serve_one(&format!("mode = \"system\"\none_user = true\n{own}")),
+            [true, true, false, false]
+        );
     }
 
     #[test]

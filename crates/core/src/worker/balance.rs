@@ -41,11 +41,12 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// Whether an idle worker may be offered what a worker has ahead: its user may hold one more. Where that is bounded, a ring
-    /// has offers of one user.
+    /// Whether an idle worker may be offered what a worker has ahead: its user may hold one more, and an idle worker may serve
+    /// the user. Where either is bounded, a ring has offers of one user.
     fn may_move(&self, pool: PoolId, id: WorkerId) -> bool {
         let head = self.table.get(&id).and_then(|worker| worker.ring.head());
-        head.is_none_or(|head| self.may_hold_more(pool, head.uid()))
+        let may_serve = |uid| !self.serves_one(pool) || self.can_serve(pool, uid);
+        head.is_none_or(|head| self.may_hold_more(pool, head.uid()) && may_serve(head.uid()))
     }
 
     fn recall(&mut self, turn: &mut Turn, id: WorkerId, count: usize) {

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod logs;
 pub mod memory;
 pub mod on_demand;
+pub mod one_user;
 pub mod outputs;
 pub mod overdue;
 pub mod parts;
@@ -70,6 +71,7 @@ use crate::worker::FakeWorker;
 /// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept |
 /// | `fairness` | a flood does not delay a neighbour |
 /// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
+/// | `one user` | no worker of a pool that serves one user each is offered tasks of two |
 /// | `stuck` | a user whose tasks make workers stuck is given no further worker beyond half of the slots, less those |
 /// | `fewest`, `levels` | an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections |
 /// | `replies` | each request gets what it was promised, in order, within its client's credit |
@@ -131,6 +133,8 @@ pub struct Oracles {
     pub accounts: accounts::AccountOracle,
     /// `lending`.
     pub lending: lending::LendingOracle,
+    /// `one user`.
+    pub one_user: one_user::OneUserOracle,
     /// `stuck`.
     pub stuck: stuck_share::StuckOracle,
     /// `on demand`.
@@ -167,6 +171,7 @@ impl Oracles {
                 is_sure_of_waits(scenario),
                 scenario.profile != Profile::Hostile,
             ),
+            one_user: one_user::OneUserOracle::new(&scenario.config),
             stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
             on_demand: on_demand::OnDemandOracle::default(),
         }
@@ -273,6 +278,7 @@ impl Oracles {
         }
         self.programs.decided(now, out, &self.ledger)?;
         self.lending.decided(now, out, &self.pool, &self.ledger)?;
+        self.one_user.decided(out, &self.pool, &self.ledger)?;
         self.stuck.decided(out, &self.pool, &self.ledger)?;
         self.turn_over(now, workers)
     }

@@ -75,7 +75,9 @@ impl TurnOracle {
             // With tiny budgets unread results of other clients park a user's; without descriptors jobs do not fit.
             active: scenario.profile != Profile::Starved
                 && scenario.crowd.is_none()
-                && scenario.faults.shortage == 0,
+                && scenario.faults.shortage == 0
+                // Who waits for a worker of the own user is passed over.
+                && config.all_pools().all(|pool| !pool.one_user),
             is_exact: scenario.faults.oversleep == 0,
             step_ns: config.ageing_ms.max(1) * 1_000_000,
             unread_max: config.client_credit_bytes * CREDITS_MAX,
@@ -255,8 +257,9 @@ impl TurnOracle {
         let mut users: BTreeMap<u32, JobId> = BTreeMap::new();
         others.for_each(|(other, known)| _ = users.entry(known.uid).or_insert(other));
         for (uid, other) in users {
-            let (_, most) = self.held(pool, uid, workers);
-            if most < least {
+            let (working, most) = self.held(pool, uid, workers);
+            // Stuck workers of the other user may leave that user none: the oracle `stuck`.
+            if most < least && working == most {
                 let holder = job.uid;
                 return broken(
                     "fewest",
