@@ -10,10 +10,9 @@ use std::rc::Rc;
 use bulkhead_core::account::AccountId;
 use bulkhead_core::event::{Event, Peer};
 use bulkhead_proto::client::frame::{Frames, Hello};
-use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, RequestFrame};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
-use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, UNREAD_ALLOWANCE_BYTES, UNREAD_MAX_BYTES};
 use bulkhead_sys::clock;
@@ -21,7 +20,7 @@ use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
 use crate::access_control::TurnedAway;
-use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
+use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles, named_files};
 use crate::client_socket::ClientSocket;
 use crate::connection_state::{ConnectionPhase, ConnectionState};
 use crate::outbox::Outbox;
@@ -476,31 +475,6 @@ impl Connection {
 fn refuse(outbox: &mut Outbox, tag: Tag, why: Refusal) {
     let refused = ReplyFrame { tag, reply: Reply::Refused(why) };
     outbox.push(&refused, None).expect("a short refusal fits a frame");
-}
-
-/// The files that a request names. Their descriptors arrive with it.
-fn named_files(request: &Request) -> &[FileUse] {
-    match request {
-        Request::Submit(submit) => &submit.files,
-        Request::Wait { .. }
-        | Request::Result { .. }
-        | Request::Logs { .. }
-        | Request::Cancel { .. }
-        | Request::CancelWaiting { .. }
-        | Request::Retry { .. }
-        | Request::Forget { .. }
-        | Request::Jobs { .. }
-        | Request::Job { .. }
-        | Request::Why { .. }
-        | Request::Deaths { .. }
-        | Request::Workers
-        | Request::Status
-        | Request::Kinds
-        | Request::Events { .. }
-        | Request::Drain { .. }
-        | Request::Received { .. }
-        | Request::Ping => &[],
-    }
 }
 
 #[cfg(test)]

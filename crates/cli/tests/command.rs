@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
-use bulkhead_proto::client::refusal::{BoundPart, Refusal, RefusedJobs, UnknownJobs};
+use bulkhead_proto::client::refusal::{BoundPart, Refusal, UnknownJobs};
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::client::why::{Past, Why, WhyNow};
 use bulkhead_proto::ids::JobId;
@@ -176,31 +176,6 @@ fn a_job_named_twice_is_asked_for_once() {
     };
     let output = against(script, &["cancel", "5", "5", "4..5"]);
     assert_eq!((code(&output), text(&output.stdout), text(&output.stderr)), (0, "cancelled 2 jobs\n", ""));
-}
-
-#[test]
-fn what_waits_is_cancelled_and_what_goes_on_is_no_failure() {
-    let script = |mut peer: Peer| {
-        let asked = peer.request().unwrap();
-        assert_eq!(asked.request, Request::CancelWaiting { jobs: vec![JobId(4), JobId(5), JobId(6)] });
-        let mut refused = Vec::new();
-        let ended_already = Refusal::WrongState { job: JobId(6), needed: "it has ended already".to_owned() };
-        RefusedJobs::add(&mut refused, JobId(6), ended_already);
-        let (ended, running) = (vec![JobId(4)], vec![JobId(5)]);
-        peer.reply(asked.tag, Reply::CancelledWaiting { ended, running, refused });
-    };
-    let output = against(script, &["cancel", "--waiting", "4..6"]);
-    assert_eq!(text(&output.stdout), "cancelled 1 job\njob 5 goes on: it has begun\n");
-    assert!(text(&output.stderr).contains("it has ended already"), "{}", text(&output.stderr));
-    assert_ne!(code(&output), 0, "one had ended");
-    let script = |mut peer: Peer| {
-        let asked = peer.request().unwrap();
-        let (ended, running, refused) = (vec![JobId(4)], vec![JobId(5)], Vec::new());
-        peer.reply(asked.tag, Reply::CancelledWaiting { ended, running, refused });
-    };
-    let output = against(script, &["cancel", "--waiting", "4", "5", "--json"]);
-    assert_eq!(text(&output.stdout), "{\"ended\":[4],\"refused\":[],\"running\":[5]}\n");
-    assert_eq!((code(&output), text(&output.stderr)), (0, ""));
 }
 
 #[test]

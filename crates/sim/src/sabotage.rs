@@ -200,6 +200,7 @@ impl Sabotage {
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
         self.spoil_logs(&mut out.actions, rng);
         self.spoil_answers(&mut out.actions);
+        self.spoil_waiting(&mut out.actions);
         let Output { records, actions } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
@@ -259,16 +260,22 @@ impl Sabotage {
             Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
                 actions.iter_mut().for_each(|action| self.spoil_sight(action));
             }
-            Self::EndRunning | Self::SpareWaiting => actions.iter_mut().for_each(|action| {
-                if let Action::Reply { reply: Reply::CancelledWaiting { ended, running, .. }, .. } = action {
-                    let (from, to) =
-                        if self == Self::EndRunning { (running, ended) } else { (ended, running) };
-                    to.append(from);
-                }
-            }),
             Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
             _ => {}
+        }
+    }
+
+    /// Breaks what the core says of jobs that were to be ended if they wait.
+    fn spoil_waiting(self, actions: &mut [Action]) {
+        for action in actions {
+            if let Action::Reply { reply: Reply::CancelledWaiting { ended, running, .. }, .. } = action {
+                match self {
+                    Self::EndRunning => ended.append(running),
+                    Self::SpareWaiting => running.append(ended),
+                    _ => {}
+                }
+            }
         }
     }
 

@@ -4,13 +4,9 @@
 //! |---|---|
 //! | waits in the queue, for its backoff, or to run alone | ended, at once |
 //! | is offered, and nothing shows that the worker has begun it | a wish, until the take-back of the offer is answered |
-//! | is known to have begun; its plan is done | running |
+//! | a wish whose offer was taken back, or whose worker died before it began it | ended; refused if it has ended meanwhile |
+//! | has begun: a worker runs it, its offer was not taken back, or its plan is done | running; refused if it has ended meanwhile |
 //! | has ended, or is none that the client may see | refused |
-//!
-//! | a wish, when its offer | becomes |
-//! |---|---|
-//! | was taken back, or its worker died before it began it | ended; refused if the job has ended meanwhile |
-//! | was not taken back, or its worker died after it began it | running; refused if the job has ended meanwhile |
 //!
 //! Each take-back is answered in the next turn, or the worker's death is heard, so no wish is older than that: the wishes are
 //! bounded by the requests that a turn reads. A begun task is never ended by a wish. A question is answered when it has no

@@ -238,12 +238,7 @@ impl Oracles {
             }
         }
         for action in &out.actions {
-            if let Action::Reply {
-                client, tag, reply: Reply::CancelledWaiting { ended, running, .. }, ..
-            } = action
-            {
-                self.ledger.waiting_decided(now, (*client, *tag), (ended, running), workers)?;
-            }
+            self.ledger.waiting_decided(now, action, workers)?;
             self.pool.decided(action)?;
             self.depth.decided(action, &self.pool)?;
             let target = target(action).and_then(|worker| workers.get(&worker));

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_core::action::Action;
 use bulkhead_core::event::{Event, Now};
-use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::ids::{ClientId, JobId, Tag, WorkerId};
+use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::worker::boxes::ClaimState;
 
 use crate::oracle::job::KnownJob;
@@ -39,12 +40,15 @@ impl JobOracle {
     pub(crate) fn waiting_decided(
         &mut self,
         now: Now,
-        asked: (ClientId, Tag),
-        (ended, running): (&[JobId], &[JobId]),
+        action: &Action,
         workers: &BTreeMap<WorkerId, FakeWorker>,
     ) -> Verdict {
+        let Action::Reply { client, tag, reply: Reply::CancelledWaiting { ended, running, .. }, .. } = action
+        else {
+            return Ok(());
+        };
         // A question that was not asked is judged by `replies`.
-        let Some(asked_ns) = self.waiting_asked.remove(&asked) else { return Ok(()) };
+        let Some(asked_ns) = self.waiting_asked.remove(&(*client, *tag)) else { return Ok(()) };
         for id in running {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             if !job.may_have_begun(asked_ns, workers) {
