@@ -12,6 +12,7 @@
 pub mod skip;
 
 pub mod allocator;
+pub mod bell;
 pub mod call_filter;
 pub mod clock;
 pub mod crash_handler;
