@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::file::JobFile;
 
 /// A batch with this many bytes of input is full. It leaves room for the rest of the frame.
-const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
+pub(crate) const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
 
 const _: () =
     assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");

@@ -4,6 +4,7 @@
 //! borrow the client. It must never take the answer to one request for the answer to another. Receipts of held results go
 //! out with the next request, before the next wait, or when the client is dropped; none has a reply to wait for.
 
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
@@ -12,6 +13,7 @@ use bulkhead_proto::ids::Tag;
 
 use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
+use crate::frame_halves::{FrameReceiver, FrameSender};
 use crate::frame_socket::FrameSocket;
 use crate::inbox::{Answer, Inbox, ReceivedReply};
 use crate::interrupt::Interrupts;
@@ -53,6 +55,14 @@ impl DaemonClient {
             receipts: Receipts::default(),
             reply_timeout: REPLY_TIMEOUT,
         }
+    }
+
+    /// The socket and its halves, and the last tag that was used. The receipt of what was reported goes out first.
+    pub(crate) fn into_halves(mut self) -> Result<(UnixStream, FrameSender, FrameReceiver, Tag), Error> {
+        self.queue_receipt()?;
+        let last = self.inbox.highest();
+        let (socket, sender, receiver) = self.socket.take_parts()?;
+        Ok((socket, sender, receiver, last))
     }
 
     /// Sets how long the daemon may send nothing while a request has no answer (30 s by default).
@@ -246,7 +256,8 @@ impl Drop for DaemonClient {
     }
 }
 
-fn reply_name(reply: &Reply) -> &'static str {
+/// The word for a kind of reply.
+pub(crate) fn reply_name(reply: &Reply) -> &'static str {
     match reply {
         Reply::Accepted { .. } => "accepted",
         Reply::Progress { .. } => "progress",

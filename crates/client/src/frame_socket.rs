@@ -47,6 +47,17 @@ impl FrameSocket {
         })
     }
 
+    /// A copy of the socket, and the halves with what is unsent and unread. This one is broken from then on.
+    pub(crate) fn take_parts(&mut self) -> Result<(UnixStream, FrameSender, FrameReceiver), Error> {
+        if self.broken {
+            return Err(Error::Closed { in_a_frame: false });
+        }
+        let socket = self.socket.try_clone()?;
+        self.broken = true;
+        let receiver = std::mem::replace(&mut self.receiver, FrameReceiver::new());
+        Ok((socket, std::mem::take(&mut self.sender), receiver))
+    }
+
     /// From now on these signals end a wait. Returns the ones that were set before.
     pub(crate) fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
         std::mem::replace(&mut self.interrupts, interrupts)

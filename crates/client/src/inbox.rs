@@ -59,6 +59,11 @@ impl Inbox {
         tag
     }
 
+    /// The last tag that was used.
+    pub(crate) fn highest(&self) -> Tag {
+        Tag(self.highest)
+    }
+
     /// Closes a request and drops its buffered replies.
     pub(crate) fn close(&mut self, tag: Tag) {
         for dropped in self.open.remove(&tag).into_iter().flatten() {

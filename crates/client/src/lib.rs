@@ -50,6 +50,7 @@ mod receipts;
 mod reorder_buffer;
 mod requests;
 mod run;
+mod session;
 mod submit;
 mod wait;
 
@@ -77,6 +78,10 @@ pub use permission::name_user;
 pub use progress::JobProgress;
 pub use requests::{CancelledWaiting, Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
+pub use session::{
+    LeadWait, NotSubmitted, Session, SessionEnd, SessionEvent, SessionLeader, SessionOptions, SessionTurn,
+    SessionWaker,
+};
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{AwaitedJobs, WaitItem};
 

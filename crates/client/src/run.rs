@@ -34,11 +34,12 @@ use crate::reorder_buffer::ReorderBuffer;
 use crate::submit::{Acceptance, retry_after};
 
 /// The limits of jobs in flight.
-struct Window {
+#[derive(Debug)]
+pub(crate) struct Window {
     /// Jobs of one batch.
-    batch: u64,
+    pub(crate) batch: u64,
     /// Jobs that have not ended. More would only make the daemon's table too large for its cache.
-    unended: u64,
+    pub(crate) unended: u64,
     /// Jobs whose ends the caller has not got yet: in an ordered run, one slow job holds back all later ends.
     kept: u64,
 }
@@ -48,6 +49,17 @@ const INLINE: Window = Window { batch: 1024, unended: 8 * 1024, kept: 64 * 1024 
 const AUTO: Window = Window { batch: 128, unended: 512, kept: 512 };
 /// For jobs with outputs in descriptors: this process may have only a few hundred descriptors open.
 const DESCRIPTOR: Window = Window { batch: 16, unended: 64, kept: 64 };
+
+impl Window {
+    /// The limits for jobs with this output.
+    pub(crate) fn of(output: OutputMode) -> Self {
+        match output {
+            OutputMode::Inline | OutputMode::File => INLINE,
+            OutputMode::Auto => AUTO,
+            OutputMode::Descriptor => DESCRIPTOR,
+        }
+    }
+}
 
 /// The options of a run.
 #[derive(Clone, Copy, Debug)]
@@ -239,9 +251,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             return Ok(());
         }
         let window = match self.batcher.next_output() {
-            Some(OutputMode::Inline | OutputMode::File) => INLINE,
-            Some(OutputMode::Auto) => AUTO,
-            Some(OutputMode::Descriptor) => DESCRIPTOR,
+            Some(output) => Window::of(output),
             None => return Ok(()),
         };
         if self.unended + window.batch > window.unended || self.kept() + window.batch > window.kept {

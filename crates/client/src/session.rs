@@ -1,0 +1,238 @@
+//! A session: many threads submit attached jobs on one connection, and one thread at a time reads their ends.
+//!
+//! The blocking client pulls jobs from an iterator in one thread. Here jobs are pushed, and nobody waits for the thread that
+//! reads. Both stand on the halves of `frame_halves.rs`.
+//!
+//! | lock | guards | held |
+//! |---|---|---|
+//! | `outbox` | queued jobs, requests without an answer, unsent bytes (`session/outbox.rs`) | to encode and to send what the socket takes; never while a thread waits |
+//! | `lead` | the receiving half, or that a thread has it; who waits for it (`session/lead.rs`) | to take and to give back the half; `is_done` of a follower is called under it |
+//!
+//! No thread holds both, and no event is returned under either: a caller may hold locks of its own while it submits.
+
+mod events;
+mod lead;
+mod outbox;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bulkhead_sys::bell::Bell;
+
+use crate::batch::{JobInput, Spec};
+use crate::client::DaemonClient;
+use crate::error::Error;
+pub use events::{NotSubmitted, SessionEnd, SessionEvent, SessionTurn};
+pub use lead::{LeadWait, SessionLeader};
+
+use lead::LeadState;
+use outbox::{CancelScope, SessionOutbox};
+
+/// The bounds of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// Most jobs whose events were not returned. A submit beyond it is refused.
+    pub jobs_max: usize,
+    /// Most bytes of inputs of jobs that the daemon has not accepted. A submit beyond it is refused, unless there is no other.
+    pub bytes_max: usize,
+    /// Whether jobs that a busy daemon refused are sent again after the time that it gave, instead of being refused.
+    pub wait_when_busy: bool,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { jobs_max: 64 << 10, bytes_max: 64 << 20, wait_when_busy: true }
+    }
+}
+
+/// Wakes the leader of a session: its turn returns [`SessionTurn::Woken`]. If nobody leads, the next turn does.
+#[derive(Clone, Debug)]
+pub struct SessionWaker(Arc<SessionBell>);
+
+/// The bell, and what it is rung for.
+#[derive(Debug)]
+struct SessionBell {
+    bell: Bell,
+    /// Rung for queued work since a leader heard it.
+    is_rung: AtomicBool,
+    is_woken: AtomicBool,
+}
+
+impl SessionWaker {
+    /// Wakes it. Any number of calls before the turn returns are one.
+    pub fn wake(&self) {
+        self.0.is_woken.store(true, Ordering::Release);
+        self.0.bell.ring();
+    }
+}
+
+/// One connection on which any thread submits, cancels and reads.
+///
+/// A job is known by a token that the caller chooses; each token has exactly one [`SessionEvent::Job`]. The jobs are attached:
+/// some time after the session is dropped, or its process has died, the daemon cancels them.
+///
+/// | what happens | what becomes of it |
+/// |---|---|
+/// | nothing is queued, asked, accepted or unsent | the thread that submits sends the frame itself |
+/// | else | the job is queued, and the bell is rung, once until the leader hears it; the next turn sends all that has gathered |
+/// | the socket takes a part of a frame | the leader sends the rest when it is writable; the files went with the first byte |
+/// | the daemon does not read | unsent bytes stay below two frames, further jobs stay queued, up to `jobs_max` and `bytes_max`; then a submit is refused: it never waits |
+/// | the daemon dies | the leader's turn returns `Lost` for each token and the error; a submit is refused from then on |
+/// | nobody leads | what is queued stays queued; the bell keeps the first turn of the next leader from waiting |
+/// | a leader leaves, is interrupted or panics | its drop gives the half back, and a follower takes it |
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use bulkhead_client::{JobInput, Session, SessionEvent, SessionOptions, Spec, discovery};
+///
+/// let session = Session::over(discovery::find(None)?, SessionOptions::default())?;
+/// let spec = Arc::new(Spec::new("factorial"));
+/// std::thread::scope(|scope| {
+///     for thread in 0..4_u64 {
+///         let (session, spec) = (&session, &spec);
+///         scope.spawn(move || {
+///             for number in 0..100_u64 {
+///                 let input = JobInput::from(number.to_string().into_bytes());
+///                 session.submit(thread * 100 + number, spec, input).expect("it has room");
+///             }
+///         });
+///     }
+///     let (mut leader, mut events, mut ends) = (session.lead(), Vec::new(), 0);
+///     while ends < 400 {
+///         leader.turn(None, None, &mut events).expect("the daemon lives");
+///         for event in events.drain(..) {
+///             if let SessionEvent::Job { token, end } = event {
+///                 println!("{token}: {end:?}");
+///                 ends += 1;
+///             }
+///         }
+///     }
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    socket: UnixStream,
+    outbox: Mutex<SessionOutbox>,
+    /// Notified when jobs have left the outbox and a thread waits for room.
+    room: Condvar,
+    lead: Mutex<LeadState>,
+    /// Notified when the half was given back, and when events were returned while a thread waits.
+    lead_changed: Condvar,
+    wake: Arc<SessionBell>,
+}
+
+/// A lock whose holder panicked is taken all the same: each change under it is whole before anything can panic.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// Makes the connection of a client a session. Replies to requests of the client that were not answered are dropped.
+    ///
+    /// # Errors
+    /// No descriptor is left for the bell; [`Error::Closed`] if the client met the end of the connection.
+    pub fn over(client: DaemonClient, options: SessionOptions) -> Result<Self, Error> {
+        let (socket, sender, receiver, last) = client.into_halves()?;
+        let bell = SessionBell {
+            bell: Bell::new()?,
+            is_rung: AtomicBool::new(false),
+            is_woken: AtomicBool::new(false),
+        };
+        Ok(Self {
+            socket,
+            outbox: Mutex::new(SessionOutbox::new(sender, last, options)),
+            room: Condvar::new(),
+            lead: Mutex::new(LeadState::new(receiver)),
+            lead_changed: Condvar::new(),
+            wake: Arc::new(bell),
+        })
+    }
+
+    /// Submits one job and waits for nothing. Jobs that follow each other with clones of one [`Arc`] as their spec, equal output
+    /// modes and no files share a request. A token may be used again after its event was returned.
+    ///
+    /// # Errors
+    /// [`NotSubmitted`]: nothing was done. [`Session::wait_for_room`] waits after [`NotSubmitted::Full`].
+    pub fn submit(&self, token: u64, spec: &Arc<Spec>, input: JobInput) -> Result<(), NotSubmitted> {
+        let mut outbox = locked(&self.outbox);
+        let is_direct = outbox.is_idle();
+        outbox.push(token, spec, input)?;
+        let has_more = !is_direct || outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        if has_more {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    /// Ends these jobs, also those that run. Each still has its event: what was not sent is [`SessionEnd::Withdrawn`], what the
+    /// daemon cancels ends `cancelled`, and one that ended before is told as it ended. Unknown tokens are ignored.
+    pub fn cancel(&self, tokens: &[u64]) {
+        self.cancel_within(tokens, CancelScope::All);
+    }
+
+    /// Ends those of these jobs that no worker runs; what has begun goes on to its end. Else as [`Session::cancel`].
+    pub fn cancel_waiting(&self, tokens: &[u64]) {
+        self.cancel_within(tokens, CancelScope::Waiting);
+    }
+
+    fn cancel_within(&self, tokens: &[u64], scope: CancelScope) {
+        let mut outbox = locked(&self.outbox);
+        outbox.cancel(tokens, scope);
+        outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        self.ring();
+    }
+
+    /// Waits until a submit of one job would not be [`NotSubmitted::Full`]. Some thread has to lead meanwhile. `false`: the
+    /// moment has passed.
+    pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
+        let mut outbox = locked(&self.outbox);
+        outbox.room_waiters += 1;
+        while outbox.is_full() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            outbox = match left {
+                None => self.room.wait(outbox).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.room.wait_timeout(outbox, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        outbox.room_waiters -= 1;
+        !outbox.is_full()
+    }
+
+    /// Jobs whose events were not returned.
+    pub fn jobs(&self) -> usize {
+        locked(&self.outbox).jobs()
+    }
+
+    /// Wakes the leader from any thread.
+    pub fn waker(&self) -> SessionWaker {
+        SessionWaker(Arc::clone(&self.wake))
+    }
+
+    /// Rings for queued work, once until a leader hears it.
+    fn ring(&self) {
+        if !self.wake.is_rung.swap(true, Ordering::AcqRel) {
+            self.wake.bell.ring();
+        }
+    }
+}
+
+impl AsFd for Session {
+    /// The socket: readable when a turn may have events.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsFd for SessionWaker {
+    /// Readable from a wake, or from queued work, until a turn hears it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.bell.as_fd()
+    }
+}

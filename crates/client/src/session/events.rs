@@ -1,0 +1,104 @@
+//! What a session tells its caller: events, how a turn ended, and why a job was not submitted.
+//!
+//! Plain values. Each token has exactly one [`SessionEvent::Job`].
+
+use std::fmt;
+
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::limits::INLINE_MAX_BYTES;
+
+use crate::batch::JobInput;
+use crate::output::JobEnd;
+
+/// Something that the leader returns.
+#[derive(Debug)]
+pub enum SessionEvent {
+    /// What became of a job: the last that is told of its token.
+    Job {
+        /// The caller's token.
+        token: u64,
+        /// What became of it.
+        end: SessionEnd,
+    },
+    /// Why jobs of this session do not start, or that they start again: a text of the daemon for people.
+    Notice(String),
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub enum SessionEnd {
+    /// It ended; also `cancelled`.
+    Ended(JobEnd),
+    /// The daemon did not accept it, or it was forgotten before its end was sent.
+    Refused(Refusal),
+    /// It was cancelled before it was sent, or before a busy daemon accepted it.
+    Withdrawn,
+    /// The connection ended before its end was told: the job may have run.
+    Lost,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionTurn {
+    /// There are events.
+    Heard,
+    /// The moment has passed.
+    TimedOut,
+    /// A [`crate::SessionWaker`] woke it.
+    Woken,
+    /// Another thread waits to lead, and this leader steps aside.
+    Wanted,
+    /// A signal arrived that [`crate::Interrupts`] watches. The session goes on, with this leader or the next.
+    Interrupted,
+}
+
+/// Why a job was not submitted. Nothing was done.
+#[derive(Debug)]
+pub enum NotSubmitted {
+    /// As many jobs, or as many bytes of inputs, are under way as the session's options allow.
+    Full {
+        /// The job.
+        input: JobInput,
+        /// The bound that was met: jobs, or bytes.
+        limit: usize,
+        /// Whether the bound counts bytes.
+        of_bytes: bool,
+    },
+    /// The input is longer than an inline input may be.
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A job with this token has not been told.
+    TokenInUse {
+        /// The token.
+        token: u64,
+    },
+    /// The connection has ended.
+    Closed,
+}
+
+impl fmt::Display for NotSubmitted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { limit, of_bytes: false, .. } => {
+                write!(out, "{limit} jobs are under way in this session (jobs_max): wait for events")
+            }
+            Self::Full { limit, of_bytes: true, .. } => {
+                write!(
+                    out,
+                    "{limit} bytes of inputs wait to be accepted in this session (bytes_max): wait for events"
+                )
+            }
+            Self::TooLong { bytes } => {
+                write!(out, "the input is {bytes} bytes long, the limit is {INLINE_MAX_BYTES} bytes")
+            }
+            Self::TokenInUse { token } => {
+                write!(out, "a job with the token {token} is under way: choose another token")
+            }
+            Self::Closed => out.write_str("the daemon is gone: open another session"),
+        }
+    }
+}
+
+impl std::error::Error for NotSubmitted {}

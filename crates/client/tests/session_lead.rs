@@ -1,0 +1,134 @@
+//! The lead of a session passes from thread to thread: to a follower, from the background and back, after a panic, a wake or a
+//! signal.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod fake;
+#[path = "fake/sessions.rs"]
+mod sessions;
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bulkhead_client::{Interrupts, LeadWait, SessionOptions, SessionTurn};
+use fake::Fake;
+use sessions::{DEADLINE, echo, expected, input, open, read, spec, submit_all, told};
+
+/// Four threads wait for the result of each of their jobs; whoever leads brings those of the others.
+#[test]
+fn a_leader_brings_the_results_of_followers_and_hands_the_lead_over() {
+    const EACH: u64 = 200;
+    let fake = Fake::serve(|mut peer| {
+        let mut first = 1;
+        while let Some(count) = echo(&mut peer, first) {
+            first += count;
+        }
+    });
+    let (session, spec) = (open(&fake, SessionOptions::default()), spec());
+    let ended: Vec<AtomicBool> = (0..4 * EACH).map(|_| AtomicBool::new(false)).collect();
+    let led = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (session, spec, ended, led) = (&session, &spec, &ended, &led);
+            scope.spawn(move || {
+                for token in thread * EACH..(thread + 1) * EACH {
+                    session.submit(token, spec, input(token)).unwrap();
+                    let is_done = || ended[token as usize].load(Ordering::SeqCst);
+                    let until = Some(Instant::now() + DEADLINE);
+                    let LeadWait::Leads(mut leader) = session.follow(until, false, is_done) else {
+                        assert!(is_done(), "it waited too long");
+                        continue;
+                    };
+                    led.fetch_add(1, Ordering::SeqCst);
+                    let mut events = Vec::new();
+                    while !is_done() {
+                        let turn = leader.turn(until, None, &mut events).unwrap();
+                        assert_eq!(turn, SessionTurn::Heard);
+                        for token in told(&mut events).into_keys() {
+                            assert!(!ended[token as usize].swap(true, Ordering::SeqCst), "once");
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(ended.iter().all(|ended| ended.load(Ordering::SeqCst)));
+    assert!(led.load(Ordering::SeqCst) > 0);
+    assert_eq!(session.jobs(), 0);
+    drop(session);
+    fake.finish();
+}
+
+#[test]
+fn a_leader_in_the_background_steps_aside_and_comes_back() {
+    let fake = Fake::serve(|mut peer| while peer.request().is_some() {});
+    let session = open(&fake, SessionOptions::default());
+    let (leads, wait_leads) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let (session, background) = (&session, leads.clone());
+        scope.spawn(move || {
+            for round in 0..3 {
+                let LeadWait::Leads(mut leader) = session.follow(None, true, || false) else { panic!() };
+                background.send("background").unwrap();
+                let turn = leader.turn(Some(Instant::now() + DEADLINE), None, &mut Vec::new()).unwrap();
+                let expected = if round < 2 { SessionTurn::Wanted } else { SessionTurn::Woken };
+                assert_eq!(turn, expected);
+            }
+        });
+        for _ in 0..2 {
+            assert_eq!(wait_leads.recv().unwrap(), "background");
+            let mut leader = session.lead();
+            let turn = leader.turn(Some(Instant::now()), None, &mut Vec::new()).unwrap();
+            assert_eq!(turn, SessionTurn::TimedOut, "one that does not step aside is not disturbed");
+        }
+        assert_eq!(wait_leads.recv().unwrap(), "background");
+        session.waker().wake();
+    });
+    drop(session);
+    fake.finish();
+}
+
+#[test]
+fn a_leader_that_panics_hands_over() {
+    let fake = Fake::serve(|mut peer| while echo(&mut peer, 1).is_some() {});
+    let (session, spec) = (open(&fake, SessionOptions::default()), spec());
+    std::thread::scope(|scope| {
+        let session = &session;
+        let panics = scope.spawn(move || {
+            let _leader = session.lead();
+            panic!("on purpose");
+        });
+        panics.join().unwrap_err();
+    });
+    submit_all(&session, &spec, 8..9);
+    assert_eq!(read(&mut session.lead(), 1), expected(&[(8, "8")]));
+    drop(session);
+    fake.finish();
+}
+
+#[test]
+fn wakes_and_signals_end_a_turn_and_the_session_goes_on() {
+    let fake = Fake::serve(|mut peer| while echo(&mut peer, 1).is_some() {});
+    let (session, spec) = (open(&fake, SessionOptions::default()), spec());
+    let (mut leader, mut events) = (session.lead(), Vec::new());
+    let until = || Some(Instant::now() + DEADLINE);
+    let waker = session.waker();
+    waker.wake();
+    waker.clone().wake();
+    assert!(bulkhead_sys::poll::wait_readable(waker.as_fd(), Duration::ZERO).unwrap());
+    assert_eq!(leader.turn(until(), None, &mut events).unwrap(), SessionTurn::Woken);
+    let now = Some(Instant::now());
+    assert_eq!(leader.turn(now, None, &mut events).unwrap(), SessionTurn::TimedOut, "twice is once");
+    let mut interrupts = Interrupts::new().unwrap();
+    let pid = std::process::id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let turn = leader.turn(until(), Some(&mut interrupts), &mut events).unwrap();
+    assert_eq!(turn, SessionTurn::Interrupted);
+    drop(leader);
+    submit_all(&session, &spec, 8..9);
+    assert_eq!(read(&mut session.lead(), 1), expected(&[(8, "8")]));
+    drop(session);
+    fake.finish();
+}
