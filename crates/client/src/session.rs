@@ -161,9 +161,12 @@ impl Session {
         let mut outbox = locked(&self.outbox);
         let is_direct = outbox.is_idle();
         outbox.push(token, spec, input)?;
-        let has_more = !is_direct || outbox.flush(self.socket.as_fd(), Instant::now());
+        if is_direct {
+            outbox.flush(self.socket.as_fd(), Instant::now());
+        }
+        let needs_leader = outbox.needs_leader();
         drop(outbox);
-        if has_more {
+        if needs_leader {
             self.ring();
         }
         Ok(())

@@ -13,6 +13,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{Interrupts, LeadWait, SessionOptions, SessionTurn};
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::JobId;
 use fake::Fake;
 use sessions::{DEADLINE, echo, expected, input, open, read, spec, submit_all, told};
 
@@ -129,6 +132,40 @@ fn wakes_and_signals_end_a_turn_and_the_session_goes_on() {
     drop(leader);
     submit_all(&session, &spec, 8..9);
     assert_eq!(read(&mut session.lead(), 1), expected(&[(8, "8")]));
+    drop(session);
+    fake.finish();
+}
+
+/// The daemon is busy for a while, and the job that it refused was withdrawn: nothing is under way, and nothing may be sent.
+#[test]
+fn a_job_that_may_not_be_sent_yet_wakes_the_leader() {
+    let fake = Fake::serve(|mut peer| {
+        let (tag, _) = peer.submit().unwrap();
+        let (what, retry_after_ms) = ("queued jobs".to_owned(), 300);
+        let refused = Refusal::Busy { what, limit: 1, share_of: None, key: None, retry_after_ms };
+        peer.reply(tag, Reply::Accepted { first: JobId(0), count: 0, refused: Some(refused) });
+        while echo(&mut peer, 1).is_some() {}
+    });
+    let (session, spec) = (open(&fake, SessionOptions::default()), spec());
+    let bell = session.waker();
+    let is_rung = || bulkhead_sys::poll::wait_readable(bell.as_fd(), Duration::ZERO).unwrap();
+    submit_all(&session, &spec, 1..2);
+    assert!(!is_rung(), "it was sent by its thread");
+    let (mut leader, mut events) = (session.lead(), Vec::new());
+    // The answer comes, and the job is queued again: only a cancel in the same state withdraws it.
+    while session.jobs() > 0 && events.is_empty() {
+        let soon = Some(Instant::now() + Duration::from_millis(1));
+        leader.turn(soon, None, &mut events).unwrap();
+        session.cancel(&[1]);
+    }
+    assert_eq!(told(&mut events), expected(&[(1, "withdrawn")]));
+    let now = Some(Instant::now());
+    leader.turn(now, None, &mut events).unwrap();
+    assert!(!is_rung(), "the leader has heard it");
+    submit_all(&session, &spec, 2..3);
+    assert!(is_rung(), "the leader may wait without an end");
+    assert_eq!(read(&mut leader, 1), expected(&[(2, "2")]));
+    drop(leader);
     drop(session);
     fake.finish();
 }

@@ -150,6 +150,11 @@ impl SessionOutbox {
         self.in_flight == 0 && self.queue.is_empty() && self.sender.unsent_bytes() == 0
     }
 
+    /// Whether something waits for a turn of the leader: jobs or bytes that are not sent, or a fault.
+    pub(super) fn needs_leader(&self) -> bool {
+        !self.queue.is_empty() || self.sender.unsent_bytes() > 0 || self.fault.is_some()
+    }
+
     /// Jobs whose events were not returned.
     pub(super) fn jobs(&self) -> usize {
         self.jobs.len()
