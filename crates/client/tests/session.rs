@@ -121,8 +121,8 @@ fn a_cancel_finds_a_job_wherever_it_is() {
         peer.reply(second, Reply::Ended(vec![cancelled(3)]));
         let asked = peer.request().unwrap();
         assert_eq!(asked.request, Request::Cancel { jobs: vec![JobId(2)] }, "the one that ran on");
-        peer.reply(second, Reply::Ended(vec![done(2, b"done before")]));
         peer.reply(asked.tag, Reply::Changed { count: 0, refused: Vec::new() });
+        peer.reply(second, Reply::Ended(vec![done(2, b"done before")]));
         assert!(peer.request().is_none());
     });
     let (session, spec) = (open(&fake, SessionOptions::default()), spec());

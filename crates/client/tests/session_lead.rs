@@ -64,6 +64,36 @@ fn a_leader_brings_the_results_of_followers_and_hands_the_lead_over() {
     fake.finish();
 }
 
+/// The leader goes on to lead, so nothing but its next turn tells the follower.
+#[test]
+fn a_follower_goes_on_while_another_leads() {
+    let fake = Fake::serve(|mut peer| while echo(&mut peer, 1).is_some() {});
+    let (session, spec) = (open(&fake, SessionOptions::default()), spec());
+    let (is_told, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut leader = session.lead();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            session.submit(7, &spec, input(7)).unwrap();
+            let until = Instant::now() + DEADLINE;
+            let waited = session.follow(Some(until), false, || is_told.load(Ordering::SeqCst));
+            is_over.store(true, Ordering::SeqCst);
+            session.waker().wake();
+            assert!(matches!(waited, LeadWait::Done), "{waited:?}");
+            assert!(Instant::now() < until, "the leader tells it, and not the clock");
+        });
+        let mut events = Vec::new();
+        while !is_over.load(Ordering::SeqCst) {
+            leader.turn(Some(Instant::now() + 2 * DEADLINE), None, &mut events).unwrap();
+            if told(&mut events).contains_key(&7) {
+                is_told.store(true, Ordering::SeqCst);
+            }
+        }
+    });
+    drop(leader);
+    drop(session);
+    fake.finish();
+}
+
 #[test]
 fn a_leader_in_the_background_steps_aside_and_comes_back() {
     let fake = Fake::serve(|mut peer| while peer.request().is_some() {});
