@@ -19,6 +19,7 @@ mod payload;
 mod peers;
 mod queue;
 mod recovery;
+mod session;
 mod transform;
 
 use std::path::PathBuf;
@@ -32,8 +33,9 @@ struct Section {
     run: fn(&mut Figures),
 }
 
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     Section { name: "noop", what: "no-op jobs, submitted one by one, results checked", run: noop::run },
+    Section { name: "session", what: "no-op jobs that four threads submit, and one", run: session::run },
     Section { name: "latency", what: "one job at a time", run: latency::run },
     Section { name: "recovery", what: "kill -9 in mid-job to the retried job's answer", run: recovery::run },
     Section { name: "queue", what: "a million queued jobs, and a flooding neighbour", run: queue::run },
