@@ -31,7 +31,7 @@ const REFUSAL_BYTES: u64 = 80;
 
 /// A request whose reply is not complete.
 #[derive(Debug)]
-struct Question {
+struct WaitingQuestion {
     client: ClientId,
     tag: Tag,
     peer: Peer,
@@ -52,12 +52,12 @@ struct Wish {
 /// The questions that wait for take-backs, and their wishes by offer.
 #[derive(Debug, Default)]
 pub(super) struct WaitingCancels {
-    questions: BTreeMap<u64, Question>,
+    questions: BTreeMap<u64, WaitingQuestion>,
     wishes: BTreeMap<(WorkerId, Seq), Vec<Wish>>,
     last: u64,
 }
 
-impl Question {
+impl WaitingQuestion {
     fn new(client: ClientId, tag: Tag, peer: Peer) -> Self {
         let (ended, running, refused) = Default::default();
         Self { client, tag, peer, open: 0, ended, running, refused }
@@ -99,7 +99,7 @@ impl Core {
         }
         self.waiting_cancels.last += 1;
         let number = self.waiting_cancels.last;
-        let mut question = Question::new(id, tag, peer);
+        let mut question = WaitingQuestion::new(id, tag, peer);
         for job in jobs.iter().copied().collect::<BTreeSet<JobId>>() {
             match self.jobs.visible(peer, job) {
                 Ok(run) => self.ask_about(number, &mut question, run),
@@ -112,7 +112,7 @@ impl Core {
         self.waiting_cancels.questions.insert(number, question);
     }
 
-    fn ask_about(&mut self, number: u64, question: &mut Question, run: TaskRun) {
+    fn ask_about(&mut self, number: u64, question: &mut WaitingQuestion, run: TaskRun) {
         let job = run.first();
         match self.found(run) {
             Found::Ended => drop(question.refused.insert(job, Self::has_ended(job))),
@@ -189,8 +189,8 @@ impl Core {
         }
     }
 
-    fn answer_question(&mut self, question: Question) {
-        let Question { client, tag, ended, running, refused: reasons, .. } = question;
+    fn answer_question(&mut self, question: WaitingQuestion) {
+        let WaitingQuestion { client, tag, ended, running, refused: reasons, .. } = question;
         let mut refused = Vec::new();
         let jobs = (ended.len() + running.len() + reasons.len()) as u64;
         reasons.into_iter().for_each(|(job, why)| RefusedJobs::add(&mut refused, job, why));
