@@ -56,9 +56,14 @@ fn who_is_continued_in_time_goes_on() {
             of(&daemon, "suspended", &busy).into_iter().find(|event| event["job"] == id.0)
         });
         assert_eq!(suspended["signal"], 19, "{suspended}");
+        let shown = daemon.ok(&["workers"]);
+        let line =
+            shown.lines().find(|line| line.contains(&format!(" {} ", pid(&busy)))).expect("it is listed");
+        assert!(line.contains(" stopped ") && line.contains("unless SIGCONT comes"), "{line}");
         let resumed = of(&daemon, "resumed", &busy).len();
         send_signal(pid(&busy), "CONT");
         eventually("it goes on", || (of(&daemon, "resumed", &busy).len() > resumed).then_some(()));
+        assert!(!daemon.ok(&["workers"]).contains("SIGCONT"));
         assert_eq!(daemon.cli(&["wait", &id.to_string()]).status.code(), Some(0));
         assert_eq!(job(&daemon, &id.to_string())["row"]["attempts"], 1);
         assert_eq!(daemon.events_named("died"), Vec::<Value>::new());
@@ -88,7 +93,7 @@ fn stops_of_one_worker_are_summed_up() {
     eventually("it is noticed that it goes on", || of(&daemon, "resumed", &busy).pop());
     for _ in 0..30 {
         stop();
-        // The row of a stopped worker is as before; what it is asked for shows that the daemon has heard of the stop.
+        // What it is asked for shows that the daemon has heard of the stop.
         wire.workers();
         go_on();
         wire.workers();

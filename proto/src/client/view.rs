@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
 use crate::client::outcome::{Outcome, OutputGone, Survivor};
+use crate::client::record_text::Span;
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::death::{Death, Signal};
@@ -134,8 +135,8 @@ pub enum WorkerState {
     Stuck,
 }
 
-/// A worker in a list. What it runs is shown to the user of its task and to administrators: others see no pid, job, look or
-/// program.
+/// A worker in a list. What it runs is shown to the user of its task and to administrators: others see no pid, job, look,
+/// stop or program.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct WorkerRow {
     /// Its number.
@@ -160,10 +161,28 @@ pub struct WorkerRow {
     pub ended: u64,
     /// When it was spawned.
     pub spawned_us: u64,
+    /// Set while a signal has stopped the worker itself, in whatever state.
+    pub stopped: Option<StoppedWorker>,
     /// What the kernel showed of it when it became stuck.
     pub seen: Option<ProcessSeen>,
     /// Set while a signal has stopped the program that it runs.
     pub program: Option<StoppedProgram>,
+}
+
+/// A worker, while a signal has stopped it: it runs nothing, and is killed unless SIGCONT continues it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct StoppedWorker {
+    /// For how long it has been stopped.
+    pub for_ms: u64,
+    /// Time until it is killed for it.
+    pub left_ms: u64,
+}
+
+impl fmt::Display for StoppedWorker {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stopped, left) = (Span::ms(self.for_ms), Span::ms(self.left_ms));
+        write!(out, "stopped by a signal for {stopped}, killed in {left} unless SIGCONT comes")
+    }
 }
 
 /// The program of a task, while a signal has stopped it. The worker says so; other processes of the task may run or be

@@ -225,6 +225,7 @@ mod tests {
             offers: 0,
             ended: 7,
             spawned_us: 0,
+            stopped: None,
             seen: None,
             program: None,
         }

@@ -1,6 +1,7 @@
 //! `bulkhead workers`: the worker processes and what each is doing.
 //!
-//! Spares have no slot. A killed worker is listed until its death is proven.
+//! Spares have no slot. A killed worker is listed until its death is proven. One that a signal has stopped is `stopped`
+//! whatever its state.
 
 use anyhow::Result;
 use bulkhead_proto::client::evidence::ProcessSeen;
@@ -17,6 +18,9 @@ const EXAMPLES: &str = "\
 Examples:
   bulkhead workers
   bulkhead workers --json | jq 'select(.state == \"busy\").pid'";
+
+/// In place of the state of a worker that a signal has stopped: it does nothing, whatever it was doing. `--json` has both.
+const STOPPED: &str = "stopped";
 
 /// Lists the worker processes
 #[derive(Debug, clap::Args)]
@@ -47,13 +51,15 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
         row.pool.clone(),
         or_dash(row.slot.map(|slot| format!("{slot}{}", lent(row)))),
         or_dash(row.pid),
-        worker_state(row.state).to_owned(),
+        if row.stopped.is_some() { STOPPED.to_owned() } else { worker_state(row.state).to_owned() },
         or_dash(row.job),
         row.offers.to_string(),
         row.ended.to_string(),
         duration::rough(now_us.saturating_sub(row.spawned_us)),
         or_dash(
-            row.seen.as_ref().map(|seen| waiting(row, seen)).or(row.program.map(|stop| stop.to_string())),
+            (row.seen.as_ref().map(|seen| waiting(row, seen)))
+                .or(row.stopped.map(|stop| stop.to_string()))
+                .or(row.program.map(|stop| stop.to_string())),
         ),
     ]
 }

@@ -10,8 +10,8 @@ use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::{
-    DeathRow, JobDetail, JobRow, OutputMemory, PoolRow, Status, StoppedProgram, SurvivorRow, WorkerRow,
-    WorkerState,
+    DeathRow, JobDetail, JobRow, OutputMemory, PoolRow, Status, StoppedProgram, StoppedWorker, SurvivorRow,
+    WorkerRow, WorkerState,
 };
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
@@ -206,9 +206,20 @@ impl<'a> View<'a> {
             offers: u32::try_from(own_offers.count()).unwrap_or(u32::MAX),
             ended: worker.ended(),
             spawned_us: worker.spawned_us(),
+            stopped: self.stopped_worker(worker).filter(|_| is_own),
             seen: worker.seen().filter(|_| is_own).cloned(),
             program: self.stopped_program(worker).filter(|_| is_own),
         }
+    }
+
+    /// A worker that lives, while a signal has stopped it.
+    fn stopped_worker(&self, worker: &Worker<Ticket>) -> Option<StoppedWorker> {
+        let until_ns = worker.stopped_until_ns().filter(|_| !worker.is_killed())?;
+        let most_ms = self.turn.config().stopped_ms;
+        // One that is to leave anyway is not killed for it, and its time may be over.
+        let left_ns = if until_ns == u64::MAX { 0 } else { until_ns.saturating_sub(self.turn.now_ns()) };
+        let left_ms = left_ns.div_ceil(1_000_000);
+        Some(StoppedWorker { for_ms: most_ms.saturating_sub(left_ms), left_ms })
     }
 
     /// The program of a worker's task, while a signal has stopped it.

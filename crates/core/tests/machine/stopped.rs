@@ -3,7 +3,7 @@
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::view::{StoppedWorker, WorkerState};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::job::{JobState, Policy};
 
@@ -20,8 +20,12 @@ fn a_stopped_worker_that_goes_on_is_spared() {
     rig.tell(Event::Suspended { worker, signal: SIGSTOP });
     let said = |what: &What| matches!(what, What::Suspended { job: Some(of), signal: 19, .. } if *of == job);
     assert_eq!(rig.recorded(said), 1);
+    let stopped = |rig: &mut Rig| rig.rows().into_iter().find(|row| row.worker == worker).unwrap().stopped;
+    assert_eq!(stopped(&mut rig), Some(StoppedWorker { for_ms: 0, left_ms: 10_000 }));
     rig.sleep(9_900);
+    assert_eq!(stopped(&mut rig), Some(StoppedWorker { for_ms: 9_900, left_ms: 100 }));
     rig.tell(Event::Resumed { worker });
+    assert_eq!(stopped(&mut rig), None);
     rig.sleep(60_000);
     assert!(rig.killed.is_empty());
     rig.finish(job);
