@@ -4,10 +4,13 @@ use super::ledger_of;
 use crate::account::{BoundOrigin, Resource};
 use crate::config::Config;
 
+/// A change of one field of a configuration.
+type Change = fn(&mut Config);
+
 /// Each bound of the core follows the field of the key that it names. The fields that fixed ones follow are no keys.
 #[test]
 fn each_bound_names_what_sets_it() {
-    const FIELDS: [(&str, fn(&mut Config)); 13] = [
+    const FIELDS: [(&str, Change); 13] = [
         ("queue_max", |config| config.queue_max += 1),
         ("queue_bytes_max", |config| config.queue_bytes_max += 1),
         ("files_max", |config| config.files_max += 1),
