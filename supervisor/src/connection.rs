@@ -376,7 +376,7 @@ impl Connection {
                 continue;
             }
             share.take(&request);
-            let files = match self.unclaimed.claim(named_files(&request)) {
+            let files = match self.unclaimed.claim(request.files()) {
                 FileClaim::Granted(claimed) => files.hold(claimed),
                 FileClaim::Lost(fault) => break fault,
                 FileClaim::Refused(why) => {

@@ -165,6 +165,32 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The files that it names. Their descriptors arrive with it.
+    pub fn files(&self) -> &[FileUse] {
+        match self {
+            Self::Submit(submit) => &submit.files,
+            Self::Wait { .. }
+            | Self::Result { .. }
+            | Self::Logs { .. }
+            | Self::Cancel { .. }
+            | Self::Retry { .. }
+            | Self::Forget { .. }
+            | Self::Jobs { .. }
+            | Self::Job { .. }
+            | Self::Why { .. }
+            | Self::Deaths { .. }
+            | Self::Workers
+            | Self::Status
+            | Self::Kinds
+            | Self::Events { .. }
+            | Self::Drain { .. }
+            | Self::Received { .. }
+            | Self::Ping => &[],
+        }
+    }
+}
+
 /// Jobs of one kind under one policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Submit {
