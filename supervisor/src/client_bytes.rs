@@ -70,7 +70,7 @@ impl ClientBytes {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::account::{Ledger, Users};
+    use bulkhead_core::account::{Ledger, LoweredBounds, Users};
 
     use super::*;
 
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn the_greatest_of_the_greediest_user_gives_way_and_room_comes_back() {
         let bounds = [(Resource::PartialBytes, 64 * MIB as u64)];
-        let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds, &[]));
+        let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds, LoweredBounds::default()));
         let (alice, mallory) = (ledger.open(7), ledger.open(8));
         let connected = [alice, mallory].map(|account| ledger.hold(account, Resource::Connections, 1));
         let mut frames = ClientBytes::new(ledger.clone(), Resource::PartialBytes);

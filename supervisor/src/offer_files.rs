@@ -192,7 +192,7 @@ mod tests {
     use std::io::Write;
     use std::rc::Rc;
 
-    use bulkhead_core::account::{Ledger, Users};
+    use bulkhead_core::account::{Ledger, LoweredBounds, Users};
     use bulkhead_proto::ids::{Fence, JobId, KindId};
     use bulkhead_proto::job::Payload;
     use bulkhead_sys::memfd;
@@ -202,7 +202,7 @@ mod tests {
     use crate::shell_ledger::ShellLedger;
 
     fn no_files() -> ClientFileStore {
-        let ledger = ShellLedger::new(Ledger::new(Users::One, &[], &[]));
+        let ledger = ShellLedger::new(Ledger::new(Users::One, &[], LoweredBounds::default()));
         ClientFileStore::new(ledger, BackgroundCloser::default())
     }
 

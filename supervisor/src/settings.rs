@@ -16,8 +16,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_core::account::{BoundOrigin, Resource};
-use bulkhead_core::config::Users;
+use bulkhead_core::config::{LoweredBounds, Users};
 use bulkhead_proto::client::places;
 use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
 use bulkhead_proto::worker::copies;
@@ -199,17 +198,12 @@ impl Settings {
         }
         // Logs take descriptors from the budget of outputs; most of it stays for outputs.
         let (logs, logs_usual) = (budget.kept_outputs / 4, self.core.keep_logs_max);
-        let are_outputs_short = budget.kept_outputs < wanted.kept_outputs;
-        let logs_by =
-            if are_outputs_short { BoundOrigin::OPEN_FILES } else { Resource::KeptOutputs.origin() };
-        let lowered = [
-            (budget.clients < wanted.clients, Resource::Connections, BoundOrigin::OPEN_FILES),
-            (are_outputs_short, Resource::KeptOutputs, BoundOrigin::OPEN_FILES),
-            (logs < logs_usual, Resource::Logs, logs_by),
-            (budget.kept_files < wanted.kept_files, Resource::Files, BoundOrigin::OPEN_FILES),
-        ];
-        let lowered = lowered.into_iter().filter(|(is_lowered, ..)| *is_lowered);
-        self.core.bound_origins = lowered.map(|(_, resource, origin)| (resource, origin)).collect();
+        self.core.lowered = LoweredBounds {
+            clients: budget.clients < wanted.clients,
+            files: budget.kept_files < wanted.kept_files,
+            keep_outputs: budget.kept_outputs < wanted.kept_outputs,
+            keep_logs: logs < logs_usual,
+        };
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
         self.core.open_outputs_max = budget.counted_outputs();
@@ -292,6 +286,8 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use bulkhead_core::account::{BoundOrigin, Resource};
 
     use super::*;
 

@@ -63,7 +63,7 @@ impl ShellLedger {
                 (Resource::UnreadDescriptors, budget.unread),
                 (Resource::UnreadBytes, UNREAD_MAX_BYTES as u64),
             ],
-            &settings.core.bound_origins,
+            settings.core.lowered,
         ))
     }
 
@@ -162,12 +162,16 @@ impl Drop for HeldShare {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::account::Users;
+    use bulkhead_core::account::{LoweredBounds, Users};
 
     use super::*;
 
     fn ledger(bound: u64) -> ShellLedger {
-        ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, bound)], &[]))
+        ShellLedger::new(Ledger::new(
+            Users::Several,
+            &[(Resource::Connections, bound)],
+            LoweredBounds::default(),
+        ))
     }
 
     fn left(ledger: &ShellLedger, account: AccountId) -> u64 {

@@ -9,8 +9,6 @@ use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 
 pub use bulkhead_proto::bound::{Bound, KindLimits};
 
-use crate::turn::{BoundOrigin, Resource};
-
 /// How many users a daemon has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Users {
@@ -109,8 +107,21 @@ pub struct Config {
     pub backoff_max_ms: u64,
     /// Waiting time that raises the urgency of a queued job by one priority.
     pub ageing_ms: u64,
-    /// What sets the bounds that are lower than the configuration says, because the limit of open files is low.
-    pub bound_origins: Vec<(Resource, BoundOrigin)>,
+    /// Bounds that are lower than the configuration says.
+    pub lowered: LoweredBounds,
+}
+
+/// Which bounds of descriptors are lower than the configuration says, because the limit of open files is low.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoweredBounds {
+    /// That of connections.
+    pub clients: bool,
+    /// That of files that come with jobs.
+    pub files: bool,
+    /// That of outputs which are kept.
+    pub keep_outputs: bool,
+    /// That of logs which are kept: also because outputs that are kept have a lower bound than usual.
+    pub keep_logs: bool,
 }
 
 /// A pool beside the default one.
@@ -211,7 +222,7 @@ impl Default for Config {
             backoff_min_ms: 100,
             backoff_max_ms: 30_000,
             ageing_ms: 10_000,
-            bound_origins: Vec::new(),
+            lowered: LoweredBounds::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Tests of one connection over a socket pair. The table of clients and the loop are tested with a whole daemon.
 
-use bulkhead_core::account::{Ledger, Resource, Users};
+use bulkhead_core::account::{Ledger, LoweredBounds, Resource, Users};
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Payload;
@@ -13,7 +13,11 @@ const ALICE: u32 = 1001;
 
 /// An open connection, and the other end of its socket.
 fn connection() -> (Connection, UnixStream) {
-    let ledger = ShellLedger::new(Ledger::new(Users::Several, &[(Resource::Connections, 8)], &[]));
+    let ledger = ShellLedger::new(Ledger::new(
+        Users::Several,
+        &[(Resource::Connections, 8)],
+        LoweredBounds::default(),
+    ));
     let (held, _) = ledger.hold_first(ALICE, Resource::Connections, 1);
     let (ours, theirs) = UnixStream::pair().unwrap();
     let socket = ClientSocket::new(ours, held, ALICE, BackgroundCloser::default());

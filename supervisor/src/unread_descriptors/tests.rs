@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bulkhead_core::account::{Ledger, Users};
+use bulkhead_core::account::{Ledger, LoweredBounds, Users};
 use bulkhead_sys::socket::send_with_fd;
 use mio::{Events, Poll};
 
@@ -23,7 +23,7 @@ pub(crate) fn for_tests(bound: u64) -> UnreadDescriptors {
 
 fn over(poll: &Poll, bound: u64) -> UnreadDescriptors {
     let bounds = [(Resource::UnreadDescriptors, bound), (Resource::Connections, 1000)];
-    let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds, &[]));
+    let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds, LoweredBounds::default()));
     UnreadDescriptors::new(poll.registry().try_clone().unwrap(), ledger)
 }
 

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_proto::client::refusal::{BoundPart, MetBound, Refusal};
 use slab::Slab;
 
-pub use crate::config::Users;
+pub use crate::config::{LoweredBounds, Users};
 use crate::turn::count_down;
 pub use crate::turn::{AccountId, BoundOrigin, Charges, Resource};
 
@@ -96,9 +96,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger with these bounds; a resource that is not among them has none. `origins` is what sets some of them, where it
-    /// is not the usual [`Resource::origin`].
-    pub fn new(users: Users, bounds: &[(Resource, u64)], origins: &[(Resource, BoundOrigin)]) -> Self {
+    /// A ledger with these bounds; a resource that is not among them has none. Those that are `lowered` are not set by the
+    /// usual [`Resource::origin`].
+    pub fn new(users: Users, bounds: &[(Resource, u64)], lowered: LoweredBounds) -> Self {
         let mut ledger = Self {
             users,
             bounds: [u64::MAX; Resource::COUNT],
@@ -112,8 +112,17 @@ impl Ledger {
         for (resource, bound) in bounds {
             ledger.bounds[*resource as usize] = *bound;
         }
-        for (resource, origin) in origins {
-            ledger.origins[*resource as usize] = *origin;
+        let logs_by =
+            if lowered.keep_outputs { BoundOrigin::OPEN_FILES } else { Resource::KeptOutputs.origin() };
+        for (is_lowered, resource, origin) in [
+            (lowered.clients, Resource::Connections, BoundOrigin::OPEN_FILES),
+            (lowered.files, Resource::Files, BoundOrigin::OPEN_FILES),
+            (lowered.keep_outputs, Resource::KeptOutputs, BoundOrigin::OPEN_FILES),
+            (lowered.keep_logs, Resource::Logs, logs_by),
+        ] {
+            if is_lowered {
+                ledger.origins[resource as usize] = origin;
+            }
         }
         let service =
             ledger.accounts.insert(Account { holder: AccountHolder::Service, held: [0; Resource::COUNT] });

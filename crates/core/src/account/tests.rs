@@ -8,7 +8,11 @@ use crate::event::Peer;
 const ROOT: u32 = 0;
 
 fn several(bound: u64) -> Ledger {
-    Ledger::new(Users::Several, &[(Resource::Queue, bound), (Resource::Kept, bound)], &[])
+    Ledger::new(
+        Users::Several,
+        &[(Resource::Queue, bound), (Resource::Kept, bound)],
+        LoweredBounds::default(),
+    )
 }
 
 fn queue_room(left: u64, limit: u64, of: u64) -> Room {
@@ -39,7 +43,7 @@ fn one_user_gets_three_quarters_and_root_gets_all() {
 
 #[test]
 fn where_there_is_one_user_the_share_is_the_bound() {
-    let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)], &[]);
+    let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)], LoweredBounds::default());
     let alice = ledger.open(7);
     ledger.charge(alice, Resource::Queue, 99);
     assert_eq!(ledger.room(alice, Resource::Queue), queue_room(1, 100, 100));

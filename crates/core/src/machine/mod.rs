@@ -71,7 +71,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Records, config.records_max.max(1) as u64),
         (Resource::Deaths, DEATHS_KEPT as u64),
     ];
-    Ledger::new(config.users, &bounds, &config.bound_origins)
+    Ledger::new(config.users, &bounds, config.lowered)
 }
 
 /// The state machine of the daemon.

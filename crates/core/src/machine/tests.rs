@@ -2,7 +2,7 @@
 
 use super::ledger_of;
 use crate::account::{BoundOrigin, Resource};
-use crate::config::Config;
+use crate::config::{Config, LoweredBounds};
 
 /// A change of one field of a configuration.
 type Change = fn(&mut Config);
@@ -56,11 +56,14 @@ fn each_bound_names_what_sets_it() {
 /// A bound that the limit of open files has lowered names that limit: its key would change nothing.
 #[test]
 fn a_bound_that_was_lowered_names_what_lowered_it() {
-    let config =
-        Config { bound_origins: vec![(Resource::Files, BoundOrigin::OPEN_FILES)], ..Config::default() };
-    let mut ledger = ledger_of(&config);
+    let lowered = LoweredBounds { files: true, keep_logs: true, ..LoweredBounds::default() };
+    let mut ledger = ledger_of(&Config { lowered, ..Config::default() });
     let alice = ledger.open(7);
     let key = |resource| ledger.room(alice, resource).met(resource).key;
     assert_eq!(key(Resource::Files).as_deref(), Some("RLIMIT_NOFILE"));
     assert_eq!(key(Resource::FileBytes).as_deref(), Some("files_bytes_max"));
+    assert_eq!(key(Resource::Logs).as_deref(), Some("keep_outputs_max"), "a quarter of them");
+    let lowered = LoweredBounds { keep_outputs: true, ..lowered };
+    let ledger = ledger_of(&Config { lowered, ..Config::default() });
+    assert_eq!(ledger.origin(Resource::Logs), BoundOrigin::OPEN_FILES);
 }

@@ -143,7 +143,7 @@ impl Resource {
         )
     }
 
-    /// What sets its bound, unless `Config::bound_origins` says otherwise.
+    /// What sets its bound, unless `Config::lowered` says otherwise.
     pub const fn origin(self) -> BoundOrigin {
         match self {
             Self::Connections => BoundOrigin::Key("clients_max"),
