@@ -268,7 +268,7 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
             let bytes = if room < MUCH_ROOM { room / 2 } else { 1_000_000 };
             FakeResult::descriptor(bytes + u64::from(count), elapsed_ns)
         }
-        OutputMode::Auto if count % 2 == 1 && elapsed_ns % 3 != 0 => {
+        OutputMode::Auto if count % 2 == 1 && !elapsed_ns.is_multiple_of(3) => {
             FakeResult::descriptor(1_000_000 + u64::from(count), elapsed_ns)
         }
         OutputMode::Inline | OutputMode::File | OutputMode::Auto => {

@@ -3,8 +3,6 @@
 //! Drawn apart from everything else, so that a seed without them means what it always did. A task that wants to write more than
 //! fits inline asks at its end and waits; its answer comes a while later, as through a lane that was full.
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{Seq, WorkerId};

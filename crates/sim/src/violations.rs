@@ -68,7 +68,7 @@ impl World {
             _ => Seq(which % 20),
         };
         self.ask_for_output(id, seq);
-        if which % 3 == 0 {
+        if which.is_multiple_of(3) {
             self.ask_for_output(id, seq);
         }
         Ok(())
