@@ -51,7 +51,7 @@ pub(crate) struct EarlyFiles {
 
 /// The answer to a task that asked for an output.
 #[derive(Debug)]
-enum Answer {
+enum OutputReply {
     Given(File, u64),
     Refused(String),
 }
@@ -91,8 +91,8 @@ impl EarlyFiles {
     /// It gives none, or the lane broke: [`Self::fault`].
     pub(crate) fn ask_for_output(&self, wanted: Seq) -> io::Result<(File, u64)> {
         match self.answer(wanted) {
-            Ok(Answer::Given(file, room_bytes)) => Ok((file, room_bytes)),
-            Ok(Answer::Refused(why)) => Err(io::Error::other(why)),
+            Ok(OutputReply::Given(file, room_bytes)) => Ok((file, room_bytes)),
+            Ok(OutputReply::Refused(why)) => Err(io::Error::other(why)),
             Err(error) => {
                 let text = format!("no output could be asked for: {error:#}");
                 *self.broken.borrow_mut() = Some(error);
@@ -101,7 +101,7 @@ impl EarlyFiles {
         }
     }
 
-    fn answer(&self, wanted: Seq) -> Result<Answer> {
+    fn answer(&self, wanted: Seq) -> Result<OutputReply> {
         let question = codec::encode(&LaneUp::NeedOutput { seq: wanted });
         while let Err(error) = self.lane.send(&question, &[]) {
             if error.kind() != io::ErrorKind::Interrupted {
@@ -114,9 +114,11 @@ impl EarlyFiles {
                 (LaneDown::Output { seq, room_bytes }, mut descriptors) if seq == wanted => {
                     ensure!(descriptors.len() == 1, "output {seq} came as {} descriptors", descriptors.len());
                     let file = descriptors.pop().map(File::from).context("an output has a file")?;
-                    return Ok(Answer::Given(file, room_bytes));
+                    return Ok(OutputReply::Given(file, room_bytes));
                 }
-                (LaneDown::NoOutput { seq, why }, _) if seq == wanted => return Ok(Answer::Refused(why)),
+                (LaneDown::NoOutput { seq, why }, _) if seq == wanted => {
+                    return Ok(OutputReply::Refused(why));
+                }
                 (frame, _) => bail!("the lane holds {frame:?} where the output of offer {wanted} was due"),
             }
         }

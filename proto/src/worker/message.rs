@@ -3,20 +3,6 @@
 //! The lane is a `SOCK_SEQPACKET` socketpair whose one end is the worker's standard input. Down it the supervisor sends
 //! [`LaneDown`] with descriptors; up it a worker sends [`LaneUp`] and must never pass a descriptor. Tasks go down the ipc
 //! channel as [`Tasks`]; nothing is ever sent up that channel. Results are written into the box ([`super::boxes`]).
-//!
-//! **Output on demand.** A task of [`OutputMode::Auto`] comes without a file. When its output grows beyond
-//! [`crate::limits::INLINE_MAX_BYTES`], its worker sends one [`LaneUp::NeedOutput`] and waits on the lane for the answer;
-//! files of later offers may come before it.
-//!
-//! | state of the offer | worker | supervisor |
-//! |---|---|---|
-//! | claimed, nothing asked | may send `NeedOutput`, or report an inline result | a descriptor in its result is a violation |
-//! | asked | waits, reads its lane | answers in the same turn: `Output` or `NoOutput` |
-//! | given | writes and seals the file, reports it | counts the room until the offer is settled |
-//! | refused | the task fails with the cause | a descriptor in its result is a violation |
-//!
-//! A `NeedOutput` in any other state, for an offer of another mode, or for one that the worker has not claimed, is a
-//! violation. Nobody waits for room while it holds a worker: without room the answer is `NoOutput`.
 
 use crate::codec::{Decode, Encode};
 use crate::file::FileUse;
@@ -109,8 +95,19 @@ pub enum LaneUp {
         /// Whether its own runtime writes its stack as text.
         stack_text: StackText,
     },
-    /// The output of this offer, which the worker has claimed, has grown longer than fits inline: it waits for
-    /// [`LaneDown::Output`] or [`LaneDown::NoOutput`]. At most once for an offer, and only of [`OutputMode::Auto`].
+    /// The output of this offer has grown longer than [`crate::limits::INLINE_MAX_BYTES`]. The offer is of
+    /// [`OutputMode::Auto`], came without a file, and is claimed. Its worker waits for the answer; files of later offers may
+    /// come before it.
+    ///
+    /// | state of the offer | worker | supervisor |
+    /// |---|---|---|
+    /// | claimed, nothing asked | may ask, or report an inline result | a descriptor in its result is a violation |
+    /// | asked | waits, reads its lane | answers in the same turn: `Output` or `NoOutput` |
+    /// | given | writes and seals the file, reports it | counts the room until the offer is settled |
+    /// | refused | the task fails with the cause | a descriptor in its result is a violation |
+    ///
+    /// To ask in any other state, for an offer of another mode, or for one that the worker has not claimed, is a violation.
+    /// Nobody waits for room while it holds a worker: without room the answer is [`LaneDown::NoOutput`].
     NeedOutput {
         /// The offer.
         seq: Seq,

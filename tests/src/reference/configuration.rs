@@ -84,7 +84,7 @@ pub fn words(kind: &str) -> Option<&'static str> {
         "Mode" => Some("`\"user\"` or `\"system\"`"),
         "StreamSetting" => Some("`\"null\"` or `\"stderr\"`"),
         "EnvSetting" => Some("`\"inherit\"` or table of texts"),
-        kind if kind.starts_with("Output") => Some("`\"inline\"` or `\"descriptor\"`"),
+        kind if kind.starts_with("Output") => Some("`\"inline\"` or `\"auto\"` or `\"descriptor\"`"),
         _ => None,
     }
 }

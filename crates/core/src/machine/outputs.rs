@@ -11,14 +11,8 @@
 //! | less, because of tasks of its user that run, or less than that | waits (`why` says so) |
 //! | as many files open as its user may have, without those that can be dropped | the same |
 //!
-//! A task that asks for its output while it runs ([`OutputMode::Auto`](bulkhead_proto::job::OutputMode::Auto)) is promised
-//! nothing before. It waits in the queue while less than a [`LEAST_BEFORE`] of its user's share is left, whatever the user's
-//! running tasks may write. When it asks, it is told at most its equal part of what is left: one for each slot of the daemon, so
-//! that as many tasks as there are workers get one. It holds a worker, so it does not wait any more: without room it is
-//! refused, and fails. What is kept goes where it stands in the way.
-//!
 //! Of what is over a bound of kept outputs, the oldest of the account that has most goes. Driven by `dispatch.rs`, which
-//! asks for each candidate, and by the end of each turn.
+//! asks for each candidate, and by the end of each turn. For tasks that ask while they run: [`room_on_demand`].
 
 use bulkhead_proto::client::outcome::{OutputBound, OutputGone};
 use bulkhead_proto::client::why::{OutputFilesWait, OutputWait};
@@ -57,7 +51,8 @@ pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) 
     has_now && candidate.asks_of().is_none_or(may_ask)
 }
 
-/// Whether so much is left of a user's share that tasks may be begun which may ask for an output.
+/// Whether so much is left of a user's share that tasks may be begun which may ask for an output. Else they wait: a task that
+/// asks holds a worker, and is refused where there is nothing. Room that running tasks of the user may not use counts as left.
 fn leaves_room(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> bool {
     let left = left(ledger, account, (own, all), (own.evictable(), all.evictable()));
     let (share, bound) = (ledger.share(account, Resource::OutputBytes), ledger.bound(Resource::OutputBytes));
@@ -117,7 +112,8 @@ fn files_left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, Outp
 }
 
 /// The room for the output of a task that asks while it runs, in bytes: at most `largest`, and one of `parts` equal parts of
-/// what is left.
+/// what is left. With one part for each slot of the daemon, as many tasks as there are workers get one. What is kept goes where
+/// it stands in the way.
 ///
 /// # Errors
 /// There is none; the text names the bound.

@@ -15,7 +15,7 @@ use crate::report::{Verdict, broken};
 
 /// How far an offer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
+enum DemandState {
     /// It may ask, and has not.
     Open,
     /// It waits for its answer.
@@ -29,7 +29,7 @@ enum Question {
 /// All offers that are not settled and may ask, and what is due in this turn.
 #[derive(Debug, Default)]
 pub struct OnDemandOracle {
-    questions: BTreeMap<(WorkerId, Seq), Question>,
+    questions: BTreeMap<(WorkerId, Seq), DemandState>,
     /// Workers that were or are killed: nobody answers them.
     killed: BTreeSet<WorkerId>,
     /// Workers that broke a rule in this turn.
@@ -41,12 +41,12 @@ impl OnDemandOracle {
     pub fn told(&mut self, event: &Event) {
         match event {
             Event::OutputNeeded { worker, seq } => match self.questions.get_mut(&(*worker, *seq)) {
-                Some(question) if *question == Question::Open => *question = Question::Asked,
+                Some(question) if *question == DemandState::Open => *question = DemandState::Asked,
                 _ => _ = self.lies.insert(*worker),
             },
             Event::OutputShort { worker, seq, .. } => {
                 if let Some(question) = self.questions.get_mut(&(*worker, *seq)) {
-                    *question = Question::Asked;
+                    *question = DemandState::Asked;
                 }
             }
             Event::TookBack { worker, seq, won: true }
@@ -69,7 +69,7 @@ impl OnDemandOracle {
         let (worker, seq, answer) = match action {
             Action::Offer { worker, seq, task } => {
                 if task.output == OutputMode::Auto {
-                    self.questions.insert((*worker, *seq), Question::Open);
+                    self.questions.insert((*worker, *seq), DemandState::Open);
                 }
                 return Ok(());
             }
@@ -80,12 +80,12 @@ impl OnDemandOracle {
                 }
                 return Ok(());
             }
-            Action::GiveOutput { worker, seq, .. } => (worker, seq, Question::Given),
-            Action::RefuseOutput { worker, seq, .. } => (worker, seq, Question::Refused),
+            Action::GiveOutput { worker, seq, .. } => (worker, seq, DemandState::Given),
+            Action::RefuseOutput { worker, seq, .. } => (worker, seq, DemandState::Refused),
             _ => return Ok(()),
         };
         match self.questions.get_mut(&(*worker, *seq)) {
-            Some(question) if *question == Question::Asked => *question = answer,
+            Some(question) if *question == DemandState::Asked => *question = answer,
             other => {
                 let what = format!("worker {worker} is answered about {seq}, which is {other:?}");
                 return broken("on demand", what);
@@ -99,8 +99,8 @@ impl OnDemandOracle {
     /// # Errors
     /// A question without an answer, or a lie without a kill.
     pub fn turn_over(&mut self) -> Verdict {
-        let waits = |(offer, question): (&(WorkerId, Seq), &Question)| {
-            (*question == Question::Asked && !self.killed.contains(&offer.0)).then_some(*offer)
+        let waits = |(offer, question): (&(WorkerId, Seq), &DemandState)| {
+            (*question == DemandState::Asked && !self.killed.contains(&offer.0)).then_some(*offer)
         };
         if let Some((worker, seq)) = self.questions.iter().find_map(waits) {
             return broken("on demand", format!("worker {worker} waits for an output for {seq}"));
