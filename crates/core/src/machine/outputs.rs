@@ -47,8 +47,15 @@ struct OutputsLeft {
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
     // Most tasks have neither, and each that goes to a worker is asked several times.
     let has_now = !candidate.needs_descriptor() || has_room_for_output(ledger, turn, candidate);
-    let may_ask = |account| leaves_room(ledger, account, candidate.output_sums(account));
+    let may_ask =
+        |account| is_little_held(ledger) || leaves_room(ledger, account, candidate.output_sums(account));
     has_now && candidate.asks_of().is_none_or(may_ask)
+}
+
+/// Whether all together hold so little that [`leaves_room`] is true of every account: that is usual, and quickly found.
+fn is_little_held(ledger: &Ledger) -> bool {
+    let is_below = |resource, part| ledger.held_by_all(resource) < ledger.bound(resource) / part;
+    is_below(Resource::OutputBytes, LEAST_OF_ALL / 4) && is_below(Resource::OpenOutputs, LEAST_BEFORE)
 }
 
 /// Whether so much is left of a user's share that tasks may be begun which may ask for an output. Else they wait: a task that
