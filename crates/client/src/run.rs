@@ -46,7 +46,7 @@ pub(crate) struct Window {
 
 const INLINE: Window = Window { batch: 1024, unended: 8 * 1024, kept: 64 * 1024 };
 /// For jobs of which any may have an output in a descriptor: all of them fit the usual limit of 1024 open files.
-const AUTO: Window = Window { batch: 128, unended: 512, kept: 512 };
+const AUTO: Window = Window { batch: 256, unended: 768, kept: 768 };
 /// For jobs with outputs in descriptors: this process may have only a few hundred descriptors open.
 const DESCRIPTOR: Window = Window { batch: 16, unended: 64, kept: 64 };
 

@@ -15,6 +15,7 @@ mod latency;
 mod layout;
 mod neighbours;
 mod noop;
+mod on_demand;
 mod payload;
 mod peers;
 mod queue;
@@ -45,6 +46,7 @@ const SECTIONS: [Section; 10] = [
         run: neighbours::run,
     },
     Section { name: "payload", what: "64 MiB in, 64 MiB out, checksums of both", run: payload::run },
+    Section { name: "on_demand", what: "results whose length nobody knew beforehand", run: on_demand::run },
     Section { name: "factorial", what: "8 x 200,000! and 200 x 20,000!", run: factorial::run },
     Section { name: "transform", what: "a 1080p clip, 96 frames", run: transform::run },
     Section { name: "idle", what: "system calls of an idle daemon, and its size", run: idle::run },
