@@ -90,6 +90,11 @@ impl Performer {
             Action::RefuseOutput { worker, seq, why } => self.workers.refuse_output(worker, seq, why, events),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
             Action::Unwant { worker, seq } => self.request_cancel(worker, seq),
+            Action::AskStack { worker, seq, why } => {
+                if let Some(worker) = self.workers.get(worker) {
+                    worker.ask_stack(seq, why);
+                }
+            }
             Action::Look { worker } => self.look(worker, events),
             Action::Examine { worker } => events.extend(self.workers.examine(worker)),
             Action::Settle { worker, seq } => self.settle(worker, seq),
@@ -234,6 +239,7 @@ fn follows_offers(action: &Action) -> bool {
         Action::Spawn { .. }
         | Action::TakeBack { .. }
         | Action::Unwant { .. }
+        | Action::AskStack { .. }
         | Action::Look { .. }
         | Action::Examine { .. }
         | Action::Settle { .. }

@@ -179,6 +179,8 @@ impl WorkerTemplate {
             lane,
             ring,
             stack_page: None,
+            writes_stack: false,
+            is_asked: false,
             reached: ReachedStage::starting(),
             folder,
             offer_files: BTreeMap::new(),

@@ -22,7 +22,7 @@ use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
-use bulkhead_proto::worker::boxes::ProgramStop;
+use bulkhead_proto::worker::boxes::{ProgramStop, STACK_SIGNAL};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, StackText};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
@@ -164,6 +164,9 @@ pub(crate) struct WorkerProcess {
     pub(crate) ring: Ring,
     /// The page in which its own runtime writes its stack, if it asked for one.
     pub(crate) stack_page: Option<StackPageReader>,
+    /// Whether its hello said that it writes its stack when it is asked, and whether it was.
+    pub(crate) writes_stack: bool,
+    pub(crate) is_asked: bool,
     pub(crate) sampler: WorkerSampler,
     pub(crate) reached: ReachedStage,
     pub(crate) folder: BootFolder,
@@ -264,7 +267,8 @@ impl WorkerProcess {
     pub(crate) fn give_stack_page(&mut self, wish: StackText) -> io::Result<()> {
         match wish {
             StackText::Never => Ok(()),
-            StackText::AtDeath => {
+            StackText::AtDeath | StackText::WhenAsked => {
+                self.writes_stack = wish == StackText::WhenAsked;
                 let (page, descriptor) = StackPageReader::create()?;
                 self.stack_page = Some(page);
                 self.lane.send(&codec::encode(&LaneDown::StackPage), &[descriptor.as_fd()])
@@ -368,10 +372,24 @@ impl WorkerProcess {
         }
     }
 
+    /// Asks the worker for the stack of this offer before it is killed, and keeps a sample as evidence if the reason asks for
+    /// one: what is seen later is the writing.
+    pub(crate) fn ask_stack(&mut self, seq: Seq, why: KillReason) {
+        if needs_evidence(&why) {
+            self.sampler.keep_as_evidence();
+        }
+        self.is_asked = true;
+        self.ring.request_stack(seq);
+        if !self.tree.is_reaped() {
+            // It may be dead, or another user: then it is killed without a stack.
+            drop(self.tree.process().kill(STACK_SIGNAL));
+        }
+    }
+
     /// Kills the worker and its process tree, and keeps a sample as evidence if the reason asks for one.
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.reached.close();
-        if needs_evidence(&why) {
+        if needs_evidence(&why) && !self.is_asked {
             self.sampler.keep_as_evidence();
         }
         if !self.is_hung_up {
@@ -427,6 +445,10 @@ impl WorkerProcess {
             (ExitStatus::Signal { signal: SIGKILL, .. }, Some(killed_ns)) => {
                 (ProcessEnd::ByUs, since(killed_ns))
             }
+            // It said that it handles this signal, and does not.
+            (ExitStatus::Signal { signal: STACK_SIGNAL, .. }, killed_ns) if self.is_asked => {
+                (ProcessEnd::ByUs, killed_ns.and_then(since))
+            }
             (ExitStatus::Code(code), _) => itself(Death::Exited { code }),
             (ExitStatus::Signal { signal, core }, _) => itself(self.ring.death_by(signal, core, pid)),
         };
@@ -440,7 +462,8 @@ impl WorkerProcess {
         if let (Some(page), Some(seq)) = (&self.stack_page, first_claimed) {
             evidence.stack_text = page.text(seq);
         }
-        evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
+        let has_addresses = !evidence.frames.is_empty() || !evidence.stack_text.is_empty();
+        evidence.program = self.program.take().filter(|_| has_addresses).map(Box::new);
         Event::Died { worker: self.id, end, evidence, noticed_after_us, remains }
     }
 

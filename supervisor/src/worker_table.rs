@@ -179,7 +179,7 @@ impl WorkerTable {
             match sender {
                 Ok(sender) => {
                     worker.reached.enter(WorkerStage::Ready(sender));
-                    events.push(Event::WorkerReady { worker: id });
+                    events.push(Event::WorkerReady { worker: id, writes_stack: worker.writes_stack });
                 }
                 Err(error) => {
                     worker.reached.close();

@@ -45,6 +45,7 @@ fn answers(action: &Action) -> &'static [&'static str] {
         | Action::Reply { .. }
         | Action::Close { .. }
         | Action::Unwant { .. }
+        | Action::AskStack { .. }
         | Action::Settle { .. }
         | Action::Kill { .. }
         | Action::Retire { .. }
@@ -109,7 +110,7 @@ fn spawn(shell: &mut impl Shell, worker: WorkerId) {
 
 fn await_ready(shell: &mut impl Shell, worker: WorkerId) {
     await_event(shell, "a worker is ready", |event| match event {
-        Event::WorkerReady { worker: is } if *is == worker => Some(()),
+        Event::WorkerReady { worker: is, .. } if *is == worker => Some(()),
         Event::BootstrapFailed { .. } => panic!("{event:?}"),
         _ => None,
     });

@@ -68,7 +68,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
         .context("cannot say hello")?;
     let stack_page = match stack_text {
         StackText::Never => None,
-        StackText::AtDeath => {
+        StackText::AtDeath | StackText::WhenAsked => {
             let Some(page) = receive_stack_page(lane)? else { return Ok(None) };
             registry.prepare_stack_text(page).context("cannot prepare the text of its stack")?;
             Some(page)

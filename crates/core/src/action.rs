@@ -96,6 +96,15 @@ pub enum Action {
         /// Which offer.
         seq: Seq,
     },
+    /// Tell a worker whose hello said that it can to write the stack of this offer, which it has begun: it is killed soon after.
+    AskStack {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+        /// Why it is killed.
+        why: KillReason,
+    },
     /// Read a worker's box: `Finished` follows for each entry that is done, then `Looked`.
     Look {
         /// Who.

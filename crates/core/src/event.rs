@@ -89,6 +89,8 @@ pub enum Event {
     WorkerReady {
         /// Who.
         worker: WorkerId,
+        /// Whether it writes its stack when it is asked.
+        writes_stack: bool,
     },
     /// A worker did not get through its bootstrap. Its process may live: it has to be killed.
     BootstrapFailed {

@@ -59,6 +59,7 @@ impl World {
             Action::RefuseOutput { worker, seq, why } => self.refuse_output(worker, seq, &why),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq),
             Action::Unwant { worker, seq } => self.unwant(worker, seq),
+            Action::AskStack { worker, seq, why } => self.ask_stack(worker, seq, why),
             Action::Look { worker } => self.look(worker),
             Action::Settle { worker, seq } => self.settle(worker, seq)?,
             Action::Kill { worker, why } => self.kill(worker, why),
@@ -192,6 +193,16 @@ impl World {
             *written = FakeResult::failed("nobody wants it", 0, after);
             self.report.heeded += 1;
             self.plan(after, Move::Work(id));
+        }
+    }
+
+    /// What a worker writes is nowhere in this world. Some workers die of the signal, which they said they handle.
+    fn ask_stack(&mut self, id: WorkerId, seq: Seq, why: KillReason) {
+        self.report.stacks += 1;
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.lives()) else { return };
+        if worker.hostile && seq.0 % 2 == 1 {
+            worker.kill.get_or_insert(why);
+            self.plan(0, Move::Die(id));
         }
     }
 

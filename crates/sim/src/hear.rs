@@ -40,7 +40,7 @@ impl World {
     fn hear_worker(&mut self, id: WorkerId, batch: &mut Vec<Event>) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.tells.boot.take() {
-            Some(Ok(())) => batch.push(Event::WorkerReady { worker: id }),
+            Some(Ok(())) => batch.push(Event::WorkerReady { worker: id, writes_stack: worker.writes_stack }),
             Some(Err(error)) => batch.push(Event::BootstrapFailed { worker: id, error }),
             None => {}
         }

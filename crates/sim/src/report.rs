@@ -71,6 +71,8 @@ pub struct RunReport {
     pub limits: u64,
     /// Tasks that were told to end because their job had ended.
     pub asked: u64,
+    /// Workers that were asked for their stack.
+    pub stacks: u64,
     /// Those of them that did so by themselves.
     pub heeded: u64,
     /// Slots that pools lent.

@@ -123,6 +123,8 @@ pub enum Sabotage {
     WrongRecords,
     /// Core: tells no task to end.
     AskNobody,
+    /// The shell never asks a worker for its stack.
+    AskNoStack,
     /// Core: never settles.
     SettleNothing,
     /// Core: takes each receipt for one of more ends.
@@ -255,6 +257,7 @@ impl Sabotage {
             }),
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
             Self::NewestFirst => slack::hide_newest(actions),
+            Self::AskNoStack => actions.retain(|action| !matches!(action, Action::AskStack { .. })),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
             Self::TellDeaths | Self::HideDeaths | Self::TellPids => {

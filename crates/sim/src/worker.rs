@@ -92,6 +92,8 @@ pub struct FakeWorker {
     pub kill: Option<KillReason>,
     /// What it runs.
     pub run: Option<FakeRun>,
+    /// Whether it says that it writes its stack when it is asked.
+    pub writes_stack: bool,
     /// Whether it breaks the protocol now and then.
     pub hostile: bool,
     /// Whether it stands still, for ever or until its death.
@@ -124,6 +126,8 @@ impl FakeWorker {
             retired: false,
             kill: None,
             run: None,
+            // Not drawn, so that every seed means what it always did.
+            writes_stack: id.0 % 3 == 1,
             hostile,
             hung: false,
             planned: false,

@@ -94,6 +94,7 @@ bites! {
     progress_upside_down: FalseProgress by "progress";
     records_with_gaps: WrongRecords by "records";
     tasks_that_are_not_asked: AskNobody by "unwanted";
+    stacks_that_are_not_asked_for: AskNoStack by "stacks";
     entries_that_are_not_settled: SettleNothing by "pool";
     results_forgotten_before_their_receipt: GreedyReceipts by "lost";
     time_limits_that_fire_too_late: LateTimeout by "limits";

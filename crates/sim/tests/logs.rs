@@ -53,7 +53,7 @@ impl Bench {
         };
         bench.oracles.depth.takes_no_time(KindId(0));
         bench.decide(vec![Action::Spawn { worker: WORKER, pool: PoolId(0) }]).unwrap();
-        bench.tell(Event::WorkerReady { worker: WORKER });
+        bench.tell(Event::WorkerReady { worker: WORKER, writes_stack: false });
         let what = What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
         let records = vec![Record { index: 1, at_us: 0, what }];
         bench.oracles.decided(bench.now, &Output { records, actions: vec![] }, &bench.workers).unwrap();

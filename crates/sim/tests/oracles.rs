@@ -45,7 +45,7 @@ impl Bench {
         };
         bench.oracles.depth.takes_no_time(KindId(0));
         bench.decide(vec![], vec![Action::Spawn { worker: WORKER, pool: PoolId(0) }]).unwrap();
-        bench.tell(Event::WorkerReady { worker: WORKER }).unwrap();
+        bench.tell(Event::WorkerReady { worker: WORKER, writes_stack: false }).unwrap();
         let placed =
             What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
         bench.decide(vec![placed], vec![]).unwrap();
@@ -216,7 +216,7 @@ fn after_a_charge_the_worker_must_be_fresh() {
     bench.offer(WORKER, 1, 1).unwrap();
     bench.die(segv(), true);
     bench.decide(vec![blamed(1)], vec![Action::Spawn { worker: WorkerId(2), pool: PoolId(0) }]).unwrap();
-    bench.tell(Event::WorkerReady { worker: WorkerId(2) }).unwrap();
+    bench.tell(Event::WorkerReady { worker: WorkerId(2), writes_stack: false }).unwrap();
     let placed =
         What::Placed { worker: WorkerId(2), slot: SlotId(0), replaces: None, after_us: 0, warm: true };
     bench.decide(vec![placed], vec![]).unwrap();

@@ -106,6 +106,12 @@ pub const NAP_AT: usize = 0;
 /// Orders header: the seq of a claimed offer whose task was cancelled; 0 is none. That task may end early. A worker that
 /// finds another seq here than that of its claimed offer ignores it.
 pub const UNWANTED_AT: usize = 8;
+/// Orders header: the seq of a claimed offer whose stack the worker is to write; 0 is none. A worker that finds another
+/// seq here than that of its claimed offer when [`STACK_SIGNAL`] arrives writes nothing.
+pub const STACK_ASKED_AT: usize = 16;
+/// The signal that asks for it: a real-time signal, which no C library keeps for itself.
+pub const STACK_SIGNAL: i32 = 42;
+
 /// Stack page: the seq of the claimed offer whose stack the text is; 0 is none.
 pub const STACK_SEQ_AT: usize = 0;
 /// Stack page: the text, up to the first zero byte.
@@ -119,7 +125,7 @@ pub const ORDER_JOB_AT: usize = 8;
 pub const ORDER_FENCE_AT: usize = 16;
 
 const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
-const _: () = assert!(UNWANTED_AT + 8 <= ORDERS_HEADER_BYTES);
+const _: () = assert!(UNWANTED_AT + 8 <= STACK_ASKED_AT && STACK_ASKED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(STACK_TEXT_AT + STACK_TEXT_MAX_BYTES == STACK_PAGE_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
 const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);

@@ -128,6 +128,9 @@ pub enum StackText {
     Never,
     /// When it dies.
     AtDeath,
+    /// Also when it gets [`crate::worker::boxes::STACK_SIGNAL`], which comes a moment before it is killed for a limit of time or
+    /// a cancel.
+    WhenAsked,
 }
 
 /// One message of the ipc channel: tasks in the order of their seq. The first message of a channel is empty.

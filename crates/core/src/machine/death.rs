@@ -88,7 +88,7 @@ fn named(worker: &JobWorker, end: ProcessEnd, remains: &[Remains]) -> Death {
     let in_mid_job = remains.iter().any(|left| left.claimed);
     let own = match end {
         ProcessEnd::ByUs => {
-            let kill = worker.kill().expect("the shell kills a worker only when it is asked to");
+            let kill = worker.meant_kill().expect("the shell kills a worker only when it is asked to");
             return Death::Killed { why: kill.why() };
         }
         ProcessEnd::Itself(own) => own,

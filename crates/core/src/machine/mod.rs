@@ -214,7 +214,12 @@ impl Core {
             Event::ClientGone { client } => self.client_gone(client),
             Event::WorkerSpawned { worker, pid } => self.workers.spawned(&mut self.turn, worker, pid),
             Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error),
-            Event::WorkerReady { worker } => self.workers.ready(&mut self.turn, worker),
+            Event::WorkerReady { worker, writes_stack } => {
+                if writes_stack {
+                    self.workers.note_writes_stack(worker);
+                }
+                self.workers.ready(&mut self.turn, worker);
+            }
             Event::BootstrapFailed { worker, error } => self.bootstrap_failed(worker, error),
             Event::OfferFailed { worker, seq, taken, shortage } => {
                 self.offer_failed(worker, seq, taken, shortage);

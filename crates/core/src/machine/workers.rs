@@ -27,6 +27,10 @@ impl Core {
             WorkerAlarm::StopsTold => self.workers.stops_due(turn, id),
             WorkerAlarm::ProgramStop => self.workers.program_stop_due(turn, id),
             WorkerAlarm::EndOrder => self.workers.order_over(turn, id),
+            WorkerAlarm::Stack => {
+                let need = self.workers.stack_time_over(id);
+                self.follow_up(id, need);
+            }
             WorkerAlarm::Resume => self.workers.resume(turn, id),
             WorkerAlarm::Survival => {
                 let healthy = self.workers.survived(turn, id);
@@ -44,11 +48,14 @@ impl Core {
         }
     }
 
-    /// Kills a worker, unless that was done before.
+    /// Kills a worker, unless that was done before; some workers write their stack first. The job ends now.
     pub(super) fn kill(&mut self, id: WorkerId, kill: impl Into<Kill>) {
+        let kill = kill.into();
         if self.workers.may_be_killed(id) {
             self.end_timed_out(id);
-            self.workers.kill(&mut self.turn, id, kill.into());
+            if !self.workers.waits_for_stack(&mut self.turn, id, kill) {
+                self.workers.kill(&mut self.turn, id, kill);
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) enum WorkerAlarm {
     StopsTold,
     /// It was asked to end its task, and its grace is over.
     EndOrder,
+    /// It was asked for the text of its stack, and is killed.
+    Stack,
     /// Its channel was full and is tried again.
     Resume,
     /// It came up in a degraded pool and has lived long enough to count as healthy.
@@ -38,7 +40,7 @@ pub(crate) const WORKER_ALARMS: usize = WorkerAlarm::ALL.len();
 
 impl WorkerAlarm {
     /// All of them; the index here is the index of the slot in a worker.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Overdue,
         Self::Limit,
         Self::Watch,
@@ -46,6 +48,7 @@ impl WorkerAlarm {
         Self::ProgramStop,
         Self::StopsTold,
         Self::EndOrder,
+        Self::Stack,
         Self::Resume,
         Self::Survival,
     ];

@@ -3,8 +3,8 @@
 //!
 //! A task has the grace that its job asks for, else the `cancel_grace_ms` of its kind, to end by itself: [`Action::Unwant`]
 //! tells the worker, which is killed only if the task still runs [`REPORT_MS`] after the time is over. Until then the worker
-//! is offered nothing, and its other offers are taken back. A task without grace has its worker killed at once. Memory
-//! limits, violations and dead lanes never wait for a grace.
+//! is offered nothing, and its other offers are taken back. A task without grace has its worker killed at once; some workers
+//! write their stack before either kill (`stack_request.rs`). Memory limits, violations and dead lanes never wait for a grace.
 //!
 //! | why | when its job ends | what its report is for |
 //! |---|---|---|

@@ -35,6 +35,7 @@ impl<T: Copy> Workers<T> {
         let (job, slot) = (worker.ring.head().map(|offer| offer.shown()), worker.slot());
         let (was_retiring, owner) = (worker.was_retiring(), worker.owner());
         self.recall_all(turn, id);
+        self.ask_no_more(turn, id);
         self.enter(id, WorkerDuty::Killed { kill, was_retiring, slot, proof: Proof::Awaited });
         turn.record(What::Killing { worker: id, job, why: kill.why() }, owner);
         self.set_overdue(turn, id, turn.config().stuck_after_ms);

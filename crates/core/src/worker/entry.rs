@@ -13,6 +13,7 @@ use crate::worker::end_order::EndOrder;
 use crate::worker::held::HolderClaim;
 use crate::worker::program_stop::StoppedTask;
 use crate::worker::ring::OfferRing;
+use crate::worker::stack_request::StackRequest;
 use crate::worker::state::{Kill, WorkerDuty};
 use crate::worker::stopped::StopTally;
 use crate::worker::task_watch::TaskWatch;
@@ -88,6 +89,8 @@ pub(crate) struct Worker<T> {
     pub(super) watch: Option<TaskWatch>,
     /// The task that [`Action::Unwant`](crate::action::Action::Unwant) told it to end.
     pub(super) end_order: Option<EndOrder>,
+    /// How far it is with the text of its stack.
+    pub(super) stack_request: StackRequest,
     pub(super) stats: WorkerStats,
     /// As what its pool counts it, and for which user.
     pub(super) counted_for: Option<HolderClaim>,
@@ -115,6 +118,7 @@ impl<T: Copy> Worker<T> {
             record_stops_from_ns: 0,
             watch: None,
             end_order: None,
+            stack_request: StackRequest::default(),
             stats: WorkerStats::default(),
             counted_for: None,
             alarms: Default::default(),
@@ -270,6 +274,7 @@ impl<T: Copy> Worker<T> {
             && !self.is_hung_up()
             && !self.is_full()
             && self.end_order.is_none()
+            && !self.is_asked_for_stack()
             && self.stopped_until_ns.is_none()
     }
 

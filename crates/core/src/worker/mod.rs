@@ -28,6 +28,7 @@ mod ring;
 mod settle;
 mod shortage;
 mod spares;
+mod stack_request;
 mod state;
 mod stopped;
 mod survivors;
@@ -75,6 +76,7 @@ use crate::worker::shortage::Shortage;
 /// | `life`, `spares` | spawn, ready, place, retire; spares of pools that have them on demand alone |
 /// | `survivors` | processes that cannot be ended |
 /// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |
+/// | `stack_request` | workers that write their stack before they are killed |
 /// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |

@@ -7,7 +7,7 @@
 //! |---|---|---|---|---|---|---|
 //! | starting | ready | | | | not up in time, hung up, protocol violation, stop | |
 //! | spare | | got a slot | | not needed any more | stopped by a signal, hung up, protocol violation, stop | |
-//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | stopped by a signal, hung up, protocol violation, stop | |
+//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | asked for its stack while it was busy, stopped by a signal, hung up, protocol violation, stop | |
 //! | busy | | all settled | | | any limit, cancel, stopped by a signal, protocol violation, hung up, stop | |
 //! | retiring | | | | | did not leave in time, stop | |
 //! | killed | | | | | | no proof of death in time |

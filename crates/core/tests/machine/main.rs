@@ -41,6 +41,7 @@ mod shortage;
 mod sight;
 mod spares;
 mod speed;
+mod stack_request;
 mod stopped;
 mod stuck;
 mod survivors;

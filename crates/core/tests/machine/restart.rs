@@ -162,7 +162,7 @@ fn a_late_hello_of_a_killed_worker_changes_nothing() {
     rig.turn();
     rig.connect(ADMIN, 0, true);
     rig.sleep(1001);
-    rig.tell(Event::WorkerReady { worker: WorkerId(1) });
+    rig.tell(Event::WorkerReady { worker: WorkerId(1), writes_stack: false });
     rig.tell(Event::BootstrapFailed { worker: WorkerId(1), error: String::new() });
     assert!(rig.rows().iter().all(|row| row.state != WorkerState::Idle));
 }

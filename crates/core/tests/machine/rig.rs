@@ -45,6 +45,9 @@ pub(crate) struct Rig {
     pub(crate) given: Vec<(WorkerId, Seq, u64)>,
     /// Tasks that were told that they get none, and why.
     pub(crate) refused: Vec<(WorkerId, Seq, String)>,
+    /// Workers that come up say that they write their stack when they are asked.
+    pub(crate) writes_stack: bool,
+    pub(crate) stacks_asked: Vec<(WorkerId, Seq)>,
     pub(crate) replies: Vec<(ClientId, Tag, Reply, Option<OutputId>)>,
     pub(crate) dropped: Vec<OutputId>,
     /// Files that were let go, in the order of that.
@@ -95,12 +98,17 @@ impl Rig {
 
     pub(crate) fn with(config: Config) -> Self {
         let mut rig = Self::cold(config);
-        rig.turn();
-        for (client, uid, admin) in [(ALICE, 1, false), (BOB, 2, false), (ADMIN, 0, true)] {
-            rig.connect(client, uid, admin);
-        }
-        rig.forget_past();
+        rig.start();
         rig
+    }
+
+    /// Brings the pool up, and connects the three.
+    pub(crate) fn start(&mut self) {
+        self.turn();
+        for (client, uid, admin) in [(ALICE, 1, false), (BOB, 2, false), (ADMIN, 0, true)] {
+            self.connect(client, uid, admin);
+        }
+        self.forget_past();
     }
 
     /// Nothing has happened yet.
@@ -114,6 +122,8 @@ impl Rig {
             killed: BTreeMap::new(),
             retired: Vec::new(),
             asked: Vec::new(),
+            writes_stack: false,
+            stacks_asked: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
             let_go: Vec::new(),
@@ -210,6 +220,7 @@ impl Rig {
             Action::Unwant { worker, seq } => self.asked.push((worker, seq)),
             Action::GiveOutput { worker, seq, room_bytes } => self.given.push((worker, seq, room_bytes)),
             Action::RefuseOutput { worker, seq, why } => self.refused.push((worker, seq, why)),
+            Action::AskStack { worker, seq, .. } => self.stacks_asked.push((worker, seq)),
             Action::Retire { worker } => self.retired.push(worker),
             Action::DropOutput { output } => {
                 self.dropped.push(output);
@@ -242,7 +253,10 @@ impl Rig {
     pub(crate) fn come_up_now(&mut self, worker: WorkerId) {
         self.workers.insert(worker, Vec::new());
         let pid = 1000 + worker.0 as u32;
-        self.batch.extend([Event::WorkerSpawned { worker, pid }, Event::WorkerReady { worker }]);
+        self.batch.extend([
+            Event::WorkerSpawned { worker, pid },
+            Event::WorkerReady { worker, writes_stack: self.writes_stack },
+        ]);
     }
 
     pub(crate) fn take_back(&mut self, worker: WorkerId, seq: Seq) {

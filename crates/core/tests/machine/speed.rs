@@ -39,7 +39,10 @@ fn work(out: &mut Output, batch: &mut Vec<Event>) -> usize {
     for action in out.actions.drain(..) {
         match action {
             Action::Spawn { worker, .. } => {
-                batch.extend([Event::WorkerSpawned { worker, pid: 1 }, Event::WorkerReady { worker }]);
+                batch.extend([
+                    Event::WorkerSpawned { worker, pid: 1 },
+                    Event::WorkerReady { worker, writes_stack: false },
+                ]);
             }
             Action::Offer { worker, seq, .. } => {
                 let report = Report {

@@ -18,7 +18,7 @@ use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
 use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
-    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
+    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, STACK_ASKED_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::shared_page::SharedPage;
 
@@ -303,6 +303,12 @@ impl<P: Words> Ring<P> {
     pub fn is_claimed(&self, seq: Seq) -> bool {
         let claimed = ClaimWord::pack(seq, ClaimState::Claimed);
         self.is_outstanding(seq) && self.box_page.load(word_at(seq), Ordering::Acquire) == claimed
+    }
+
+    /// Asks the worker for the stack of this offer, which it has claimed, by storing its seq in the orders; the signal
+    /// follows. A request that comes too late concerns no task, as with [`Self::request_cancel`].
+    pub fn request_stack(&mut self, seq: Seq) {
+        self.orders.store(STACK_ASKED_AT, seq.0, Ordering::Release);
     }
 
     /// Whether there are offers that have neither a result nor were taken back.

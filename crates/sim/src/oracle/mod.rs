@@ -30,6 +30,7 @@ pub mod quiet;
 pub mod receipts;
 pub mod records;
 pub mod replies;
+pub mod stacks;
 pub mod stuck_share;
 pub mod turns;
 pub mod unwanted;
@@ -62,6 +63,7 @@ use crate::worker::FakeWorker;
 /// | `budget` | charges and retries stay within the policy; after a charge a job runs alone in a fresh worker |
 /// | `limits` | a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`) |
 /// | `unwanted` | a task whose kind gives it time is asked to end before its worker is killed for a cancel |
+/// | `stacks` | a worker that writes its stack is asked for it before a kill for a limit of time or a cancel, and killed in time |
 /// | `waiting` | a request to end what waits ends each job that no worker runs, and no task that has begun |
 /// | `programs` | a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded |
 /// | `backoff` | a failed attempt, and a pool that cannot spawn, wait for the time that they tell |
@@ -121,6 +123,8 @@ pub struct Oracles {
     pub overdue: overdue::OverdueOracle,
     /// `unwanted`.
     pub unwanted: unwanted::UnwantedOracle,
+    /// `stacks`.
+    pub stacks: stacks::StackOracle,
     /// `files`.
     pub files: files::FileOracle,
     /// `logs`.
@@ -161,6 +165,7 @@ impl Oracles {
             expiry: expiry::ExpiryOracle::new(&scenario.config),
             overdue: overdue::OverdueOracle::new(&scenario.config),
             unwanted: unwanted::UnwantedOracle::default(),
+            stacks: stacks::StackOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
             memory: memory::MemoryOracle::new(&scenario.config),
@@ -197,6 +202,7 @@ impl Oracles {
         self.lending.told(event);
         self.turns.told(event);
         self.unwanted.told(event);
+        self.stacks.told(event);
         self.overdue.told(now, event);
         self.expiry.told(now, event);
         self.programs.told(now, event, &self.ledger);
@@ -243,6 +249,7 @@ impl Oracles {
             self.depth.decided(action, &self.pool)?;
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
+            self.stacks.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
             self.on_demand.decided(action)?;
             self.overdue.decided(now, action);
@@ -283,6 +290,7 @@ impl Oracles {
         self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
         self.logs.turn_over(now, &self.ledger)?;
         self.unwanted.turn_over();
+        self.stacks.turn_over(now, &self.pool, &self.ledger.pauses)?;
         self.overdue.turn_over(now, &self.ledger, workers)?;
         self.expiry.turn_over(now, &self.ledger)?;
         self.backoff.turn_over(now);
@@ -357,12 +365,13 @@ fn is_sure_of_waits(scenario: &Scenario) -> bool {
     faults.slow_reader == 0 && faults.shortage == 0 && scenario.profile != Profile::Starved
 }
 
-/// The worker of an action that concerns the oracle `unwanted`.
+/// The worker of an action that concerns the oracles `unwanted` and `stacks`.
 fn target(action: &Action) -> Option<WorkerId> {
     match action {
-        Action::Unwant { worker, .. } | Action::Kill { worker, .. } | Action::Offer { worker, .. } => {
-            Some(*worker)
-        }
+        Action::Unwant { worker, .. }
+        | Action::AskStack { worker, .. }
+        | Action::Kill { worker, .. }
+        | Action::Offer { worker, .. } => Some(*worker),
         _ => None,
     }
 }

@@ -102,7 +102,7 @@ impl OverdueOracle {
             Event::SpawnFailed { worker, .. } | Event::Died { worker, .. } => {
                 drop(self.workers.remove(worker));
             }
-            Event::WorkerReady { worker } | Event::BootstrapFailed { worker, .. } => {
+            Event::WorkerReady { worker, .. } | Event::BootstrapFailed { worker, .. } => {
                 self.over(*worker, AnyLimit::Bootstrap);
             }
             // One that was asked to leave has its time for that, stopped or not.
@@ -138,7 +138,8 @@ impl OverdueOracle {
                 self.over(*worker, AnyLimit::Stopped);
                 self.begin(now, *worker, AnyLimit::Leaving);
             }
-            Action::Kill { worker, .. } => {
+            // One that is asked for its stack is killed soon after: that is `stacks`.
+            Action::Kill { worker, .. } | Action::AskStack { worker, .. } => {
                 if let Some(known) = self.workers.get_mut(worker) {
                     known.is_killed = true;
                     known.waits.clear();

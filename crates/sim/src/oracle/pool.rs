@@ -131,7 +131,7 @@ impl PoolOracle {
             Event::SpawnFailed { worker, .. } | Event::Died { worker, .. } => {
                 drop(self.workers.remove(worker))
             }
-            Event::WorkerReady { worker } => self.change(*worker, |known| known.ready = true),
+            Event::WorkerReady { worker, .. } => self.change(*worker, |known| known.ready = true),
             Event::TookBack { worker, seq, won: true }
             | Event::OfferFailed { worker, seq, taken: true, .. }
             | Event::Finished { worker, seq, .. } => self.change(*worker, |known| {

@@ -98,7 +98,12 @@ impl ProgramOracle {
             }
         }
         for action in &out.actions {
-            let (Action::Unwant { worker, .. } | Action::Kill { worker, .. }) = action else { continue };
+            let (Action::Unwant { worker, .. }
+            | Action::AskStack { worker, .. }
+            | Action::Kill { worker, .. }) = action
+            else {
+                continue;
+            };
             if let Action::Unwant { worker, seq } = action {
                 self.ending.insert(*worker, *seq);
             }
