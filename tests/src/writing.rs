@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use bulkhead_sys::{foreign_code, raise};
-use bulkhead_worker::{Registry, StackPage, TaskContext, TaskFailure};
+use bulkhead_worker::{Registry, STACK_SIGNAL, StackPage, TaskContext, TaskFailure};
 
 /// Writes the text and is done.
 pub const DONE: &str = "done";
@@ -28,10 +28,41 @@ const SEGV: i32 = 11;
 
 static PAGE: OnceLock<&'static StackPage> = OnceLock::new();
 
+/// Hangs, and so does a thread of its own.
+pub const HANG: &str = "hang";
+
+/// An argument of the program: the stacks of its threads are written when it is asked.
+pub const THREADS: &str = "threads";
+/// Another one: a handler writes [`ASKED_NOTE`] when it is asked.
+pub const ASKED: &str = "asked";
+/// Another one: it says so, and ignores the signal.
+pub const DEAF: &str = "deaf";
+/// Another one: it says so, and dies of the signal.
+pub const FRAIL: &str = "frail";
+/// What the handler of [`ASKED`] writes.
+pub const ASKED_NOTE: &str = "42\n";
+
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
-    let registry = Registry::builtin().with("noop", run).with_stack_text(prepare);
+    let registry = Registry::builtin().with("noop", run);
+    let registry = match std::env::args().nth(1).as_deref() {
+        Some(THREADS) => registry.with_thread_stacks(),
+        Some(ASKED) => registry.with_stack_text_when_asked(|page| {
+            foreign_code::note_signals(&[STACK_SIGNAL], File::from(page.as_fd().try_clone_to_owned()?))
+        }),
+        Some(DEAF) => registry.with_stack_text_when_asked(|_| foreign_code::ignore_signal(STACK_SIGNAL)),
+        Some(FRAIL) => registry.with_stack_text_when_asked(|_| Ok(())),
+        _ => registry.with_stack_text(prepare),
+    };
     bulkhead_worker::run(&registry)
+}
+
+/// Never returns.
+#[inline(never)]
+fn hang_here() -> ! {
+    loop {
+        std::thread::park();
+    }
 }
 
 fn prepare(page: &'static StackPage) -> io::Result<()> {
@@ -42,6 +73,10 @@ fn prepare(page: &'static StackPage) -> io::Result<()> {
 fn run(input: &[u8], _: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (deed, text) =
         std::str::from_utf8(input).ok().and_then(|text| text.split_once(':')).unwrap_or_default();
+    if deed == HANG {
+        drop(std::thread::Builder::new().name("second".to_owned()).spawn(|| hang_here()));
+        hang_here();
+    }
     let mut page = *PAGE.get().expect("it came before the first task");
     match deed {
         DONE => Ok(page.write_all(text.as_bytes())?),

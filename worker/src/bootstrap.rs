@@ -70,7 +70,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
         StackText::Never => None,
         StackText::AtDeath | StackText::WhenAsked => {
             let Some(page) = receive_stack_page(lane)? else { return Ok(None) };
-            registry.prepare_stack_text(page).context("cannot prepare the text of its stack")?;
+            registry.prepare_stack_text(page, &pages).context("cannot prepare the text of its stack")?;
             Some(page)
         }
     };

@@ -35,6 +35,7 @@ use crate::runtime::ExitReason;
 pub use bulkhead_link::worker::StackPage;
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
+pub use bulkhead_proto::worker::boxes::STACK_SIGNAL;
 pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
 pub use registry::Registry;

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use bulkhead_link::worker::StackPage;
@@ -32,7 +33,21 @@ type BoxedHandler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailur
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: Vec<(String, KindHandler)>,
-    prepare_stack_text: Option<Arc<PrepareStackText>>,
+    stack_writer: StackWriter,
+}
+
+/// The code that writes the stack of this program as text.
+#[derive(Clone, Default)]
+enum StackWriter {
+    /// There is none.
+    #[default]
+    Nobody,
+    /// The program's own, when it dies.
+    AtDeath(Arc<PrepareStackText>),
+    /// The program's own, also when it is asked.
+    WhenAsked(Arc<PrepareStackText>),
+    /// This library's, when it is asked: addresses of all threads.
+    Threads,
 }
 
 /// Gets the page for the text of the stack, before the first task.
@@ -208,18 +223,48 @@ impl Registry {
     where
         F: Fn(&'static StackPage) -> io::Result<()> + Send + Sync + 'static,
     {
-        self.prepare_stack_text = Some(Arc::new(prepare));
+        self.stack_writer = StackWriter::AtDeath(Arc::new(prepare));
+        self
+    }
+
+    /// As [`Registry::with_stack_text`], and `prepare` has also installed a handler of [`crate::STACK_SIGNAL`] that writes the stack:
+    /// Python's `faulthandler.register(42, file=..., all_threads=True)`, for instance. The daemon sends this signal before
+    /// it kills the worker because the task met a limit of time or its job was cancelled, and kills the worker 5 ms later,
+    /// whatever it has written. A worker without such a handler dies of the signal.
+    #[must_use]
+    pub fn with_stack_text_when_asked<F>(mut self, prepare: F) -> Self
+    where
+        F: Fn(&'static StackPage) -> io::Result<()> + Send + Sync + 'static,
+    {
+        self.stack_writer = StackWriter::WhenAsked(Arc::new(prepare));
+        self
+    }
+
+    /// The stacks of all threads of this program are shown with a death by a limit of time or a cancel: `bulkhead job` says where
+    /// the task hung. For programs in Rust and other compiled languages; threads that block all signals are left out.
+    #[must_use]
+    pub fn with_thread_stacks(mut self) -> Self {
+        self.stack_writer = StackWriter::Threads;
         self
     }
 
     /// Whether this program writes its stack.
     pub(crate) fn stack_text(&self) -> StackText {
-        if self.prepare_stack_text.is_some() { StackText::AtDeath } else { StackText::Never }
+        match &self.stack_writer {
+            StackWriter::Nobody => StackText::Never,
+            StackWriter::AtDeath(_) => StackText::AtDeath,
+            StackWriter::WhenAsked(_) | StackWriter::Threads => StackText::WhenAsked,
+        }
     }
 
-    /// Hands the page to the code that writes the stack.
-    pub(crate) fn prepare_stack_text(&self, page: &'static StackPage) -> io::Result<()> {
-        self.prepare_stack_text.as_ref().map_or(Ok(()), |prepare| prepare(page))
+    /// Hands the page to the code that writes the stack. `pages` are those of the setup.
+    pub(crate) fn prepare_stack_text(&self, page: &'static StackPage, pages: &[OwnedFd]) -> io::Result<()> {
+        match (&self.stack_writer, pages) {
+            (StackWriter::Nobody, _) => Ok(()),
+            (StackWriter::AtDeath(prepare) | StackWriter::WhenAsked(prepare), _) => prepare(page),
+            (StackWriter::Threads, [_, orders]) => page.write_when_asked(orders.as_fd()),
+            (StackWriter::Threads, _) => Err(io::ErrorKind::InvalidInput.into()),
+        }
     }
 
     fn add(mut self, name: &str, code: KindHandler) -> Self {

@@ -6,7 +6,6 @@
 
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::record_text::Span;
-use bulkhead_proto::plain::PlainLine;
 
 use crate::symbols::SymbolCache;
 
@@ -19,8 +18,7 @@ pub(crate) fn details(evidence: &Evidence, symbol_cache: &mut SymbolCache) -> Ve
     lines.extend((!words.is_empty()).then(|| ("said", format!("{words:?}"))));
     let below = |heading| std::iter::once(heading).chain(std::iter::repeat(""));
     lines.extend(below("at").zip(symbol_cache.backtrace(evidence)));
-    let stack = evidence.stack_text.lines().map(|line| PlainLine(line).to_string());
-    lines.extend(below("wrote").zip(stack));
+    lines.extend(below("wrote").zip(symbol_cache.stack_text(evidence)));
     lines
 }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 
 use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
+use bulkhead_proto::plain::PlainLine;
 use object::{Object, ObjectSection, SectionKind, SymbolMap, SymbolMapName};
 
 /// Most bytes that are read of a program file.
@@ -69,6 +70,22 @@ impl SymbolCache {
             lines.push("(the stack had to be searched: a call that was over may be among them)".to_owned());
         }
         lines
+    }
+
+    /// The text that a worker wrote of its stack, as lines; an address of the program, as `Registry::with_thread_stacks` of the
+    /// worker library writes it, becomes a function with its place.
+    pub(crate) fn stack_text(&mut self, evidence: &Evidence) -> Vec<String> {
+        let program = evidence.program.as_ref().map(|program| self.symbols(program));
+        let show = |line: &str| {
+            let address = line.strip_prefix("  program+0x").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            match (&program, address) {
+                (Some(Ok(symbols)), Some(address)) => {
+                    symbols.look_up(address).iter().map(|name| format!("  {name}")).collect()
+                }
+                _ => vec![PlainLine(line).to_string()],
+            }
+        };
+        evidence.stack_text.lines().flat_map(show).collect()
     }
 
     fn symbols(&mut self, program: &ProgramFile) -> Result<&ProgramSymbols, &String> {
@@ -231,6 +248,12 @@ mod tests {
         assert!(lines[0].starts_with("bulkhead::symbols::is_plain ("), "{lines:?}");
         assert!(lines[0].contains("symbols.rs:"), "{lines:?}");
         assert_eq!(lines[1..], ["0x0"], "what is no code stays a number");
+        let address = address_of("7symbols8is_plain") + 1;
+        let stack_text =
+            format!("thread x (7):\n  program+{address:#x}\n  program+0x\u{1b}\n  program+0x0\n");
+        let lines = SymbolCache::default().stack_text(&Evidence { stack_text, ..evidence(Some(own())) });
+        assert!(lines[1].starts_with("  bulkhead::symbols::is_plain ("), "{lines:?}");
+        assert_eq!((&lines[2], &lines[3]), (&"  program+0x\\u{1b}".to_owned(), &"  0x0".to_owned()));
         let other = |image: &str, after| OtherFrame { image: image.to_owned(), offset: 0x1b, after };
         let other_frames = vec![other("libc.so\u{1b}", 0), other("libx.so", 1), other("liby.so", 2)];
         let lines = SymbolCache::default().backtrace(&Evidence { other_frames, ..evidence(Some(own())) });

@@ -29,6 +29,9 @@ use crate::shared_page::SharedPage;
 mod backtrace;
 mod earlier;
 mod images;
+mod walker;
+
+pub(crate) use walker::{PlacedFrame, StackWalker};
 
 use backtrace::{Frame, Image, Registers};
 use images::{NAME_BYTES, OtherImages};

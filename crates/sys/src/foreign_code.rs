@@ -31,6 +31,18 @@ pub fn note_signals(signals: &[i32], notes: File) -> io::Result<()> {
     Ok(())
 }
 
+/// Ignores a signal.
+///
+/// # Errors
+/// EINVAL: there is no such signal.
+pub fn ignore_signal(signal: i32) -> io::Result<()> {
+    // SAFETY: to ignore a signal runs no code.
+    match unsafe { libc::signal(signal, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 extern "C" fn note_signal(signal: c_int) {
     let digits = [b'0' + (signal / 10) as u8, b'0' + (signal % 10) as u8, b'\n'];
     drop(NOTES.get().map(|mut notes| notes.write_all(&digits)));

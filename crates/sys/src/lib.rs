@@ -69,6 +69,7 @@ mod strays;
 pub mod task_limit;
 #[cfg(test)]
 mod testing;
+pub mod thread_stacks;
 pub mod tree;
 pub mod unnamed_file;
 pub mod untrusted;

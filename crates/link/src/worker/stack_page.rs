@@ -12,8 +12,11 @@ use std::sync::atomic::Ordering;
 
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::{STACK_PAGE_BYTES, STACK_TEXT_MAX_BYTES};
-use bulkhead_proto::worker::boxes::{STACK_SEQ_AT, STACK_TEXT_AT};
+use bulkhead_proto::worker::boxes::{
+    ORDERS_BYTES, STACK_ASKED_AT, STACK_SEQ_AT, STACK_SIGNAL, STACK_TEXT_AT,
+};
 use bulkhead_sys::shared_page::SharedPage;
+use bulkhead_sys::thread_stacks::{self, SharedWord};
 
 /// The page for the text of this worker's stack. What is written goes behind what was written before for the same task; what
 /// does not fit is refused. It is closed in programs that the worker starts.
@@ -45,6 +48,18 @@ impl StackPage {
     pub fn end(&self) {
         self.page.store(STACK_SEQ_AT, 0, Ordering::Release);
         self.empty();
+    }
+
+    /// Installs a handler of [`STACK_SIGNAL`] that writes the stacks of all threads into the page, if the supervisor asks for
+    /// the task that runs. `orders` is the second descriptor of the setup. Once per process.
+    ///
+    /// # Errors
+    /// As [`thread_stacks::install`]; EINVAL, ENOMEM: a page cannot be mapped again. EMFILE.
+    pub fn write_when_asked(&self, orders: BorrowedFd<'_>) -> io::Result<()> {
+        let asked = SharedWord { page: SharedPage::map_read_only(orders, ORDERS_BYTES)?, at: STACK_ASKED_AT };
+        let own = SharedPage::map_shared(self.file.as_fd(), STACK_PAGE_BYTES)?;
+        let into = self.file.as_fd().try_clone_to_owned()?;
+        thread_stacks::install(STACK_SIGNAL, asked, SharedWord { page: own, at: STACK_SEQ_AT }, into)
     }
 
     fn empty(&self) {

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use nix::libc;
 
 use super::backtrace::is_call_before;
+use crate::clock::monotonic_ns;
 
 /// Mappings with code that are kept; a worker with numpy has about 60.
 const MAPPINGS_MAX: usize = 192;
@@ -59,6 +60,20 @@ pub(super) fn read(own: &Range<usize>) -> Option<MutexGuard<'static, OtherImages
     let mut images = READ.try_lock().ok()?;
     images.read(own);
     Some(images)
+}
+
+/// The same, for threads that may come at the same time: tries again for so long. No thread that holds the lock waits for
+/// another one.
+pub(super) fn read_within(own: &Range<usize>, most_ns: u64) -> Option<MutexGuard<'static, OtherImages>> {
+    let until_ns = monotonic_ns() + most_ns;
+    loop {
+        let images = read(own);
+        if images.is_some() || monotonic_ns() >= until_ns {
+            return images;
+        }
+        // SAFETY: takes nothing.
+        unsafe { libc::sched_yield() };
+    }
 }
 
 impl OtherImages {
