@@ -33,7 +33,7 @@ mod walker;
 
 pub(crate) use walker::{PlacedFrame, StackWalker};
 
-use backtrace::{Frame, Image, Registers};
+use backtrace::{Image, Registers, StackFrame};
 use images::{NAME_BYTES, OtherImages};
 
 /// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored, and one
@@ -398,14 +398,14 @@ impl CrashRecord {
         let mut count = 0;
         let mut names = OtherNames::default();
         let searched = backtrace::walk(&self.image, images, registers, &mut |frame| match frame {
-            Frame::Own(address) => {
+            StackFrame::Own(address) => {
                 if let Some(word) = self.frames.get(count) {
                     word.store(address, Ordering::Relaxed);
                     count += 1;
                 }
                 count < self.frames.len()
             }
-            Frame::Other(address) => {
+            StackFrame::Other(address) => {
                 self.others.record(images, address, count, &mut names);
                 true
             }

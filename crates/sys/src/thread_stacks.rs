@@ -48,7 +48,7 @@ impl SharedWord {
 
 /// What the handler needs.
 #[derive(Debug)]
-struct Request {
+struct AskedStacks {
     asked: SharedWord,
     runs: SharedWord,
     into: OwnedFd,
@@ -56,13 +56,13 @@ struct Request {
     pid: u32,
 }
 
-static REQUEST: OnceLock<Request> = OnceLock::new();
+static REQUEST: OnceLock<AskedStacks> = OnceLock::new();
 /// Installs the handler of `signal`, which writes into `into` while the word `asked` is not 0 and equal to `runs`.
 ///
 /// # Errors
 /// EALREADY: it was called before. EINVAL: no such signal.
 pub fn install(signal: i32, asked: SharedWord, runs: SharedWord, into: OwnedFd) -> io::Result<()> {
-    let request = Request { asked, runs, into, walker: StackWalker::new(), pid: process::id() };
+    let request = AskedStacks { asked, runs, into, walker: StackWalker::new(), pid: process::id() };
     REQUEST.set(request).map_err(|_| Errno::EALREADY)?;
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
     // SAFETY: all-zero bytes are a valid sigaction: the default one.
@@ -92,7 +92,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     Errno::set_raw(errno);
 }
 
-impl Request {
+impl AskedStacks {
     fn is_wanted(&self) -> bool {
         let asked = self.asked.load();
         asked != 0 && asked == self.runs.load()

@@ -326,9 +326,7 @@ impl<'a> View<'a> {
     /// Answers `deaths`: those that the client may see, newest first.
     pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> ViewReply {
         let visible = |row: &&DeathRow| Owner::User(row.uid).may_be_seen_by(peer);
-        let mut rows: Vec<DeathRow> =
-            self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
-        fit(&mut rows);
+        let rows = fit(self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect());
         let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
         ViewReply { reply: Reply::Deaths(rows), bytes }
     }
@@ -341,16 +339,18 @@ impl<'a> View<'a> {
 }
 
 /// Leaves out the long parts of the older deaths if all of them do not fit a frame.
-fn fit(rows: &mut [DeathRow]) {
+fn fit(rows: Vec<DeathRow>) -> Vec<DeathRow> {
     let long = |row: &DeathRow| row.death.evidence.long_bytes();
     let others: u64 = rows.iter().map(|row| death_bytes(row) - long(row)).sum();
     let mut room = DEATHS_BYTES.saturating_sub(others);
-    for row in rows {
-        match room.checked_sub(long(row)) {
+    let shortened = |mut row: DeathRow| {
+        match room.checked_sub(long(&row)) {
             Some(left) => room = left,
             None => row.death.evidence.shorten(),
         }
-    }
+        row
+    };
+    rows.into_iter().map(shortened).collect()
 }
 
 /// The size of a death, in bytes, about.

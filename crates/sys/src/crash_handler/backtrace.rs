@@ -85,7 +85,7 @@ pub(super) fn is_call_before(address: usize) -> bool {
 
 /// A frame of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(super) enum StackFrame {
     /// Of the program: the address in its file.
     Own(u64),
     /// Of another file: the address in memory.
@@ -182,13 +182,13 @@ pub(super) fn walk(
     image: &Image,
     others: Option<&OtherImages>,
     registers: Registers,
-    keep: &mut dyn FnMut(Frame) -> bool,
+    keep: &mut dyn FnMut(StackFrame) -> bool,
 ) -> bool {
     let Registers { pc, stack, frame, link } = registers;
     let is_own = image.holds(pc);
     let goes_on = match is_own {
-        true => keep(Frame::Own(image.in_file(pc))),
-        false => others.and_then(|others| others.find(pc)).is_none() || keep(Frame::Other(pc)),
+        true => keep(StackFrame::Own(image.in_file(pc))),
+        false => others.and_then(|others| others.find(pc)).is_none() || keep(StackFrame::Other(pc)),
     };
     if !goes_on {
         return false;
@@ -203,7 +203,7 @@ pub(super) fn walk(
         return true;
     }
     if let Some(caller) = caller
-        && keep(Frame::Own(image.in_file(caller - 1)))
+        && keep(StackFrame::Own(image.in_file(caller - 1)))
         && let Some(frame) = frame
     {
         follow(image, others, frame, keep);
@@ -217,13 +217,13 @@ fn pass_others(
     others: Option<&OtherImages>,
     stack: usize,
     own: Option<usize>,
-    keep: &mut dyn FnMut(Frame) -> bool,
+    keep: &mut dyn FnMut(StackFrame) -> bool,
 ) -> bool {
     let before = words(stack).map(|(_, word)| word).take_while(|&word| Some(word) != own);
     before
         .filter(|&word| is_return(others, word))
         .take(OTHERS_SEARCHED)
-        .all(|caller| keep(Frame::Other(caller - 1)))
+        .all(|caller| keep(StackFrame::Other(caller - 1)))
 }
 
 /// Whether `address` is the return address of a call in one of these.
@@ -236,14 +236,14 @@ fn follow(
     image: &Image,
     others: Option<&OtherImages>,
     mut frame: usize,
-    keep: &mut dyn FnMut(Frame) -> bool,
+    keep: &mut dyn FnMut(StackFrame) -> bool,
 ) {
     for _ in 0..HOPS_MAX {
         let Some((next, caller)) = record(frame, frame) else { return };
         let goes_on = if image.is_return(caller) {
-            keep(Frame::Own(image.in_file(caller - 1)))
+            keep(StackFrame::Own(image.in_file(caller - 1)))
         } else {
-            !is_return(others, caller) || keep(Frame::Other(caller - 1))
+            !is_return(others, caller) || keep(StackFrame::Other(caller - 1))
         };
         if !goes_on || next <= frame {
             return;

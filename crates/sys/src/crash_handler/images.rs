@@ -84,7 +84,7 @@ impl OtherImages {
     }
 
     fn read(&mut self, own: &Range<usize>) {
-        (self.count, self.lines.length, self.lines.file) = (0, 0, File::NONE);
+        (self.count, self.lines.length, self.lines.file) = (0, 0, MappedFile::NONE);
         // SAFETY: the path ends with a zero byte.
         let list = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
         if list < 0 {
@@ -134,13 +134,13 @@ impl OtherImages {
 
 /// A file in the list, and where its first mapping begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct File {
+struct MappedFile {
     device: u64,
     inode: u64,
     base: usize,
 }
 
-impl File {
+impl MappedFile {
     const NONE: Self = Self { device: 0, inode: 0, base: 0 };
 }
 
@@ -149,11 +149,11 @@ impl File {
 struct Lines {
     line: [u8; LINE_BYTES],
     length: usize,
-    file: File,
+    file: MappedFile,
 }
 
 impl Lines {
-    const NONE: Self = Self { line: [0; LINE_BYTES], length: 0, file: File::NONE };
+    const NONE: Self = Self { line: [0; LINE_BYTES], length: 0, file: MappedFile::NONE };
 
     fn push(&mut self, byte: u8) {
         if let Some(place) = self.line.get_mut(self.length) {
@@ -175,7 +175,7 @@ impl Lines {
         if inode == 0 {
             // Memory without a file lies between the mappings of one, too.
         } else if !is_same || offset == 0 && rights.first() == Some(&b'r') && rights.get(2) != Some(&b'x') {
-            self.file = File { device, inode, base: start.wrapping_sub(usize::try_from(offset).ok()?) };
+            self.file = MappedFile { device, inode, base: start.wrapping_sub(usize::try_from(offset).ok()?) };
         }
         let base = if inode == 0 { start } else { self.file.base };
         (rights.get(2) == Some(&b'x')).then(|| Mapping { start, end, base, name: name_of(rest) })

@@ -4,7 +4,7 @@
 
 use std::ffi::c_void;
 
-use super::backtrace::{self, Frame, Image, Registers};
+use super::backtrace::{self, Image, Registers, StackFrame};
 use super::images;
 
 /// Most time to wait for other threads that read the list of mappings.
@@ -37,8 +37,8 @@ impl StackWalker {
         let Some(registers) = (unsafe { Registers::of(context) }) else { return };
         let others = images::read_within(self.0.code(), OTHERS_NS);
         backtrace::walk(&self.0, others.as_deref(), registers, &mut |frame| match frame {
-            Frame::Own(address) => keep(PlacedFrame::Own(address)),
-            Frame::Other(address) => {
+            StackFrame::Own(address) => keep(PlacedFrame::Own(address)),
+            StackFrame::Other(address) => {
                 let found = others.as_deref().and_then(|others| others.find(address));
                 found.is_none_or(|(mapping, offset)| {
                     let end = mapping.name.iter().position(|byte| *byte == 0).unwrap_or(mapping.name.len());
