@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_core::event::Attached;
-use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::FileId;
@@ -216,30 +215,5 @@ impl UnclaimedFiles {
     /// Drops all.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
-    }
-}
-
-/// The files that a request names. Their descriptors arrive with it.
-pub(crate) fn named_files(request: &Request) -> &[FileUse] {
-    match request {
-        Request::Submit(submit) => &submit.files,
-        Request::Wait { .. }
-        | Request::Result { .. }
-        | Request::Logs { .. }
-        | Request::Cancel { .. }
-        | Request::CancelWaiting { .. }
-        | Request::Retry { .. }
-        | Request::Forget { .. }
-        | Request::Jobs { .. }
-        | Request::Job { .. }
-        | Request::Why { .. }
-        | Request::Deaths { .. }
-        | Request::Workers
-        | Request::Status
-        | Request::Kinds
-        | Request::Events { .. }
-        | Request::Drain { .. }
-        | Request::Received { .. }
-        | Request::Ping => &[],
     }
 }

@@ -20,7 +20,7 @@ use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
 use crate::access_control::TurnedAway;
-use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles, named_files};
+use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
 use crate::client_socket::ClientSocket;
 use crate::connection_state::{ConnectionPhase, ConnectionState};
 use crate::outbox::Outbox;

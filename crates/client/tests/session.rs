@@ -14,7 +14,7 @@ use bulkhead_client::{
     Error, JobInput, NotSubmitted, ProtocolError, SessionEvent, SessionOptions, SessionTurn, Spec,
 };
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
+use bulkhead_proto::client::refusal::{BoundPart, Refusal, UnknownJobs};
 use bulkhead_proto::ids::JobId;
 use fake::{Fake, Peer, done};
 use sessions::{DEADLINE, cancelled, echo, expected, input, open, read, spec, submit_all, told};
@@ -79,7 +79,7 @@ fn a_busy_daemon_gets_the_rest_again_or_the_caller_its_refusal() {
             let refused = Refusal::Busy {
                 what: "queued jobs".to_owned(),
                 limit: 2,
-                share_of: None,
+                part: BoundPart::All,
                 key: None,
                 retry_after_ms: 1,
             };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_client::{Interrupts, LeadWait, SessionOptions, SessionTurn};
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::JobId;
 use fake::Fake;
 use sessions::{DEADLINE, echo, expected, input, open, read, spec, submit_all, told};
@@ -172,7 +172,7 @@ fn a_job_that_may_not_be_sent_yet_wakes_the_leader() {
     let fake = Fake::serve(|mut peer| {
         let (tag, _) = peer.submit().unwrap();
         let (what, retry_after_ms) = ("queued jobs".to_owned(), 300);
-        let refused = Refusal::Busy { what, limit: 1, share_of: None, key: None, retry_after_ms };
+        let refused = Refusal::Busy { what, limit: 1, part: BoundPart::All, key: None, retry_after_ms };
         peer.reply(tag, Reply::Accepted { first: JobId(0), count: 0, refused: Some(refused) });
         while echo(&mut peer, 1).is_some() {}
     });

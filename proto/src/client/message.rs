@@ -174,6 +174,7 @@ impl Request {
             | Self::Result { .. }
             | Self::Logs { .. }
             | Self::Cancel { .. }
+            | Self::CancelWaiting { .. }
             | Self::Retry { .. }
             | Self::Forget { .. }
             | Self::Jobs { .. }

@@ -34,7 +34,7 @@ struct Section {
     run: fn(&mut Figures),
 }
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     Section { name: "noop", what: "no-op jobs, submitted one by one, results checked", run: noop::run },
     Section { name: "session", what: "no-op jobs that four threads submit, and one", run: session::run },
     Section { name: "latency", what: "one job at a time", run: latency::run },
