@@ -233,6 +233,7 @@ fn the_defaults_are_the_codes_own() {
     let in_words = [
         "workers",
         "lend_max",
+        "one_user",
         "worker_program",
         "worker_args",
         "worker_env",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;
+use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, WorkerId};
@@ -119,6 +120,24 @@ fn an_idle_worker_of_the_same_user_is_chosen_before_one_of_nobody() {
     let his = long(&mut rig, BOB, 1);
     assert_ne!(rig.claim(his), hers);
     assert_eq!(rig.retired, [], "there was one that nobody had used");
+}
+
+#[test]
+fn a_task_that_runs_alone_has_a_worker_that_was_offered_nothing_of_others() {
+    let mut rig = Rig::with(one_user(2));
+    let hers = long(&mut rig, ALICE, 1);
+    let (offered, _) = rig.holder(hers).expect("all workers are idle");
+    // It has not claimed her task, which is taken back: it has run nothing, and may have read her input.
+    rig.change(ALICE, Request::Cancel { jobs: vec![hers] });
+    rig.turn();
+    assert!(rig.holder(hers).is_none());
+    let his = long(&mut rig, BOB, 1);
+    rig.crash(his);
+    rig.sleep(100);
+    assert!(
+        rig.holder(his).is_some_and(|(worker, _)| worker != offered),
+        "his retry runs alone, in another one"
+    );
 }
 
 #[test]

@@ -1,4 +1,6 @@
 //! `one user`: of a pool whose workers serve one user each, no worker is offered tasks of two.
+//!
+//! It follows offers alone, and never asks the core: what was offered to a worker may have been read by it.
 
 use std::collections::BTreeMap;
 
