@@ -3,9 +3,11 @@
 //!
 //! The supervisor makes it. A cleaner of temporary files may remove it while the worker is idle, also with the folder of
 //! all workers above it; then it is made again at the same path, where the supervisor removes it after the worker's
-//! death. It is never made where another user put a folder. The folder above is locked by the process that made it, so
-//! that systemd-tmpfiles leaves it alone and no second daemon takes it: here until this worker ends, whose replacement
-//! is a spawn, and a spawn locks it too (`supervisor/src/boot_folder.rs`). Called by `bootstrap.rs` and `exec.rs`.
+//! death. It is never made where another user put a folder. The folder above is locked by some process, so that
+//! systemd-tmpfiles leaves it alone and no second daemon takes it. The process that made it may have locked one that was
+//! removed since. So each worker that makes its folder again locks the one above unless that is locked: until this worker
+//! ends, whose replacement is a spawn, and a spawn locks it too (`supervisor/src/boot_folder.rs`). Called by `bootstrap.rs`
+//! and `exec.rs`.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,10 +15,10 @@ use std::sync::{Mutex, PoisonError};
 
 use bulkhead_link::worker::{Channel, Server};
 use bulkhead_proto::worker::message::BOOT_FOLDER_VARIABLE;
-use bulkhead_sys::held_folder::{HeldFolder, make_in, make_root};
+use bulkhead_sys::held_folder::{HeldFolder, make_in};
 use bulkhead_sys::variables;
 
-/// The folder of all workers, if this one made and locked it.
+/// The folder of all workers, if this one locked it.
 static LOCKED: Mutex<Option<HeldFolder>> = Mutex::new(None);
 
 /// The folder's path.
@@ -49,21 +51,19 @@ pub(crate) fn with<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> 
     }
     let folder = path()?;
     if let (Some(root), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str())) {
-        if make_root(root)? {
-            lock(root);
-        }
         match make_in(root, name) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => log::info!("made the worker's folder again path={}", folder.display()),
         }
+        lock(root);
     }
     work()
 }
 
-/// A lock that cannot be taken is another process's, which protects the folder as well.
+/// A lock that cannot be taken is another process's, or this one's of an earlier time, which protects the folder as well.
 fn lock(root: &Path) {
-    let made = HeldFolder::open(root).ok().filter(|made| made.lock().is_ok());
-    if made.is_some() {
-        *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = made;
+    let found = HeldFolder::open(root).ok().filter(|found| found.lock().is_ok());
+    if found.is_some() {
+        *LOCKED.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }
