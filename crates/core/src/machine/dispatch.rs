@@ -1,7 +1,8 @@
 //! Dispatch of queued jobs to workers, in each pool by itself: one task for each idle worker, then short tasks ahead.
 //!
 //! Jobs that have to run alone come first when a worker that has run nothing is available, but for users who wait in the queue
-//! and hold fewer workers: see `job/solo_queue.rs`. Tasks ahead never delay the first job of the queue: if that job needs an idle worker, busy workers are not refilled.
+//! and hold fewer workers: see `job/solo_queue.rs`. Tasks ahead never delay the first job of the queue: if that job needs an
+//! idle worker, busy workers are not refilled.
 //!
 //! The queue hears at once who holds how many workers. A search that is longer than one take leaves a worker idle and goes
 //! on in the next turn, which begins at once: `is_searching`.
@@ -30,6 +31,8 @@ impl Core {
         }
         self.post_charges();
         for pool in self.workers.pool_ids() {
+            // No worker gets stuck in a dispatch, so this holds for all of it.
+            self.jobs.note_held_max(pool, self.workers.held_max(pool));
             self.tell_held(pool);
             self.dispatch_alone(pool, Overtaking::Never);
             let (mut refilled, mut is_searching) = (Vec::new(), false);
@@ -64,9 +67,8 @@ impl Core {
         }
     }
 
-    /// Tells the queue how many workers of a pool each user holds, where that has changed, and how many one may hold.
+    /// Tells the queue how many workers of a pool each user holds, where that has changed.
     fn tell_held(&mut self, pool: PoolId) {
-        self.jobs.note_held_max(pool, self.workers.held_max(pool));
         while let Some((uid, held)) = self.workers.next_held_change(pool) {
             self.jobs.note_held(pool, uid, held);
         }
