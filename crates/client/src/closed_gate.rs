@@ -97,7 +97,7 @@ mod tests {
         folder.path().metadata().unwrap().gid()
     }
 
-    /// Whatever group a folder on the way is of, nobody is told to join it.
+    /// The text never tells a user to join the group of a folder on the way to the socket.
     #[test]
     fn a_socket_that_cannot_be_seen_is_shut_off_by_a_folder() {
         let folder = tempfile::tempdir().unwrap();

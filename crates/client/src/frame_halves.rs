@@ -52,7 +52,7 @@ impl FrameSender {
         self.outgoing.len() - self.sent
     }
 
-    /// Drops what is not sent.
+    /// Drops the frames that were not sent.
     pub(crate) fn forget(&mut self) {
         self.sent = self.outgoing.len();
         self.attached.clear();

@@ -19,7 +19,7 @@ use bulkhead_proto::ids::JobId;
 use fake::Fake;
 use sessions::{DEADLINE, echo, expected, input, open, read, spec, submit_all, told};
 
-/// Four threads wait for the result of each of their jobs; whoever leads brings those of the others.
+/// Four threads wait for the result of each of their jobs; the thread that leads reads the results of the others too.
 #[test]
 fn a_leader_brings_the_results_of_followers_and_hands_the_lead_over() {
     const EACH: u64 = 200;

@@ -13,7 +13,7 @@ use crate::output::JobEnd;
 /// Something that the leader returns.
 #[derive(Debug)]
 pub enum SessionEvent {
-    /// What became of a job: the last that is told of its token.
+    /// What became of a job. No other event follows for its token.
     Job {
         /// The caller's token.
         token: u64,

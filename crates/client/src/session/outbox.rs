@@ -196,7 +196,7 @@ impl SessionOutbox {
         Ok(())
     }
 
-    /// Cancels jobs. What is not sent is withdrawn; what has no answer yet is cancelled once it is accepted.
+    /// Cancels jobs. It drops a submit that was not sent, and cancels one without an answer when the daemon has accepted it.
     pub(super) fn cancel(&mut self, tokens: &[u64], scope: CancelScope) {
         let mut is_withdrawn = false;
         for token in tokens {

@@ -32,7 +32,7 @@ impl<T: Copy> Workers<T> {
         self.held_max(pool).is_some() || self.stuck_of(pool, uid) > 0
     }
 
-    /// Most workers of a pool that one user may hold, whoever it is, if that is bounded.
+    /// Most workers of a pool that any one user may hold, if that is bounded.
     pub(crate) fn held_max(&self, pool: PoolId) -> Option<u32> {
         let half = self.half_of_exhausted(pool);
         self.running_max(pool).into_iter().chain(half).min()
