@@ -4,6 +4,8 @@
 //! room.
 
 use crate::job::batch::Batch;
+use crate::job::level::Entering;
+use crate::job::list::IntrusiveList;
 use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
 use crate::job::{Admission, Jobs};
@@ -46,17 +48,18 @@ impl Jobs {
         });
         let attachments = self.attachments.hold(turn, account, submit.files, files);
         let task_kind = if plans { TaskKind::Plan } else { TaskKind::Whole };
-        let mut run = None;
+        let mut list = IntrusiveList::default();
         for input in submit.inputs.into_iter().take(count as usize) {
             let key = self.table.insert(batch, input, task_kind);
             if let Some(attachments) = attachments {
                 let rare = self.table[key].rare_mut();
                 (rare.attachments, rare.has_files) = (Some(attachments), true);
             }
-            self.queues.push_back(&mut self.table, key);
-            run.get_or_insert(self.table.run(key));
+            list.push_back(&mut self.table.slab, key);
         }
+        let first = list.head().expect("at least one was taken in");
+        self.queues.append(&mut self.table, Entering { list, count: u64::from(count) });
         turn.count(Counter::Accepted, u64::from(count));
-        TaskRun { count, ..run.expect("at least one was taken in") }
+        TaskRun { count, ..self.table.run(first) }
     }
 }

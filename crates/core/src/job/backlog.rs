@@ -8,7 +8,7 @@ use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::{PRIORITY_MAX, WHY_COUNT_MAX};
 
-use crate::job::level::{Judge, Level, Picked, QueuePlace, Side};
+use crate::job::level::{Entering, Judge, Level, Picked, QueuePlace, Side};
 use crate::job::list::Key;
 use crate::job::table::JobTable;
 use crate::job::turns::{Round, Search, TurnCounter, TurnNumber};
@@ -63,21 +63,21 @@ impl Backlog {
         self.levels.iter().any(|level| level.has_jobs_of(client))
     }
 
-    /// Puts a job into its list.
+    /// Puts jobs into their list.
     pub(super) fn push(
         &mut self,
         jobs: &mut JobTable,
-        (key, place): (Key, QueuePlace),
+        (entering, place): (Entering, QueuePlace),
         side: Side,
         is_parked: bool,
         counter: &mut TurnCounter,
     ) {
         let round = &mut self.round;
         let join = (!is_parked).then_some(|| counter.joining(round));
-        self.levels[place.level].push(jobs, (key, place), side, join);
-        self.length += 1;
+        self.levels[place.level].push(jobs, (entering, place), side, join);
+        self.length += entering.count;
         if !is_parked {
-            self.ready += 1;
+            self.ready += entering.count;
             self.filled |= 1 << place.level;
         }
     }

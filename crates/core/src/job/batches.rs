@@ -7,7 +7,6 @@ use bulkhead_proto::ids::JobId;
 
 use crate::job::batch::Batch;
 use crate::job::list::Key;
-use crate::job::table::JobTable;
 use crate::job::{BatchGone, Jobs};
 use crate::turn::{Alarm, Turn};
 
@@ -35,14 +34,6 @@ impl Jobs {
             Some(key)
         });
         of_batch.filter(move |key| self.table.batch(*key).first == first)
-    }
-}
-
-impl JobTable {
-    /// Whether the time that a job may wait for its first attempt is over, and it had none.
-    pub(super) fn has_expired(&self, turn: &Turn, key: Key) -> bool {
-        let at_ns = self.batch(key).expiry.at_ns();
-        at_ns.is_some_and(|at_ns| at_ns <= turn.now_ns()) && self[key].never_began()
     }
 }
 

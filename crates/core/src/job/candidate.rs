@@ -18,9 +18,10 @@ use crate::job::parts::plan_waits;
 use crate::job::run::TaskRun;
 use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
+use crate::job::task_entry::TaskEntry;
 use crate::job::turns::Search;
 use crate::job::{Jobs, OutputNeed, OutputSums};
-use crate::turn::{AccountId, TaskLimits, Turn, ms};
+use crate::turn::{AccountId, Turn, ms};
 
 /// A waiting run, as the machine judges it.
 #[derive(Clone, Copy)]
@@ -30,38 +31,39 @@ pub(crate) struct Candidate<'a> {
     attachments: &'a AttachmentTable,
     outputs: &'a HeldOutputs,
     key: Key,
+    entry: TaskEntry<'a>,
 }
 
 impl Candidate<'_> {
     /// The number of its job or part.
     #[cfg(test)]
     pub(super) fn number(&self) -> bulkhead_proto::ids::JobId {
-        self.table[self.key].id
+        self.entry.job.id
     }
 
     /// The kind of the run.
     pub(crate) fn kind(&self) -> KindId {
-        self.table.batch(self.key).kind
+        self.entry.batch.kind
     }
 
     /// The user who submitted it.
     pub(crate) fn uid(&self) -> u32 {
-        self.table.batch(self.key).uid
+        self.entry.batch.uid
     }
 
     /// Whether it has expired, and ends once the line comes to it (`due_ends.rs`).
     pub(crate) fn has_expired(&self, turn: &Turn) -> bool {
-        self.table.has_expired(turn, self.key)
+        self.entry.has_expired(turn)
     }
 
     /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self) -> bool {
-        self.table.needs_descriptor(self.key)
+        self.entry.needs_descriptor()
     }
 
     /// Whether its next task may ask for an output while it runs, and whose memory that takes.
     pub(crate) fn asks_of(&self) -> Option<AccountId> {
-        self.table.may_ask(self.key).then(|| self.table.batch(self.key).account)
+        self.entry.may_ask().then_some(self.entry.batch.account)
     }
 
     /// What its next task needs in memory for an output or a log.
@@ -77,13 +79,12 @@ impl Candidate<'_> {
     /// Whether nothing may share a ring with it: a watched task is measured by its worker's figures, and files behind
     /// another task would be held by a worker that does not use them.
     pub(crate) fn is_for_itself(&self) -> bool {
-        self.table.is_for_itself(self.key)
+        self.entry.is_for_itself()
     }
 
     /// Whether its plan has to wait in a pool of so many slots, because its client has enough jobs in parts.
     pub(crate) fn plan_waits(&self, slots: usize) -> bool {
-        self.table[self.key].task_kind == TaskKind::Plan
-            && plan_waits(self.part_sets, slots, self.table.batch(self.key))
+        self.entry.job.task_kind == TaskKind::Plan && plan_waits(self.part_sets, slots, self.entry.batch)
     }
 }
 
@@ -107,8 +108,10 @@ impl Jobs {
     ) -> Option<TaskRun> {
         assert!(at_most > 0, "a run has a task");
         let (part_sets, attachments, outputs) = (&self.part_sets, &self.attachments, &self.outputs);
-        let mut judge =
-            |table: &JobTable, key| judge(&Candidate { table, part_sets, attachments, outputs, key });
+        let mut judge = |table: &JobTable, key| {
+            let entry = table.entry(key);
+            judge(&Candidate { table, part_sets, attachments, outputs, key, entry })
+        };
         let key = self.queues.take(pool, &mut self.table, (ageing(turn), search), &mut judge)?;
         if search == Search::Idle {
             self.queues.queue_had_turn(pool);
@@ -141,8 +144,10 @@ impl Jobs {
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<TaskRun> {
         let (part_sets, attachments, outputs) = (&self.part_sets, &self.attachments, &self.outputs);
-        let mut judge =
-            |table: &JobTable, key| judge(&Candidate { table, part_sets, attachments, outputs, key });
+        let mut judge = |table: &JobTable, key| {
+            let entry = table.entry(key);
+            judge(&Candidate { table, part_sets, attachments, outputs, key, entry })
+        };
         let key = self.queues.take_of((pool, uid), &mut self.table, ageing(turn), &mut judge)?;
         Some(self.taken(key, Phase::Queued))
     }
@@ -170,8 +175,15 @@ impl Jobs {
     /// The first run of a user in a pool that waits to run alone.
     pub(crate) fn first_alone_of(&self, pool: PoolId, uid: u32) -> Option<Candidate<'_>> {
         let key = self.queues.solo(pool).head_of(uid)?;
-        let (table, part_sets) = (&self.table, &self.part_sets);
-        Some(Candidate { table, part_sets, attachments: &self.attachments, outputs: &self.outputs, key })
+        let (table, part_sets, entry) = (&self.table, &self.part_sets, self.table.entry(key));
+        Some(Candidate {
+            table,
+            part_sets,
+            attachments: &self.attachments,
+            outputs: &self.outputs,
+            key,
+            entry,
+        })
     }
 
     /// Takes the first run of a user in a pool that waits to run alone. The user's next turn is the last one.
@@ -231,19 +243,11 @@ impl Jobs {
 
     /// Whether the next task of a run needs a descriptor of the daemon's own.
     pub(crate) fn needs_descriptor(&self, run: TaskRun) -> bool {
-        self.table.needs_descriptor(self.table.open(run))
+        self.table.entry(self.table.open(run)).needs_descriptor()
     }
 
     /// Whether a client has jobs in the queue of a pool.
     pub(crate) fn has_queued(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
         self.queues.has_jobs_of(pool, uid, client)
-    }
-}
-
-impl JobTable {
-    fn is_for_itself(&self, key: Key) -> bool {
-        TaskLimits::watches(&self.batch(key).policy)
-            || self[key].attachments().is_some()
-            || self[key].task_kind != TaskKind::Whole
     }
 }

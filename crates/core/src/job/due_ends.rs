@@ -105,7 +105,7 @@ impl Jobs {
         match reason {
             DueReason::Vanished => self.table.batch(key).watched && self.table[key].end().is_none(),
             DueReason::Expired => {
-                self.table.has_expired(turn, key) && self.table[key].state.phase() == Phase::Queued
+                self.table.entry(key).has_expired(turn) && self.table[key].state.phase() == Phase::Queued
             }
         }
     }

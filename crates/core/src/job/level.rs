@@ -64,7 +64,14 @@ impl QueuePlace {
     }
 }
 
-/// The end of a list at which a job enters it.
+/// Jobs of one place that enter the queue together: a list of them, and how many there are.
+#[derive(Clone, Copy)]
+pub(crate) struct Entering {
+    pub(super) list: IntrusiveList,
+    pub(super) count: u64,
+}
+
+/// The end of a list at which jobs enter it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Back,
@@ -89,6 +96,16 @@ impl ClientShare {
     fn unlink(&mut self, jobs: &mut JobTable, key: Key, list: usize) {
         self.lists[list].unlink(&mut jobs.slab, key);
         count_down(&mut self.length, 1, "queued jobs of a client");
+    }
+
+    /// Its heads may have changed, or whether it is parked: notes since when the older one waits.
+    fn refresh(&mut self, jobs: &JobTable, client: ClientId, oldest: &mut BTreeSet<(u64, ClientId)>) {
+        let now = self.oldest_ns(jobs).filter(|_| self.turn.is_some());
+        let before = std::mem::replace(&mut self.since_ns, now);
+        if before != now {
+            before.map(|since_ns| oldest.remove(&(since_ns, client)));
+            now.map(|since_ns| oldest.insert((since_ns, client)));
+        }
     }
 
     /// Since when the older of its heads waits.
@@ -132,11 +149,11 @@ impl Level {
         self.oldest.first().map(|(since_ns, _)| *since_ns)
     }
 
-    /// Puts a job into its list. A client that is not parked and not in line joins it at the place that `join` gives.
+    /// Puts jobs into their list. A client that is not parked and not in line joins it at the place that `join` gives.
     pub(super) fn push(
         &mut self,
         jobs: &mut JobTable,
-        (key, place): (Key, QueuePlace),
+        (Entering { list: mut entering, count }, place): (Entering, QueuePlace),
         side: Side,
         join: Option<impl FnOnce() -> TurnNumber>,
     ) {
@@ -145,10 +162,13 @@ impl Level {
         // Behind others it changes no head.
         let mut is_new = side == Side::Front || list.head().is_none();
         match side {
-            Side::Back => list.push_back(&mut jobs.slab, key),
-            Side::Front => list.push_front(&mut jobs.slab, key),
+            Side::Back => list.append(&mut jobs.slab, entering),
+            Side::Front => {
+                entering.append(&mut jobs.slab, *list);
+                *list = entering;
+            }
         }
-        share.length += 1;
+        share.length += count;
         if share.turn.is_none()
             && let Some(join) = join
         {
@@ -171,27 +191,23 @@ impl Level {
         let was_head = share.lists[place.list].head() == Some(key);
         share.unlink(jobs, key, place.list);
         if was_head {
-            self.head_left(jobs, place.client);
+            share.refresh(jobs, place.client, &mut self.oldest);
+        }
+        if share.length == 0 {
+            self.remove_share(place.client);
         }
     }
 
-    /// A head of a client has left its list: another one may be the oldest, or there is none.
-    fn head_left(&mut self, jobs: &JobTable, client: ClientId) {
-        self.refresh(jobs, client);
-        if self.shares.get(&client).is_some_and(|share| share.length == 0) {
-            let gone = self.shares.remove(&client);
-            gone.and_then(|share| share.turn).map(|turn| self.turns.remove(&turn));
-        }
+    /// A client has no jobs here any more.
+    fn remove_share(&mut self, client: ClientId) {
+        let gone = self.shares.remove(&client);
+        gone.and_then(|share| share.turn).map(|turn| self.turns.remove(&turn));
     }
 
-    /// The heads of a client may have changed, or whether it is parked: notes since when the older one waits.
+    /// The heads of a client may have changed, or whether it is parked.
     pub(super) fn refresh(&mut self, jobs: &JobTable, client: ClientId) {
-        let Some(share) = self.shares.get_mut(&client) else { return };
-        let now = share.oldest_ns(jobs).filter(|_| share.turn.is_some());
-        let before = std::mem::replace(&mut share.since_ns, now);
-        if before != now {
-            before.map(|since_ns| self.oldest.remove(&(since_ns, client)));
-            now.map(|since_ns| self.oldest.insert((since_ns, client)));
+        if let Some(share) = self.shares.get_mut(&client) {
+            share.refresh(jobs, client, &mut self.oldest);
         }
     }
 
@@ -231,11 +247,15 @@ impl Level {
                 TakeChoice::Take => {
                     share.was_part = list == 1;
                     share.unlink(jobs, key, list);
+                    share.refresh(jobs, client, &mut self.oldest);
+                    let is_empty = share.length == 0;
                     // A client that is alone has the next turn too.
                     if self.turns.len() > 1 {
                         self.move_turn(client, turn, last());
                     }
-                    self.head_left(jobs, client);
+                    if is_empty {
+                        self.remove_share(client);
+                    }
                     return Picked::Job(key);
                 }
                 TakeChoice::Skip => {}

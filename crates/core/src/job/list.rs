@@ -80,6 +80,28 @@ impl IntrusiveList {
         self.head = key;
     }
 
+    /// Puts the jobs of another list behind its own.
+    pub(crate) fn append(&mut self, slab: &mut PagedSlab<Job>, other: Self) {
+        match (self.tail, other.head) {
+            (_, NONE) => {}
+            (NONE, _) => *self = other,
+            (tail, head) => {
+                join(slab, tail, head);
+                self.tail = other.tail;
+            }
+        }
+    }
+
+    /// A list of one job.
+    ///
+    /// # Panics
+    /// If it is in a list.
+    pub(crate) fn of(slab: &mut PagedSlab<Job>, key: Key) -> Self {
+        let mut list = Self::default();
+        list.push_back(slab, key);
+        list
+    }
+
     /// Takes a job of this list out of it.
     ///
     /// # Panics
@@ -130,6 +152,11 @@ impl IntrusiveList {
             Some(prev)
         })
     }
+}
+
+fn join(slab: &mut PagedSlab<Job>, before: Key, behind: Key) {
+    slab[before as usize].links.next = behind;
+    slab[behind as usize].links.prev = before;
 }
 
 fn assert_loose(job: &Job) {

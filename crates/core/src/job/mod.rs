@@ -50,6 +50,7 @@ mod solo_queue;
 mod spare_ends;
 mod state;
 mod table;
+mod task_entry;
 #[cfg(test)]
 mod tests;
 mod turns;

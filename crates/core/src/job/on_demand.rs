@@ -13,7 +13,7 @@ use crate::turn::{AccountId, Turn};
 impl Jobs {
     /// Whether the next task of a run may ask for an output while it runs.
     pub(crate) fn may_ask(&self, run: TaskRun) -> bool {
-        self.table.may_ask(self.table.open(run))
+        self.table.entry(self.table.open(run)).may_ask()
     }
 
     /// The account of a run, and the most bytes that one output of its kind may have.

@@ -21,49 +21,53 @@ enum SlabPlace<T> {
     Vacant(u32),
 }
 
+/// Sixteen bytes: finding a value reads one of them, and the place.
 #[derive(Debug)]
 struct SlabPage<T> {
-    /// Grows to [`PAGE`] places, within its first allocation.
-    places: Vec<SlabPlace<T>>,
-    /// The first vacant place.
+    /// Made for the first value of the page.
+    places: Option<Box<[SlabPlace<T>; PAGE]>>,
+    /// The first vacant place of those that were used.
     vacant: u32,
-    held: u32,
+    /// Places that were used since the page was last empty: those behind them are vacant too.
+    used: u16,
+    held: u16,
 }
 
 impl<T> SlabPage<T> {
     fn new() -> Self {
-        Self { places: Vec::new(), vacant: NONE, held: 0 }
+        Self { places: None, vacant: NONE, used: 0, held: 0 }
     }
 
     /// Its next values lie one behind the other again.
     fn clear(&mut self) {
-        self.places.clear();
+        self.used = 0;
         self.vacant = NONE;
     }
 
     fn is_full(&self) -> bool {
-        self.held as usize == PAGE
+        usize::from(self.held) == PAGE
     }
 
     fn insert(&mut self, value: T) -> usize {
-        self.held += 1;
-        if self.vacant == NONE {
-            if self.places.is_empty() {
-                self.places.reserve_exact(PAGE);
-            }
-            self.places.push(SlabPlace::Held(value));
-            return self.places.len() - 1;
-        }
-        let at = self.vacant as usize;
-        let SlabPlace::Vacant(next) = std::mem::replace(&mut self.places[at], SlabPlace::Held(value)) else {
+        let places =
+            self.places.get_or_insert_with(|| Box::new(std::array::from_fn(|_| SlabPlace::Vacant(NONE))));
+        let at = match self.vacant {
+            NONE => usize::from(self.used),
+            vacant => vacant as usize,
+        };
+        let SlabPlace::Vacant(next) = std::mem::replace(&mut places[at], SlabPlace::Held(value)) else {
             unreachable!("a place in the list of vacant ones is vacant")
         };
-        self.vacant = next;
+        match self.vacant {
+            NONE => self.used += 1,
+            _ => self.vacant = next,
+        }
+        self.held += 1;
         at
     }
 
     fn remove(&mut self, at: usize) -> Option<T> {
-        let place = self.places.get_mut(at).filter(|place| matches!(place, SlabPlace::Held(_)))?;
+        let place = self.places.as_mut()?.get_mut(at).filter(|place| matches!(place, SlabPlace::Held(_)))?;
         let SlabPlace::Held(value) = std::mem::replace(place, SlabPlace::Vacant(self.vacant)) else {
             return None;
         };
@@ -98,14 +102,14 @@ impl<T> PagedSlab<T> {
 
     /// The value at this place, if there is one.
     pub(crate) fn get(&self, key: usize) -> Option<&T> {
-        match self.pages.get(key / PAGE)?.places.get(key % PAGE)? {
+        match &self.pages.get(key / PAGE)?.places.as_ref()?[key % PAGE] {
             SlabPlace::Held(value) => Some(value),
             SlabPlace::Vacant(_) => None,
         }
     }
 
     fn get_mut(&mut self, key: usize) -> Option<&mut T> {
-        match self.pages.get_mut(key / PAGE)?.places.get_mut(key % PAGE)? {
+        match &mut self.pages.get_mut(key / PAGE)?.places.as_mut()?[key % PAGE] {
             SlabPlace::Held(value) => Some(value),
             SlabPlace::Vacant(_) => None,
         }
@@ -164,9 +168,11 @@ impl<T> PagedSlab<T> {
     /// All values with their places.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.pages.iter().enumerate().flat_map(|(number, page)| {
-            page.places.iter().enumerate().filter_map(move |(at, place)| match place {
-                SlabPlace::Held(value) => Some((number * PAGE + at, value)),
-                SlabPlace::Vacant(_) => None,
+            page.places.iter().flat_map(|places| places.iter()).enumerate().filter_map(move |(at, place)| {
+                match place {
+                    SlabPlace::Held(value) => Some((number * PAGE + at, value)),
+                    SlabPlace::Vacant(_) => None,
+                }
             })
         })
     }
@@ -191,7 +197,7 @@ mod tests {
     use super::*;
 
     fn room<T>(slab: &PagedSlab<T>) -> usize {
-        slab.pages.iter().map(|page| page.places.capacity()).sum()
+        slab.pages.iter().filter(|page| page.places.is_some()).count() * PAGE
     }
 
     #[test]

@@ -16,9 +16,8 @@ use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::ClientId;
 
 use crate::job::backlog::{Ageing, Backlog};
-use crate::job::level::{Judge, Picked, QueuePlace, Side};
+use crate::job::level::{Entering, Judge, Picked, QueuePlace, Side};
 use crate::job::list::Key;
-use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::job::turns::{Round, Search, TurnCounter, TurnNumber};
 use crate::turn::count_down;
@@ -59,18 +58,15 @@ impl PoolQueue {
         self.length
     }
 
-    /// Puts a job into its list, at this end.
-    ///
-    /// # Panics
-    /// If it is not queued, or is in a list.
-    pub(crate) fn push(&mut self, jobs: &mut JobTable, key: Key, side: Side) {
-        assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
-        let place = QueuePlace::of(jobs, key);
+    /// Puts jobs into their list, at this end.
+    pub(crate) fn push(&mut self, jobs: &mut JobTable, entering: Entering, side: Side) {
+        let Some(first) = entering.list.head() else { return };
+        let place = QueuePlace::of(jobs, first);
         let is_parked = self.is_parked(place.client);
-        self.length += 1;
-        self.ready += u64::from(!is_parked);
+        self.length += entering.count;
+        self.ready += if is_parked { 0 } else { entering.count };
         let user = self.users.entry(place.uid).or_default();
-        user.push(jobs, (key, place), side, is_parked, &mut self.counter);
+        user.push(jobs, (entering, place), side, is_parked, &mut self.counter);
         if user.turn.is_none() {
             self.line_up(place.uid);
         }

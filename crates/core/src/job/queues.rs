@@ -9,8 +9,8 @@ use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::Ageing;
-use crate::job::level::{Judge, Side};
-use crate::job::list::Key;
+use crate::job::level::{Entering, Judge, Side};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::queue::PoolQueue;
 use crate::job::solo_queue::SoloQueue;
 use crate::job::state::Phase;
@@ -46,13 +46,31 @@ impl Queues {
     }
 
     /// Puts a job at the end of its list.
+    ///
+    /// # Panics
+    /// If it is not queued, or is in a list.
     pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
-        self.queue_of(jobs, key).push(jobs, key, Side::Back);
+        self.push(jobs, key, Side::Back);
     }
 
     /// Puts a job that was given back at the front of its list.
+    ///
+    /// # Panics
+    /// If it is not queued, or is in a list.
     pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
-        self.queue_of(jobs, key).push(jobs, key, Side::Front);
+        self.push(jobs, key, Side::Front);
+    }
+
+    fn push(&mut self, jobs: &mut JobTable, key: Key, side: Side) {
+        assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
+        let list = IntrusiveList::of(&mut jobs.slab, key);
+        self.queue_of(jobs, key).push(jobs, Entering { list, count: 1 }, side);
+    }
+
+    /// Puts the jobs of a new batch at the end of their list.
+    pub(crate) fn append(&mut self, jobs: &mut JobTable, batch: Entering) {
+        let Some(key) = batch.list.head() else { return };
+        self.queue_of(jobs, key).push(jobs, batch, Side::Back);
     }
 
     /// Takes a job out of its list.

@@ -5,7 +5,7 @@
 use std::ops::{Index, IndexMut};
 
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::job::Payload;
 
 use crate::job::batch::Batch;
 use crate::job::entry::Job;
@@ -97,18 +97,6 @@ impl JobTable {
     /// The batch of a job.
     pub(crate) fn batch(&self, key: Key) -> &Batch {
         &self.batches[self[key].batch as usize]
-    }
-
-    /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
-    pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
-        let batch = self.batch(key);
-        self[key].task_kind != TaskKind::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
-    }
-
-    /// Whether the next task at this place may ask for an output while it runs.
-    pub(crate) fn may_ask(&self, key: Key) -> bool {
-        let is_of_job = matches!(self[key].task_kind, TaskKind::Whole | TaskKind::Merge);
-        is_of_job && self.batch(key).policy.output == OutputMode::Auto
     }
 
     /// Jobs in this phase.

@@ -108,8 +108,11 @@ impl TaskWatch {
 impl<T: Copy> Workers<T> {
     /// Begins to watch a task that is about to be offered, if its limits need it.
     pub(super) fn watch(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq, limits: TaskLimits) {
+        if !limits.are_watched() {
+            return;
+        }
         let now_ns = turn.now_ns();
-        let Some(worker) = self.table.get_mut(&id).filter(|_| limits.are_watched()) else { return };
+        let Some(worker) = self.table.get_mut(&id) else { return };
         worker.watch = Some(TaskWatch { seq, limits, since_ns: now_ns, before: None, met: None });
         if limits.are_measured() {
             turn.act(Action::Examine { worker: id });
