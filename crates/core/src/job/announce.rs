@@ -28,26 +28,22 @@ impl Jobs {
     /// If the job has not ended, was announced before, or is attached and no client was posted a letter.
     pub(crate) fn announced(&mut self, run: TaskRun, clients: u32) -> Option<Untold> {
         let key = self.table.open(run);
+        let batch = self.table.batch(key);
+        let (is_attached, account) = (batch.attached, batch.account);
         let end = self.table[key].end_mut().expect("what is announced has ended");
         assert_eq!(end.retention, Retention::Unannounced, "job {} is announced once", run.first());
         end.untold = clients;
-        if !self.table.batch(key).attached {
+        if !is_attached {
             self.keep_ended(key);
             return None;
         }
         assert!(clients > 0, "the client of attached job {} is to be told of its end", run.first());
-        self.mark_untold(key);
+        end.retention = Retention::Untold;
         let untold = self.weigh_untold(key);
         self.kept.add_untold(untold.bytes);
         let bytes = untold.bytes + self.output_bytes_of(key);
-        self.table.charges.charge(self.table.batch(key).account, Resource::UnreadResults, bytes);
+        self.table.charges.charge(account, Resource::UnreadResults, bytes);
         Some(untold)
-    }
-
-    fn mark_untold(&mut self, key: Key) {
-        if let Some(end) = self.table[key].end_mut() {
-            end.retention = Retention::Untold;
-        }
     }
 
     /// The weight of an end that its attached client has not read.

@@ -168,10 +168,14 @@ impl Jobs {
         stage: Stage,
         grant: Option<&OutputGrant>,
     ) -> (Option<AttachmentsId>, Vec<TaskFile>, OutputRoom) {
+        let attachments = self.table[job].attachments();
+        // Most tasks have none.
+        if attachments.is_none() && stage == Stage::Whole {
+            return (None, Vec::new(), whole(grant));
+        }
         let (account, output) = (self.table.batch(job).account, self.table.batch(job).policy.output);
-        let id = match self.table[job].attachments() {
+        let id = match attachments {
             Some(id) => id,
-            None if stage == Stage::Whole => return (None, Vec::new(), whole(grant)),
             // A job that is done in parts has a plan, even if no file came with it.
             None => {
                 let id = self.attachments.open(account, Vec::new(), 0);
@@ -272,8 +276,10 @@ impl Jobs {
     /// If the attachments had no holder left.
     pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
         self.release(turn, ticket.attachments);
-        self.outputs.ungrant(&mut self.table.charges, ticket.account, ticket.granted);
-        self.outputs.close(&mut self.table.charges, ticket.account, files_of_offer(ticket.granted));
+        if ticket.granted > 0 {
+            self.outputs.ungrant(&mut self.table.charges, ticket.account, ticket.granted);
+            self.outputs.close(&mut self.table.charges, ticket.account, files_of_offer(ticket.granted));
+        }
         if ticket.has_log {
             self.outputs.rest_log(ticket.account);
         }

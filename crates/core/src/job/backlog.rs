@@ -161,6 +161,10 @@ impl Backlog {
 
     /// The most urgent level whose first in line is below `limit`; of equal ones the higher priority.
     fn most_urgent(&self, ageing: Ageing, limit: TurnNumber) -> Option<usize> {
+        if self.filled.is_power_of_two() {
+            let at = self.filled.trailing_zeros() as usize;
+            return (self.levels[at].first_turn() < Some(limit)).then_some(at);
+        }
         let (mut best, mut mask) = (None, self.filled);
         while mask != 0 {
             let at = mask.trailing_zeros() as usize;

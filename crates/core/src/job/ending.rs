@@ -16,6 +16,7 @@ use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::{EntryState, Phase};
+use crate::job::table::RemovedJob;
 use crate::job::{EndNotice, Jobs, Released, Untold};
 use crate::turn::{Alarm, Owner, Turn};
 
@@ -123,12 +124,11 @@ impl Jobs {
     /// Removes a job that has left its retention, which is counted by what the job still holds.
     fn leave_table(&mut self, turn: &mut Turn, key: Key, untold: Option<Untold>) -> Released {
         self.drop_log(turn, key);
-        let held_by = self.table.batch(key).holder();
-        let (job, gone) = self.table.remove(key);
+        let RemovedJob { job, holder, gone } = self.table.remove(key);
         if let EntryState::Ended(end) = job.state {
             self.spare_ends.give_back(end);
         }
-        Released { untold, batch: batch_gone(turn, gone), held_by }
+        Released { untold, batch: batch_gone(turn, gone), held_by: holder }
     }
 
     /// A copy of the end of a job that stays, and its held output.

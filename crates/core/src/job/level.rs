@@ -247,7 +247,11 @@ impl Level {
                 TakeChoice::Take => {
                     share.was_part = list == 1;
                     share.unlink(jobs, key, list);
-                    share.refresh(jobs, client, &mut self.oldest);
+                    let next = share.lists[list].head();
+                    // Jobs of one batch wait since the same moment.
+                    if next.is_none_or(|next| jobs[next].batch != jobs[key].batch) {
+                        share.refresh(jobs, client, &mut self.oldest);
+                    }
                     let is_empty = share.length == 0;
                     // A client that is alone has the next turn too.
                     if self.turns.len() > 1 {

@@ -29,7 +29,7 @@ impl Jobs {
     /// If it may not ask for one.
     pub(crate) fn give_room(&mut self, ticket: Ticket, bytes: u64) -> Ticket {
         assert!(ticket.may_ask(), "an offer asks for one output");
-        let given = Ticket { granted: ticket.granted + bytes, demand: OutputDemand::Given(bytes), ..ticket };
+        let given = Ticket { granted: ticket.granted + bytes, demand: OutputDemand::Given, ..ticket };
         self.outputs.grant(&mut self.table.charges, ticket.account, bytes);
         let files = files_of_offer(given.granted) - files_of_offer(ticket.granted);
         self.outputs.open(&mut self.table.charges, ticket.account, files);
@@ -38,7 +38,7 @@ impl Jobs {
 
     /// An offer gets no output: what it was promised is given back.
     pub(crate) fn refuse_room(&mut self, ticket: Ticket) -> Ticket {
-        let bytes = if let OutputDemand::Given(bytes) = ticket.demand { bytes } else { 0 };
+        let bytes = ticket.given_bytes();
         let refused = Ticket { granted: ticket.granted - bytes, demand: OutputDemand::Refused, ..ticket };
         self.outputs.ungrant(&mut self.table.charges, ticket.account, bytes);
         let files = files_of_offer(ticket.granted) - files_of_offer(refused.granted);

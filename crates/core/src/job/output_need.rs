@@ -22,7 +22,7 @@ use crate::turn::Turn;
 /// Most bytes of the packed results of one job's parts: the results, and an offset for each.
 const PACKED_MAX_BYTES: u64 = RESULTS_MAX_BYTES + 16 * PARTS_MAX as u64;
 /// What a worker's copy of a log counts, so that its account stays open as long as the worker has the offer.
-const LOG_COPY_BYTES: u64 = 4096;
+pub(super) const LOG_COPY_BYTES: u64 = 4096;
 
 impl OutputNeed {
     /// Whether it needs nothing.

@@ -101,6 +101,7 @@ impl<T> PagedSlab<T> {
     }
 
     /// The value at this place, if there is one.
+    #[inline]
     pub(crate) fn get(&self, key: usize) -> Option<&T> {
         match &self.pages.get(key / PAGE)?.places.as_ref()?[key % PAGE] {
             SlabPlace::Held(value) => Some(value),
@@ -108,6 +109,7 @@ impl<T> PagedSlab<T> {
         }
     }
 
+    #[inline]
     fn get_mut(&mut self, key: usize) -> Option<&mut T> {
         match &mut self.pages.get_mut(key / PAGE)?.places.as_mut()?[key % PAGE] {
             SlabPlace::Held(value) => Some(value),
@@ -138,6 +140,7 @@ impl<T> PagedSlab<T> {
     ///
     /// # Panics
     /// If there is none.
+    #[inline]
     pub(crate) fn remove(&mut self, key: usize) -> T {
         let number = key / PAGE;
         let page = &mut self.pages[number];

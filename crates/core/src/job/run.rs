@@ -8,6 +8,7 @@ use bulkhead_proto::ids::JobId;
 
 use crate::job::attachments::AttachmentsId;
 use crate::job::list::Key;
+use crate::job::output_need::LOG_COPY_BYTES;
 use crate::job::part_set::FIRST_PART;
 use crate::turn::AccountId;
 
@@ -67,8 +68,8 @@ pub(crate) enum OutputDemand {
     Never,
     /// It has not asked.
     Open,
-    /// It was promised so many bytes of room, which are part of `granted`.
-    Given(u64),
+    /// It was promised room, which is part of `granted`.
+    Given,
     /// It gets none.
     Refused,
 }
@@ -81,6 +82,12 @@ impl Ticket {
 
     /// Whether its task was promised an output when it asked.
     pub(crate) fn was_given(self) -> bool {
-        matches!(self.demand, OutputDemand::Given(_))
+        self.demand == OutputDemand::Given
+    }
+
+    /// The room that its task was promised when it asked, in bytes. A task that may ask has no other room but that of its log.
+    pub(super) fn given_bytes(self) -> u64 {
+        let of_log = if self.has_log { LOG_COPY_BYTES } else { 0 };
+        if self.was_given() { self.granted - of_log } else { 0 }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::Payload;
 
 use crate::job::batch::Batch;
@@ -29,6 +29,15 @@ pub(crate) struct JobTable {
     parts: [u64; PHASES],
     /// What the accounts of users took and gave back.
     pub(super) charges: Charges,
+}
+
+/// A job that has left the table.
+pub(super) struct RemovedJob {
+    pub(super) job: Job,
+    /// The client for whose receipt it was held, if it was.
+    pub(super) holder: Option<ClientId>,
+    /// Its batch, if it was the last job of that.
+    pub(super) gone: Option<Batch>,
 }
 
 impl Index<Key> for JobTable {
@@ -178,12 +187,13 @@ impl JobTable {
         count_down(&mut counts[from as usize], 1, "jobs in a phase");
         counts[to as usize] += 1;
         job.state = state;
-        let account = self.batches[job.batch as usize].account;
+        let account = || self.batches[job.batch as usize].account;
         // A job that waits counts with its input; its log counts while it does not run.
         if from.waits() != to.waits() && !job.is_part() {
-            charge_waiting(&mut self.charges, account, &job.input, to.waits());
+            charge_waiting(&mut self.charges, account(), &job.input, to.waits());
         }
         if (from == Phase::Running) != (to == Phase::Running) && job.log().is_some() {
+            let account = account();
             let change = if from == Phase::Running { Charges::charge } else { Charges::release };
             change(&mut self.charges, account, Resource::Logs, 1);
         }
@@ -193,15 +203,17 @@ impl JobTable {
     ///
     /// # Panics
     /// If it has not ended, or is still in a list.
-    pub(crate) fn remove(&mut self, key: Key) -> (Job, Option<Batch>) {
+    pub(super) fn remove(&mut self, key: Key) -> RemovedJob {
         let job = self.slab.remove(key as usize);
         assert_eq!(job.state.phase(), Phase::Ended, "job {} leaves the table after its end", job.id);
         assert!(job.links.are_loose(), "job {} has left its list before it goes", job.id);
         self.numbers.remove(job.id.0);
         count_down(&mut self.counts[Phase::Ended as usize], 1, "ended jobs");
-        self.charges.release(self.batches[job.batch as usize].account, Resource::Jobs, 1);
+        let batch = &self.batches[job.batch as usize];
+        self.charges.release(batch.account, Resource::Jobs, 1);
+        let holder = batch.holder();
         let gone = self.release_batch(job.batch);
-        (job, gone)
+        RemovedJob { job, holder, gone }
     }
 
     /// Moves a job to another batch; returns the old batch if it was the last job of it.

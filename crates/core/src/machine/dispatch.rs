@@ -22,6 +22,15 @@ enum Overtaking {
     Allowed,
 }
 
+/// A task that was taken for a worker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    run: TaskRun,
+    /// What it adds to the work ahead of the worker, in nanoseconds.
+    cost_ns: u64,
+    needs_descriptor: bool,
+}
+
 impl Core {
     /// Offers queued jobs of all pools.
     pub(super) fn dispatch(&mut self) {
@@ -63,7 +72,7 @@ impl Core {
             }
             let Some(worker) = self.workers.fresh(&mut self.turn, pool, uid) else { return };
             let Some(run) = self.jobs.take_alone(pool, uid) else { return };
-            self.offer(worker, run, ALONE_NS);
+            self.offer_alone(worker, run);
         }
     }
 
@@ -91,26 +100,25 @@ impl Core {
         for slot in self.workers.places(pool) {
             // Where workers serve one user each, another worker may get the job that was found for this one.
             while let Some((idle, _)) = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle()) {
-                let Some((run, uid, cost_ns)) = self.take_for_idle(pool) else {
+                let Some((taken, uid)) = self.take_for_idle(pool) else {
                     return (filled, self.jobs.is_search_open(pool));
                 };
                 let chosen = self.workers.serves_one(pool).then_some(uid);
                 let chosen = chosen.and_then(|uid| self.workers.idle_for(&mut self.turn, pool, uid));
                 let id = chosen.unwrap_or(idle);
-                self.offer(id, run, cost_ns);
+                self.offer(id, taken);
                 filled.push(id);
             }
         }
         (filled, false)
     }
 
-    /// Takes the first job of a pool that an idle worker can be offered now; gives its user, and what it adds to the work ahead of
-    /// the worker.
-    fn take_for_idle(&mut self, pool: PoolId) -> Option<(TaskRun, u32, u64)> {
+    /// Takes the first job of a pool that an idle worker can be offered now; gives it and its user.
+    fn take_for_idle(&mut self, pool: PoolId) -> Option<(Taken, u32)> {
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
         let (workers, ledger, turn) = (&self.workers, &self.ledger, &self.turn);
         let serves_one = workers.serves_one(pool);
-        let (mut uid, mut cost_ns) = (0, 0);
+        let (mut uid, mut cost_ns, mut needs_descriptor) = (0, 0, false);
         let run = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
             if short && candidate.needs_descriptor()
                 || candidate.plan_waits(slots)
@@ -121,10 +129,11 @@ impl Core {
                 return TakeChoice::Skip;
             }
             uid = candidate.uid();
+            needs_descriptor = candidate.needs_descriptor();
             cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
             TakeChoice::Take
         })?;
-        Some((run, uid, cost_ns))
+        Some((Taken { run, cost_ns, needs_descriptor }, uid))
     }
 
     /// Offers busy workers short tasks ahead, those with the fewest offers first.
@@ -158,7 +167,7 @@ impl Core {
         let (workers, short) = (&self.workers, self.workers.is_short());
         let (ledger, turn) = (&self.ledger, &self.turn);
         let Some(worker) = workers.get(id) else { return false };
-        let mut cost_ns = 0;
+        let (mut cost_ns, mut needs_descriptor) = (0, false);
         let found = self.jobs.take(turn, (pool, Search::Ahead), 1, |candidate| {
             // A task behind one of another user would be one worker more for its own user, once it is the first.
             let uid = candidate.uid();
@@ -175,6 +184,7 @@ impl Core {
             let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
             match workers.fits_ahead(worker, kind, is_for_itself) {
                 Fit::Now => {
+                    needs_descriptor = candidate.needs_descriptor();
                     cost_ns = workers.cost_ns(kind, is_for_itself);
                     TakeChoice::Take
                 }
@@ -183,7 +193,7 @@ impl Core {
             }
         });
         let Some(run) = found else { return false };
-        self.offer(id, run, cost_ns);
+        self.offer(id, Taken { run, cost_ns, needs_descriptor });
         true
     }
 
@@ -197,11 +207,17 @@ impl Core {
         }
     }
 
+    /// Offers a task to a worker that gets no other one beside it.
+    pub(super) fn offer_alone(&mut self, id: WorkerId, run: TaskRun) {
+        let needs_descriptor = self.jobs.needs_descriptor(run);
+        self.offer(id, Taken { run, cost_ns: ALONE_NS, needs_descriptor });
+    }
+
     /// Offers one task to a worker.
-    pub(super) fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
+    fn offer(&mut self, id: WorkerId, Taken { run, cost_ns, needs_descriptor }: Taken) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         // Most tasks need none.
-        let grant = self.jobs.needs_descriptor(run).then(|| self.grant_for(run));
+        let grant = needs_descriptor.then(|| self.grant_for(run));
         let grant = grant.map(|grant| grant.expect("a task was taken that has room"));
         let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant.as_ref());
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;

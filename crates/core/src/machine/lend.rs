@@ -9,7 +9,6 @@ use bulkhead_proto::ids::PoolId;
 use crate::job::{TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::machine::outputs::has_room;
-use crate::worker::ALONE_NS;
 
 impl Core {
     /// Offers tasks to lent workers of a pool, and lends slots to users who have waited long enough.
@@ -28,7 +27,7 @@ impl Core {
             match run {
                 Some(run) => {
                     let worker = self.workers.lend(&mut self.turn, pool, uid);
-                    self.offer(worker, run, ALONE_NS);
+                    self.offer_alone(worker, run);
                 }
                 // Its tasks stand in rings behind those of others, or may not run now.
                 None => self.workers.recall_ahead(&mut self.turn, pool, uid),
@@ -51,7 +50,7 @@ impl Core {
                 false => self.take_of(pool, uid),
             };
             match run {
-                Some(run) => self.offer(id, run, ALONE_NS),
+                Some(run) => self.offer_alone(id, run),
                 None => self.workers.retire(&mut self.turn, id),
             }
         }

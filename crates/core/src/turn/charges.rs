@@ -2,7 +2,8 @@
 //!
 //! A room that changes how much an account holds adds that to its [`Charges`], beside the change itself. The machine
 //! takes them and posts them to its ledger (`account/`) before it asks the ledger anything. The rooms never see the
-//! ledger. A turn has few different changes, so a change finds its sum by a look at the last ones.
+//! ledger. A turn has few different changes, so a change finds its sum by the last one of its resource, or by a look at the
+//! last ones.
 
 use crate::turn::values::{AccountId, Resource};
 
@@ -13,6 +14,8 @@ const LOOK_BACK: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Charges {
     sums: Vec<ChargeSum>,
+    /// For each resource, where its last change was added, if that is a place in `sums`.
+    last: [usize; Resource::COUNT],
 }
 
 /// By how much one account holds more of one resource.
@@ -56,8 +59,14 @@ impl Charges {
         if change == 0 {
             return;
         }
-        let last = self.sums.iter_mut().rev().take(LOOK_BACK);
-        match last.into_iter().find(|sum| sum.account == account && sum.resource == resource) {
+        let is_same = |sum: &ChargeSum| sum.account == account && sum.resource == resource;
+        let last = &mut self.last[resource as usize];
+        if !self.sums.get(*last).is_some_and(is_same) {
+            let looked = self.sums.len().saturating_sub(LOOK_BACK);
+            let found = self.sums[looked..].iter().position(is_same);
+            *last = found.map_or(self.sums.len(), |at| looked + at);
+        }
+        match self.sums.get_mut(*last) {
             Some(sum) => sum.change += change,
             None => self.sums.push(ChargeSum { account, resource, change }),
         }

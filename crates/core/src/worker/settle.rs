@@ -63,7 +63,9 @@ impl<T: Copy> Workers<T> {
         let worker = self.table.get_mut(&id)?;
         let was_head = worker.ring.head().is_some_and(|head| head.seq() == seq);
         let offer = worker.ring.remove(seq, turn.now_ns())?;
-        worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);
+        if was_head {
+            worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);
+        }
         let (is_watched, has_order) = (worker.watch.is_some(), worker.end_order.is_some());
         let is_stopped = worker.program_stop.is_some();
         if is_watched {
