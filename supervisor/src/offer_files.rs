@@ -216,7 +216,7 @@ mod tests {
             output,
             room: Some(Box::new(OutputRoom::LARGEST)),
             stage,
-            files,
+            files: files.into(),
             input: Payload::default(),
         }
     }

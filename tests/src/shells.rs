@@ -97,7 +97,7 @@ fn task(number: u64, (kind, input): (KindId, Payload)) -> Task {
         output: OutputMode::Inline,
         room: Some(Box::new(OutputRoom::LARGEST)),
         stage: Stage::Whole,
-        files: Vec::new(),
+        files: Vec::new().into(),
         input,
     }
 }

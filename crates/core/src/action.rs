@@ -15,6 +15,7 @@ use bulkhead_proto::ids::{
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
+use thin_vec::ThinVec;
 
 /// What one turn decided.
 #[derive(Debug, Default)]
@@ -197,7 +198,7 @@ pub struct Task {
     pub stage: Stage,
     /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for. With
     /// [`OutputMode::Auto`] the task may ask for one while it runs.
-    pub files: Vec<TaskFile>,
+    pub files: ThinVec<TaskFile>,
     /// Its input.
     pub input: Payload,
 }

@@ -117,7 +117,7 @@ impl Bench {
             output: OutputMode::Inline,
             room: None,
             stage: Stage::Whole,
-            files: vec![TaskFile::Log { log: LogId(log) }],
+            files: vec![TaskFile::Log { log: LogId(log) }].into(),
             input: Payload::from(vec![1]),
         };
         Action::Offer { worker: WORKER, seq: Seq(self.seqs), task }

@@ -98,7 +98,7 @@ impl Bench {
             output: OutputMode::Inline,
             room: None,
             stage: Stage::Whole,
-            files: Vec::new(),
+            files: Vec::new().into(),
             input: Payload::from(vec![1]),
         };
         self.decide(vec![], vec![Action::Offer { worker, seq: Seq(seq), task }])

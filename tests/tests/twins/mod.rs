@@ -159,7 +159,7 @@ fn task(seq: u64) -> Task {
         output: OutputMode::Inline,
         room: Some(Box::new(OutputRoom::LARGEST)),
         stage: Stage::Whole,
-        files: Vec::new(),
+        files: Vec::new().into(),
         input: Payload::from(Vec::new()),
     }
 }

@@ -8,6 +8,7 @@
 //! `machine/admission.rs` whether its user has room for them.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use bulkhead_proto::file::FileUse;
@@ -15,6 +16,7 @@ use bulkhead_proto::ids::{FileId, OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
+use thin_vec::ThinVec;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
@@ -28,7 +30,7 @@ use crate::turn::{AccountId, Resource, Turn, count_down};
 
 /// The number of one job's attachments; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct AttachmentsId(u64);
+pub(crate) struct AttachmentsId(NonZeroU64);
 
 /// The attachments of one job.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl AttachmentTable {
         pinned_bytes: u64,
     ) -> AttachmentsId {
         self.last += 1;
-        let id = AttachmentsId(self.last);
+        let id = AttachmentsId(NonZeroU64::new(self.last).expect("counted from 1"));
         self.held.insert(
             id,
             Attachments {
@@ -167,11 +169,11 @@ impl Jobs {
         job: Key,
         stage: Stage,
         grant: Option<&OutputGrant>,
-    ) -> (Option<AttachmentsId>, Vec<TaskFile>, OutputRoom) {
+    ) -> (Option<AttachmentsId>, ThinVec<TaskFile>, OutputRoom) {
         let attachments = self.table[job].attachments();
         // Most tasks have none.
         if attachments.is_none() && stage == Stage::Whole {
-            return (None, Vec::new(), whole(grant));
+            return (None, ThinVec::new(), whole(grant));
         }
         let (account, output) = (self.table.batch(job).account, self.table.batch(job).policy.output);
         let id = match attachments {
@@ -190,7 +192,7 @@ impl Jobs {
         let attachments = self.attachments.get_mut(id);
         attachments.users += 1;
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
-        let mut files: Vec<TaskFile> = attachments.files.iter().map(client).collect();
+        let mut files: ThinVec<TaskFile> = attachments.files.iter().map(client).collect();
         if stage == Stage::Whole {
             return (Some(id), files, whole(grant));
         }
