@@ -157,6 +157,11 @@ impl Jobs {
         self.queues.users_with_jobs(pool).chain(self.queues.solo(pool).users())
     }
 
+    /// Whether no run of a pool waits to run alone.
+    pub(crate) fn has_none_alone(&self, pool: PoolId) -> bool {
+        self.queues.solo(pool).is_empty()
+    }
+
     /// The first run of a pool that waits to run alone, of users for whom `held` has a number and whose first one `fits`
     /// lets pass: who holds the fewest workers goes first, among equals by turns.
     pub(crate) fn first_alone(

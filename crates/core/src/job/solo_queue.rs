@@ -29,6 +29,11 @@ pub(crate) struct SoloQueue {
 }
 
 impl SoloQueue {
+    /// Whether no job is here.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
     /// The users who have jobs here, in the order of their turns.
     pub(crate) fn users(&self) -> impl Iterator<Item = u32> + '_ {
         self.turns.iter().copied()

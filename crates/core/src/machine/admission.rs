@@ -13,10 +13,15 @@ use crate::turn::{AccountId, Resource};
 
 impl Core {
     /// Posts what the rooms took and gave back to the ledger.
+    #[inline]
     pub(super) fn post_charges(&mut self) {
         let Self { jobs, turn, ledger, .. } = self;
-        jobs.post_charges(|charges| ledger.post(charges));
-        turn.post_charges(|charges| ledger.post(charges));
+        for charges in [jobs.charges(), turn.charges()] {
+            // A turn asks some ten times, and mostly nothing has changed since.
+            if !charges.is_empty() {
+                ledger.post(charges);
+            }
+        }
     }
 
     /// How much more of a resource an account may take.

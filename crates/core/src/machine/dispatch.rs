@@ -86,6 +86,9 @@ impl Core {
     /// The first job of a pool that has to run alone and has the descriptors and the memory that it needs, of users who may
     /// hold one more worker.
     pub(super) fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
+        if self.jobs.has_none_alone(pool) {
+            return None;
+        }
         let (workers, short) = (&self.workers, self.workers.is_short());
         self.jobs.first_alone(
             pool,

@@ -82,9 +82,9 @@ impl<H: Copy + Ord, T> FairRing<H, T> {
 
     /// The place of a number, or of the next one that has a place.
     fn place_of(&self, number: u64) -> usize {
-        // Most often it is the oldest of all, or one of the last, between which there is no gap.
+        // Most often it is one of the last, between which there is no gap, or the oldest of all, which is in no cache.
         let from_last = usize::try_from(self.last.saturating_sub(number)).unwrap_or(usize::MAX);
-        let likely = [Some(0), self.places.len().checked_sub(1).and_then(|last| last.checked_sub(from_last))];
+        let likely = [self.places.len().checked_sub(1).and_then(|last| last.checked_sub(from_last)), Some(0)];
         let is_at = |at: &usize| self.places.get(*at).is_some_and(|place| place.number == number);
         let found = likely.into_iter().flatten().find(is_at);
         found.unwrap_or_else(|| self.places.partition_point(|place| place.number < number))

@@ -260,9 +260,9 @@ impl Turn {
         self.charges.release(account, resource, count);
     }
 
-    /// Posts the charges that were not posted yet.
-    pub(crate) fn post_charges(&mut self, post: impl FnOnce(&mut Charges)) {
-        post(&mut self.charges);
+    /// The charges of other rooms that were not posted yet.
+    pub(crate) fn charges(&mut self) -> &mut Charges {
+        &mut self.charges
     }
 
     /// Sets the alarm of a slot, in nanoseconds of [`Self::now_ns`], and cancels an earlier one of the slot.
