@@ -11,6 +11,8 @@ use crate::turn::{AccountId, Counter, Resource};
 
 /// Jobs dropped for their age in one turn.
 const AGED_PER_TURN: usize = 4096;
+/// One of so many records, of the bound, is dropped ahead of the records to come.
+const RECORDS_AHEAD_PART: u64 = 256;
 
 impl Core {
     /// Forgets kept jobs that are too old or too many.
@@ -69,8 +71,11 @@ impl Core {
                 AccountHolder::Service => None,
                 AccountHolder::User(uid) => Some(uid),
             };
-            self.turn.drop_oldest_record(uid);
-            self.ledger.release(account, Resource::Records, 1);
+            // Where there are many, some more go at once: the oldest ones are in no cache, and nearly every turn brings one.
+            let more = self.ledger.bound(Resource::Records) / RECORDS_AHEAD_PART;
+            let count = self.ledger.held(account, Resource::Records).min(1 + more);
+            (0..count).for_each(|_| self.turn.drop_oldest_record(uid));
+            self.ledger.release(account, Resource::Records, count);
         }
     }
 }
