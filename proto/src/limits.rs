@@ -77,6 +77,8 @@ pub const WORKER_TEXTS_MAX_BYTES: usize = 128 << 10;
 pub const WORKERS_MAX: u16 = 1024;
 /// Charged deaths that the daemon keeps for `deaths`; beyond them, the oldest are dropped.
 pub const DEATHS_KEPT: usize = 1000;
+/// Most flavours of tasks whose durations the daemon keeps, of all users together.
+pub const FLAVOURS_MAX: usize = 64;
 /// Most ranges of job numbers in one record.
 pub const JOB_RANGES_MAX: usize = 16;
 /// `why` counts at most this many jobs before another one, and then says `or more`.

@@ -1,7 +1,8 @@
 //! Scenarios in which the rings of workers are filled to the last entry, once faults have stopped.
 //!
 //! Drawn apart from everything else, so that a seed without it means what it always did. Nothing else asks for so many of the
-//! shortest tasks; the oracle `depth` judges all other offers.
+//! shortest tasks; the oracle `depth` judges all other offers. Between two bursts of one flavour come slow tasks of another, which
+//! must not matter. Also here: the flavours of all other jobs.
 
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::limits::RING;
@@ -14,6 +15,10 @@ use crate::world::World;
 
 /// What the draws of this file begin with. Chosen so that no seed of `tests/regressions.rs` has it.
 const SALT: u64 = 0x9393_585d;
+/// What the draws of flavours begin with. Chosen so that no seed of `tests/regressions.rs` has any.
+const FLAVOUR_SALT: u64 = 0x3ae1_045f;
+/// More flavours than the daemon keeps.
+const FLAVOURS: u64 = 100;
 /// Jobs of one burst: several rings for each worker of a pool.
 const BURST: usize = 3000;
 
@@ -32,24 +37,47 @@ pub(crate) fn fill(scenario: &mut Scenario) -> bool {
     true
 }
 
+/// Whether jobs of a seed have flavours.
+fn has_flavours(seed: u64) -> bool {
+    SimRng::new(seed ^ FLAVOUR_SALT).chance(300)
+}
+
 impl World {
-    /// At rest: the first burst of the shortest tasks teaches the core how long they take, the second fills a ring.
+    /// The flavour of a submit: few that come often, many that come once, or none.
+    pub(crate) fn some_flavour(&self) -> u32 {
+        if !has_flavours(self.scenario.seed) {
+            return 0;
+        }
+        let mut rng = SimRng::new(self.scenario.seed ^ FLAVOUR_SALT ^ self.clock.ns());
+        let most = *rng.pick(&[1, 3, FLAVOURS]);
+        rng.below(most) as u32
+    }
+
+    /// At rest: the first burst of the shortest tasks teaches the core how long they take, the second fills a ring. Slow tasks of
+    /// another flavour between them are no matter.
     pub(crate) fn fill_rings(&mut self) -> Verdict {
         if !self.scenario.deep {
             return Ok(());
         }
-        for _ in 0..2 {
-            let inputs = (0..BURST).map(|_| Truth::Harmless(0).hide(self.rng.draw())).collect();
-            let submit = Submit { kind: "quick".to_owned(), inputs, ..Submit::default() };
-            let answer = self.ask_as_inspector(vec![Request::Submit(submit)])?;
-            if !matches!(answer.as_slice(), [Reply::Accepted { refused: None, .. }]) {
-                return broken("depth", format!("{BURST} jobs are not accepted: {answer:?}"));
-            }
-            self.rest()?;
-        }
+        let flavour = self.scenario.seed as u32 % 2 * 1000;
+        self.burst(flavour, BURST, Truth::Harmless(0))?;
+        self.burst(flavour + 1, 3, Truth::Slow(20))?;
+        self.oracles.depth.deepest = 0;
+        self.burst(flavour, BURST, Truth::Harmless(0))?;
         match self.oracles.depth.deepest {
             RING => Ok(()),
             deepest => broken("depth", format!("{BURST} short tasks fill {deepest} of {RING} entries")),
         }
+    }
+
+    /// Submits so many jobs of this flavour and waits until all have ended.
+    fn burst(&mut self, flavour: u32, count: usize, truth: Truth) -> Verdict {
+        let inputs = (0..count).map(|_| truth.hide(self.rng.draw())).collect();
+        let submit = Submit { kind: "quick".to_owned(), flavour, inputs, ..Submit::default() };
+        let answer = self.ask_as_inspector(vec![Request::Submit(submit)])?;
+        if !matches!(answer.as_slice(), [Reply::Accepted { refused: None, .. }]) {
+            return broken("depth", format!("{count} jobs are not accepted: {answer:?}"));
+        }
+        self.rest()
     }
 }

@@ -109,7 +109,8 @@ impl World {
         let attached = self.rng.chance(600);
         let progress = attached && self.rng.chance(400);
         let held = attached && self.rng.chance(500);
-        Request::Submit(Submit { kind, policy, attached, held, progress, files, inputs })
+        let flavour = self.some_flavour();
+        Request::Submit(Submit { kind, policy, attached, held, progress, flavour, files, inputs })
     }
 
     /// A receipt of some of the held ends that a client got, now and then of one that it did not get.

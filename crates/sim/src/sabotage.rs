@@ -177,6 +177,8 @@ pub enum Sabotage {
     NewestFirst,
     /// Core: hears that tasks took hardly any time.
     HastyDepths,
+    /// Core: is told of no flavours.
+    OneFlavour,
     /// Core: is told of smaller rings.
     ShallowRings,
     /// Core: hears that processes were left by another worker.
@@ -389,6 +391,11 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
                 && (FIRST_HOSTILE..FIRST_HOSTILE + 100).contains(&peer.uid)
             {
                 peer.uid = 5000 + client.0 as u32;
+            }
+        }),
+        Some(Sabotage::OneFlavour) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientSaid { request: Request::Submit(submit), .. } = event {
+                submit.flavour = 0;
             }
         }),
         Some(Sabotage::RefuseSmall) => batch.iter_mut().for_each(|event| {

@@ -115,6 +115,7 @@ bites! {
     the_newest_result_dropped_first: NewestFirst by "kept";
     more_ahead_than_their_time_allows: HastyDepths by "depth";
     rings_that_are_not_filled: ShallowRings by "depth";
+    flavours_that_are_not_told_apart: OneFlavour by "depth";
     processes_shown_to_strangers: StrangeStrays by "users";
     a_spare_that_does_not_come_back: DeafToResumed by "pool";
     what_runs_said_to_be_ended: EndRunning by "waiting";

@@ -207,6 +207,11 @@ pub struct Submit {
     pub held: bool,
     /// Whether to send [`Reply::Progress`] while the jobs run. Needs `attached`.
     pub progress: bool,
+    /// Which of the kind's tasks these are, as far as their duration goes: a number of the client's choice. Jobs with the same
+    /// number take about the same time. How many of them one worker may hold ahead depends on how long they took, and
+    /// on no other number's; 0: on how long tasks of the kind take that have no flavour. The number means the same on all
+    /// connections of a user, and nothing to other users. It changes nothing but how many tasks wait in workers.
+    pub flavour: u32,
     /// The files of the job: their descriptors are attached to the frame, in this order. With files there must be
     /// exactly one input.
     pub files: Vec<FileUse>,

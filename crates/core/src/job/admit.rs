@@ -40,6 +40,7 @@ impl Jobs {
             tag,
             attached: submit.attached,
             held: submit.held,
+            flavour: submit.flavour,
             progress: submit.progress,
             watched: submit.attached,
             accepted_us: turn.wall_us(),

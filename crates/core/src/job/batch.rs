@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Tag};
 use bulkhead_proto::job::Policy;
 
-use crate::turn::{AccountId, AlarmSlot};
+use crate::turn::{AccountId, AlarmSlot, Flavour};
 
 /// The jobs of one submit, or one job that was asked to run again.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     pub(super) pool: PoolId,
     pub(super) policy: Policy,
     pub(super) uid: u32,
+    /// Which of its user's tasks of the kind take about the same time; 0: it is not told apart.
+    pub(super) flavour: u32,
     /// The account of that user.
     pub(super) account: AccountId,
     pub(super) client: ClientId,
@@ -47,6 +49,11 @@ impl Batch {
     /// The kind of its jobs.
     pub(crate) fn kind(&self) -> KindId {
         self.kind
+    }
+
+    /// The kind of its jobs, and their flavour.
+    pub(crate) fn flavour(&self) -> Flavour {
+        Flavour { kind: self.kind, uid: self.uid, number: self.flavour }
     }
 
     /// The pool whose workers run the kind.

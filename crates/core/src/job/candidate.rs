@@ -4,7 +4,7 @@
 //! call.
 
 use bulkhead_proto::client::why::QueuedBefore;
-use bulkhead_proto::ids::{ClientId, KindId, PoolId};
+use bulkhead_proto::ids::{ClientId, PoolId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::attachments::AttachmentTable;
@@ -21,7 +21,7 @@ use crate::job::table::JobTable;
 use crate::job::task_entry::TaskEntry;
 use crate::job::turns::Search;
 use crate::job::{Jobs, OutputNeed, OutputSums};
-use crate::turn::{AccountId, Turn, ms};
+use crate::turn::{AccountId, Flavour, Turn, ms};
 
 /// A waiting run, as the machine judges it.
 #[derive(Clone, Copy)]
@@ -41,9 +41,9 @@ impl Candidate<'_> {
         self.entry.job.id
     }
 
-    /// The kind of the run.
-    pub(crate) fn kind(&self) -> KindId {
-        self.entry.batch.kind
+    /// The kind of the run, and its flavour.
+    pub(crate) fn flavour(&self) -> Flavour {
+        self.entry.batch.flavour()
     }
 
     /// The user who submitted it.

@@ -133,7 +133,7 @@ impl Core {
             }
             uid = candidate.uid();
             needs_descriptor = candidate.needs_descriptor();
-            cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
+            cost_ns = workers.cost_ns(candidate.flavour(), candidate.is_for_itself());
             TakeChoice::Take
         })?;
         Some((Taken { run, cost_ns, needs_descriptor }, uid))
@@ -184,11 +184,11 @@ impl Core {
                 let waits = workers.pool(pool).has_spare() && !may_overtake;
                 return if waits { TakeChoice::Stop } else { TakeChoice::Skip };
             }
-            let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
-            match workers.fits_ahead(worker, kind, is_for_itself) {
+            let (flavour, is_for_itself) = (candidate.flavour(), candidate.is_for_itself());
+            match workers.fits_ahead(worker, flavour, is_for_itself) {
                 Fit::Now => {
                     needs_descriptor = candidate.needs_descriptor();
-                    cost_ns = workers.cost_ns(kind, is_for_itself);
+                    cost_ns = workers.cost_ns(flavour, is_for_itself);
                     TakeChoice::Take
                 }
                 Fit::NeverAhead if !may_overtake => TakeChoice::Stop,

@@ -41,7 +41,7 @@ impl Core {
             (None, _) => self.drop_stale(report.result),
             (Some(run), Some(met)) => self.timed_out_task_ended(run, met, report.result),
             (Some(run), None) => {
-                self.workers.note_elapsed(self.jobs.batch(run).kind(), report.elapsed_ns);
+                self.workers.note_elapsed(self.jobs.batch(run).flavour(), report.elapsed_ns);
                 self.task_done(run, report.result);
             }
         }

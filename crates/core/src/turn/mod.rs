@@ -32,7 +32,7 @@ pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
 pub use user_turns::UserTurns;
 pub use values::{AccountId, BoundOrigin, Resource};
-pub(crate) use values::{Owner, TaskLimits};
+pub(crate) use values::{Flavour, Owner, TaskLimits};
 
 use crate::action::{Action, Output};
 use crate::config::Config;

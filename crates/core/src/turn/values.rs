@@ -5,6 +5,7 @@
 //! None of them is part of a state, and no change of one changes a room. Who is shown what of another's is the table in
 //! `client/sight.rs`.
 
+use bulkhead_proto::ids::KindId;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::OUTPUTS_KEY;
 
@@ -18,6 +19,22 @@ pub struct AccountId(pub(crate) u32);
 impl AccountId {
     /// The service's own: records of no user.
     pub const SERVICE: Self = Self(0);
+}
+
+/// Tasks that take about the same time: those of a kind, or of a kind those that one user gave this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flavour {
+    pub(crate) kind: KindId,
+    pub(crate) uid: u32,
+    /// A number of the client's choice; 0: none.
+    pub(crate) number: u32,
+}
+
+impl Flavour {
+    /// Whether its tasks are told apart by their kind alone.
+    pub(crate) fn is_none(self) -> bool {
+        self.number == 0
+    }
 }
 
 /// What sets the bound of a resource for all users together.

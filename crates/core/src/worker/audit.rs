@@ -22,6 +22,7 @@ impl<T: Copy> Workers<T> {
             let offers = worker.ring.len();
             assert!(worker.state.fits(offers), "a worker is {:?} with {offers} offers", worker.state);
         }
+        self.flavours.audit();
         self.pool_ids().for_each(|pool| self.audit_pool(pool));
     }
 

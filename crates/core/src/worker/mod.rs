@@ -11,6 +11,7 @@ mod balance;
 mod end_order;
 mod ending;
 mod entry;
+mod flavours;
 mod head;
 mod held;
 mod held_max;
@@ -52,6 +53,7 @@ pub(crate) use values::{Fit, FollowUp, HeadCheck, MetLimit, NewOffer, NowDegrade
 
 use crate::config::{Config, Users};
 use crate::turn::Owner;
+use crate::worker::flavours::Flavours;
 use crate::worker::lending::Lending;
 use crate::worker::pool::WorkerSlot;
 use crate::worker::prefetch::PrefetchDepth;
@@ -79,7 +81,7 @@ use crate::worker::shortage::Shortage;
 /// | `stack_request` | workers that write their stack before they are killed |
 /// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
-/// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
+/// | `prefetch`, `flavours`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
 /// | `lending`, `loans` | slots beyond the number of a pool, for users who wait while others hold all |
 /// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 #[derive(Debug)]
@@ -92,6 +94,8 @@ pub(crate) struct Workers<T> {
     pool_of_kind: Vec<PoolId>,
     /// By the number of the kind: how many of its tasks one worker may hold.
     depths: Vec<PrefetchDepth>,
+    /// The same of tasks that have a flavour.
+    flavours: Flavours,
     shortage: Shortage,
     /// Processes that dead workers left and that cannot be ended.
     survivors: Vec<(SurvivorRow, Owner)>,
@@ -123,6 +127,7 @@ impl<T: Copy> Workers<T> {
             pools,
             pool_of_kind: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             depths: config.kinds.iter().map(|kind| PrefetchDepth::new(kind.ring)).collect(),
+            flavours: Flavours::default(),
             shortage: Shortage::default(),
             survivors: Vec::new(),
             last: 0,

@@ -2,12 +2,13 @@
 //!
 //! Tasks shorter than half a millisecond: about a millisecond of work. Tasks up to [`PAIR_NS`]: two, so that the worker
 //! has the next one while its answer travels. Longer tasks: one. One long task lowers the depth at once; after as many
-//! short tasks as the depth it at most doubles. `note_elapsed` hears each report; `machine/dispatch.rs` asks the rest.
+//! short tasks as the depth it at most doubles. Tasks of a flavour have a depth of their own, see `flavours.rs`. `note_elapsed` hears
+//! each report; `machine/dispatch.rs` asks the rest.
 
-use bulkhead_proto::ids::{ClientId, KindId, PoolId, WorkerId};
+use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 use bulkhead_proto::limits::RING;
 
-use crate::turn::Turn;
+use crate::turn::{Flavour, Turn};
 use crate::worker::recycle::is_due;
 use crate::worker::state::WorkerDuty;
 use crate::worker::{Fit, Worker, Workers};
@@ -28,7 +29,7 @@ const CAPPED_DEPTH: usize = 48;
 /// How long the lower depth holds after such a job was offered, in nanoseconds.
 const CAPPED_NS: u64 = 50_000_000;
 
-/// The prefetch depth of one kind, from the reports of its tasks.
+/// The prefetch depth of one kind or flavour, from the reports of its tasks.
 #[derive(Clone, Debug)]
 pub(super) struct PrefetchDepth {
     ring: usize,
@@ -43,7 +44,12 @@ impl PrefetchDepth {
         Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: PAIR_NS, depth: 1, streak: 0 }
     }
 
-    /// Offers of this kind that one worker may hold.
+    /// The ring of the kind.
+    fn ring(&self) -> u16 {
+        u16::try_from(self.ring).unwrap_or(u16::MAX)
+    }
+
+    /// Offers of this sort that one worker may hold.
     pub(crate) fn depth(&self) -> usize {
         self.depth
     }
@@ -105,19 +111,34 @@ impl DepthCap {
 }
 
 impl<T: Copy> Workers<T> {
-    /// A task of this kind took so long.
-    pub(crate) fn note_elapsed(&mut self, kind: KindId, elapsed_ns: u64) {
-        self.depths[usize::from(kind.0)].hear(elapsed_ns);
+    /// A task of this flavour took so long.
+    pub(crate) fn note_elapsed(&mut self, flavour: Flavour, elapsed_ns: u64) {
+        let of_kind = &mut self.depths[usize::from(flavour.kind.0)];
+        if flavour.is_none() {
+            of_kind.hear(elapsed_ns);
+        } else {
+            let ring = of_kind.ring();
+            self.flavours.hear(flavour, ring, elapsed_ns);
+        }
     }
 
-    /// The nanoseconds that a task of this kind adds to the work ahead of its worker.
-    pub(crate) fn cost_ns(&self, kind: KindId, is_for_itself: bool) -> u64 {
-        if is_for_itself { ALONE_NS } else { self.depths[usize::from(kind.0)].cost_ns() }
+    /// The depth of tasks of this flavour; `None`: nothing is known of it.
+    fn depth_of(&self, flavour: Flavour) -> Option<&PrefetchDepth> {
+        if flavour.is_none() {
+            Some(&self.depths[usize::from(flavour.kind.0)])
+        } else {
+            self.flavours.get(flavour)
+        }
     }
 
-    /// The greatest depth of all kinds.
+    /// The nanoseconds that a task of this flavour adds to the work ahead of its worker.
+    pub(crate) fn cost_ns(&self, flavour: Flavour, is_for_itself: bool) -> u64 {
+        if is_for_itself { ALONE_NS } else { self.depth_of(flavour).map_or(ALONE_NS, PrefetchDepth::cost_ns) }
+    }
+
+    /// The greatest depth of all kinds and flavours.
     pub(crate) fn deepest(&self) -> usize {
-        self.depths.iter().map(PrefetchDepth::depth).max().unwrap_or(1)
+        self.depths.iter().map(PrefetchDepth::depth).max().unwrap_or(1).max(self.flavours.deepest())
     }
 
     /// The busy workers of a pool that may be offered more ahead.
@@ -138,9 +159,9 @@ impl<T: Copy> Workers<T> {
         !worker.ring.is_full() && worker.ring.len() < most && stays
     }
 
-    /// Whether a task of this kind may wait in a worker's ring.
-    pub(crate) fn fits_ahead(&self, worker: &Worker<T>, kind: KindId, is_for_itself: bool) -> Fit {
-        let depth = &self.depths[usize::from(kind.0)];
+    /// Whether a task of this flavour may wait in a worker's ring.
+    pub(crate) fn fits_ahead(&self, worker: &Worker<T>, flavour: Flavour, is_for_itself: bool) -> Fit {
+        let Some(depth) = self.depth_of(flavour) else { return Fit::NeverAhead };
         if depth.depth() == 1 || is_for_itself {
             Fit::NeverAhead
         } else if worker.ring.len() < depth.depth() && worker.ring.has_room(depth.cost_ns()) {

@@ -4,7 +4,8 @@
 //! with a single job shares the pool, less is offered ahead.
 
 use bulkhead_core::event::TaskResult;
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{Payload, Policy};
 
 use crate::rig::{ALICE, BOB, Rig};
@@ -18,6 +19,24 @@ fn teach(rig: &mut Rig, count: usize) {
     for _ in 0..count {
         let job = rig.submit(1);
         rig.finish_with(job, done(), 1000);
+    }
+}
+
+/// Quick jobs of one flavour.
+fn flavoured(rig: &mut Rig, client: ClientId, flavour: u32, count: usize) -> JobId {
+    let inputs = vec![Payload::default(); count];
+    let submit = Submit { kind: "quick".to_owned(), flavour, inputs, ..Submit::default() };
+    match rig.answer(client, Request::Submit(submit)) {
+        Reply::Accepted { first, .. } => first,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+/// Has tasks of this flavour known as ones that take so long.
+fn teach_flavour(rig: &mut Rig, (client, flavour): (ClientId, u32), elapsed_ns: u64, count: usize) {
+    for _ in 0..count {
+        let job = flavoured(rig, client, flavour, 1);
+        rig.finish_with(job, done(), elapsed_ns);
     }
 }
 
@@ -174,4 +193,58 @@ fn two_floods_do_not_make_each_other_shallow() {
         end_one(&mut rig);
         assert_eq!(depths(&rig)[0], alone);
     }
+}
+
+#[test]
+fn a_slow_flavour_leaves_the_depth_of_others_alone() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 1000);
+    teach_flavour(&mut rig, (ALICE, 7), 1000, 1000);
+    teach_flavour(&mut rig, (ALICE, 8), 50_000_000, 3);
+    let quick = flavoured(&mut rig, ALICE, 7, 400);
+    assert_eq!(depths(&rig), [256], "a whole ring of the quick flavour");
+    (0..400).for_each(|number| rig.finish_with(JobId(quick.0 + number), done(), 1000));
+    let plain = rig.submit(400);
+    assert_eq!(depths(&rig), [256], "and of tasks without one");
+    (0..400).for_each(|number| rig.finish_with(JobId(plain.0 + number), done(), 1000));
+    flavoured(&mut rig, ALICE, 8, 10);
+    assert_eq!(depths(&rig), [1], "slow ones wait in the queue");
+}
+
+#[test]
+fn a_flavour_is_known_by_its_own_tasks_alone() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 1000);
+    teach_flavour(&mut rig, (ALICE, 7), 1000, 1000);
+    flavoured(&mut rig, ALICE, 9, 10);
+    assert_eq!(depths(&rig), [1], "nothing is known of a new flavour, though the kind is quick");
+    let mut rig = Rig::new(1);
+    teach_flavour(&mut rig, (ALICE, 7), 1000, 1000);
+    flavoured(&mut rig, BOB, 7, 10);
+    assert_eq!(depths(&rig), [1], "nor of the same number of another user");
+}
+
+#[test]
+fn flavours_share_the_millisecond_of_work_ahead() {
+    let mut rig = Rig::new(1);
+    for (client, flavour, elapsed_ns) in [(ALICE, 2, 200_000), (ALICE, 3, 300_000), (BOB, 1, 1000)] {
+        teach_flavour(&mut rig, (client, flavour), elapsed_ns, 1000);
+    }
+    flavoured(&mut rig, ALICE, 3, 3);
+    assert_eq!(depths(&rig), [3], "0.9 ms of work");
+    flavoured(&mut rig, ALICE, 2, 10);
+    assert_eq!(depths(&rig), [3], "0.2 ms is too much beside it, though five of its flavour may wait");
+    flavoured(&mut rig, BOB, 1, 20);
+    assert_eq!(depths(&rig), [23], "a microsecond is not");
+}
+
+#[test]
+fn a_client_with_a_flavour_for_each_task_costs_nobody_else_a_depth() {
+    let mut rig = Rig::new(1);
+    teach_flavour(&mut rig, (BOB, 7), 1000, 1000);
+    for flavour in 1..500 {
+        teach_flavour(&mut rig, (ALICE, flavour), 1000, 1);
+    }
+    flavoured(&mut rig, BOB, 7, 400);
+    assert_eq!(depths(&rig), [256]);
 }

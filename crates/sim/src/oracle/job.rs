@@ -28,6 +28,8 @@ pub struct KnownJob {
     pub uid: u32,
     /// Its kind's place in the table.
     pub kind: u16,
+    /// Its flavour.
+    pub flavour: u32,
     /// Its policy.
     pub policy: Policy,
     /// Whether it is attached.
@@ -112,6 +114,7 @@ impl KnownJob {
             client,
             uid,
             kind,
+            flavour: 0,
             policy,
             attached: false,
             held: false,

@@ -282,6 +282,7 @@ impl JobOracle {
             let job = KnownJob {
                 attached: submit.attached,
                 held: submit.held,
+                flavour: submit.flavour,
                 cancel: self.cancels.contains_key(&id),
                 waits_only: self.cancels.get(&id) == Some(&true),
                 plans,

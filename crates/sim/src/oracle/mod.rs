@@ -69,7 +69,7 @@ use crate::worker::FakeWorker;
 /// | `backoff` | a failed attempt, and a pool that cannot spawn, wait for the time that they tell |
 /// | `kept` | ended jobs are kept for their time and within their bounds, and the right ones go first |
 /// | `expiry` | jobs that expire, and jobs of clients that left, end at their time |
-/// | `depth` | a worker holds no more tasks ahead than their time allows, and up to a whole ring of the shortest |
+/// | `depth` | a worker holds no more tasks ahead than the time of their flavours allows, and up to a whole ring of the shortest |
 /// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept |
 /// | `fairness` | a flood does not delay a neighbour |
 /// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
@@ -246,7 +246,7 @@ impl Oracles {
         for action in &out.actions {
             self.ledger.waiting_decided(now, action, workers)?;
             self.pool.decided(action)?;
-            self.depth.decided(action, &self.pool)?;
+            self.depth.decided(action, &self.ledger, &self.pool)?;
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
             self.stacks.decided(now, action, &self.pool, target)?;
