@@ -49,6 +49,10 @@ pub(crate) struct JobArgs {
     /// The results may be longer than 4096 bytes, up to 1 GiB each; factorial needs no flag for this
     #[arg(long)]
     large: bool,
+    /// Number of your choice for jobs of this kind that take about the same time: how many of them wait in a worker then does not
+    /// depend on how long others of the kind take; 0 is none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    flavour: u32,
     #[command(flatten)]
     chain: TransformArgs,
     #[command(flatten)]
@@ -120,7 +124,7 @@ impl JobArgs {
         };
         match policy.fault() {
             Some(fault) => Err(UsageError(fault)),
-            None => Ok(Spec { kind: self.kind.clone(), policy }),
+            None => Ok(Spec { kind: self.kind.clone(), policy, flavour: self.flavour }),
         }
     }
 

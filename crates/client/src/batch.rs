@@ -24,18 +24,23 @@ pub struct Spec {
     pub kind: String,
     /// The policy of each job. Its `output` is ignored: each [`JobInput`] has its own.
     pub policy: Policy,
+    /// Which of the kind's tasks these are, as far as their duration goes: a number of the caller's choice, 0 for none. A kind
+    /// that runs many functions has a flavour for each, so that a slow one does not make the workers hold fewer of a
+    /// quick one. See [`Submit::flavour`].
+    pub flavour: u32,
 }
 
 impl Spec {
     /// Jobs of this kind under the default policy.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), policy: Policy::default() }
+        Self { kind: kind.into(), policy: Policy::default(), flavour: 0 }
     }
 
     pub(crate) fn submit(&self, batch: &JobBatch) -> Submit {
         Submit {
             kind: self.kind.clone(),
             policy: Policy { output: batch.output, ..self.policy.clone() },
+            flavour: self.flavour,
             files: batch.files.iter().map(JobFile::to_use).collect(),
             inputs: batch.inputs.clone(),
             ..Submit::default()

@@ -45,6 +45,8 @@ pub struct JobDetail {
     pub row: JobRow,
     /// Its policy.
     pub policy: Policy,
+    /// Its flavour, see [`crate::client::message::Submit::flavour`]; 0: none.
+    pub flavour: u32,
     /// Whether its results stream to the client that submitted it.
     pub attached: bool,
     /// Whether files came with it. The daemon closes them when the job ends, so it cannot be retried after that.

@@ -53,7 +53,7 @@ fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
     let row = &detail.row;
     let mut lines = vec![
         format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
-        format!("kind      {}", row.kind),
+        format!("kind      {}{}", row.kind, flavour(detail.flavour)),
     ];
     // The daemon does not keep the input of a job that is done.
     let input = detail.input.escape_debug();
@@ -82,6 +82,10 @@ fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
         lines.push(format!("next      {}", next_step(row.job, detail.has_files)));
     }
     lines
+}
+
+fn flavour(flavour: u32) -> String {
+    if flavour == 0 { String::new() } else { format!(", flavour {flavour}") }
 }
 
 fn attachment(detail: &JobDetail) -> &'static str {
@@ -141,6 +145,7 @@ mod tests {
         let detail = JobDetail {
             row,
             policy: Policy { timeout_ms: Some(5000), memory_bytes: Some(512 << 20), ..Policy::default() },
+            flavour: 7,
             attached: false,
             has_files: false,
             input: "kill".to_owned(),
@@ -165,6 +170,7 @@ mod tests {
         let text = describe(&detail, &mut SymbolCache::default()).join("\n");
         for part in [
             "job       17 of user 1000, kept for wait and result",
+            "kind      chaos, flavour 7\n",
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
             "parts     12 done, 2 running, of 100",

@@ -314,6 +314,7 @@ impl SessionOutbox {
             kind: spec.kind.clone(),
             policy: Policy { output, ..spec.policy.clone() },
             attached: true,
+            flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
             inputs,
             ..Submit::default()

@@ -147,6 +147,7 @@ impl<'a> View<'a> {
         JobDetail {
             row: self.row(run),
             policy: batch.policy().clone(),
+            flavour: batch.flavour().number,
             attached: batch.is_attached(),
             has_files: job.has_files(),
             input: self.input_of(run).chars().take(INPUT_CHARS).collect(),
