@@ -101,6 +101,7 @@ struct File {
     recycle_tasks: Option<u64>,
     recycle_age_seconds: Option<u64>,
     recycle_resident_bytes: Option<u64>,
+    recycle_strict: Option<bool>,
 }
 
 impl File {

@@ -68,3 +68,23 @@ fn workers_are_replaced_at_an_age() {
 fn workers_are_replaced_when_they_have_grown() {
     check(&daemon_with("recycle_resident_bytes = 4096"), 3);
 }
+
+/// Each worker that left has ended exactly its share, with a spare or a cold start for each, one at a time or with work ahead.
+#[test]
+fn strict_workers_run_their_share_and_not_one_task_more() {
+    for (spares, tasks) in [(1, 1), (0, 5), (2, 20)] {
+        let daemon =
+            daemon_with(&format!("recycle_tasks = {tasks}\nrecycle_strict = true\nspares = {spares}"));
+        let count = 8 * tasks;
+        run_many(&daemon, count);
+        let died = eventually("all but the last workers have left", || {
+            let died = daemon.events_named("died");
+            (died.len() >= 6).then_some(died)
+        });
+        for event in &died {
+            assert_eq!((&event["death"]["death"], &event["ended"]), (&"retired".into(), &tasks.into()), "{event}");
+        }
+        let rows = daemon.workers();
+        assert!(rows.iter().all(|row| row.ended <= tasks as u64), "{rows:?}");
+    }
+}

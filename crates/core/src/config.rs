@@ -94,6 +94,8 @@ pub struct Config {
     pub recycle_age_ms: Option<u64>,
     /// Resident size in bytes at which a worker is replaced after its task; `recycle.rs` says how often it is read.
     pub recycle_resident_bytes: Option<u64>,
+    /// Whether a worker of the default pool that is due to be recycled is offered nothing more, and waits for the spare.
+    pub recycle_strict: bool,
     /// Time from a death to the spawn of its replacement, so that answers go first.
     pub respawn_delay_ms: u64,
     /// Restart intensity: uncharged deaths within `restart_period_ms` that degrade the pool. As the `intensity` of an
@@ -139,11 +141,21 @@ pub struct PoolSize {
     pub running_max: Option<u16>,
     /// Whether each of its workers serves one user: a spare takes the place of one that served another.
     pub one_user: bool,
+    /// Whether a worker of it that is due to be recycled is offered nothing more, and waits for the spare.
+    pub recycle_strict: bool,
 }
 
 impl Default for PoolSize {
     fn default() -> Self {
-        Self { name: String::new(), slots: 1, spares: 1, lend_max: 0, running_max: None, one_user: false }
+        Self {
+            name: String::new(),
+            slots: 1,
+            spares: 1,
+            lend_max: 0,
+            running_max: None,
+            one_user: false,
+            recycle_strict: false,
+        }
     }
 }
 
@@ -157,6 +169,7 @@ impl Config {
             lend_max: self.lend_max,
             running_max: self.running_max,
             one_user: self.one_user,
+            recycle_strict: self.recycle_strict,
         };
         std::iter::once(default).chain(self.pools.iter().cloned())
     }
@@ -216,6 +229,7 @@ impl Default for Config {
             recycle_tasks: None,
             recycle_age_ms: None,
             recycle_resident_bytes: None,
+            recycle_strict: false,
             respawn_delay_ms: 2,
             restart_intensity: 10,
             restart_period_ms: 10_000,

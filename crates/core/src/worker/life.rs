@@ -54,6 +54,9 @@ impl<T: Copy> Workers<T> {
         let id = WorkerId(self.last);
         assert!(!self.table.contains_key(&id), "worker {id} is spawned once");
         let mut worker = Worker::new(pool, turn);
+        if self.pool(pool).recycle_strict {
+            worker.tasks_max = turn.config().recycle_tasks.unwrap_or(u64::MAX);
+        }
         worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(turn.config().bootstrap_ms));
         self.pool_mut(pool).count_in(worker.shown());
         self.table.insert(id, worker);
@@ -192,7 +195,7 @@ impl<T: Copy> Workers<T> {
                 {
                     return Some(id);
                 }
-                Some((id, worker)) if worker.is_idle() => used = used.or(Some((slot, id))),
+                Some((id, worker)) if worker.is_at_rest() => used = used.or(Some((slot, id))),
                 _ => {}
             }
         }

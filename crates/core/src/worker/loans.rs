@@ -49,7 +49,7 @@ impl<T: Copy> Workers<T> {
         let lent = self.pool(pool).lending.lent();
         let idle = lent.filter_map(|(place, uid)| {
             let (id, worker) = self.in_slot(place)?;
-            worker.is_idle().then_some((id, uid))
+            worker.is_at_rest().then_some((id, uid))
         });
         idle.collect()
     }
@@ -84,7 +84,7 @@ impl<T: Copy> Workers<T> {
         let vacant = self.places(pool).find(|slot| self.slots[*slot].worker.is_none());
         let idle = || {
             let mut own = self.places(pool).filter_map(|slot| Some((slot, self.in_slot(slot)?)));
-            own.find(|(_, (_, worker))| worker.is_idle()).map(|(slot, (id, _))| (slot, id))
+            own.find(|(_, (_, worker))| worker.is_at_rest()).map(|(slot, (id, _))| (slot, id))
         };
         match (vacant, is_idle) {
             (Some(slot), _) => self.move_in(turn, id, place, slot),

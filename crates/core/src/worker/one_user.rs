@@ -44,14 +44,17 @@ impl<T: Copy> Workers<T> {
     /// The idle worker that runs the next task of this user: of the user, or of nobody, or a spare that takes the slot of
     /// another.
     pub(crate) fn idle_for(&mut self, turn: &mut Turn, pool: PoolId, uid: u32) -> Option<WorkerId> {
-        let idle = || self.places(pool).filter_map(|place| Some((place, self.in_slot(place)?)));
-        let idle = || idle().filter(|(_, (_, worker))| worker.is_idle());
+        let placed = || self.places(pool).filter_map(|place| Some((place, self.in_slot(place)?)));
+        let idle = || placed().filter(|(_, (_, worker))| worker.is_idle());
         let own = idle().find(|(_, (_, worker))| worker.offered_for() == Owner::User(uid));
         let unused = || idle().find(|(_, (_, worker))| worker.offered_for() == Owner::Service);
         if let Some((_, (id, _))) = own.or_else(unused) {
             return Some(id);
         }
-        let (slot, old) = idle().map(|(place, (id, _))| (place, id)).next()?;
+        let (slot, old) = placed()
+            .filter(|(_, (_, worker))| worker.is_at_rest())
+            .map(|(place, (id, _))| (place, id))
+            .next()?;
         let spare = *self.pool(pool).spares.front()?;
         self.retire(turn, old);
         self.place(turn, spare, slot);

@@ -49,6 +49,8 @@ pub(crate) struct Pool {
     pub(super) running_max: Option<u32>,
     /// Whether each of its workers serves one user.
     pub(super) one_user: bool,
+    /// Whether a worker of it that is due to be recycled is offered nothing more.
+    pub(super) recycle_strict: bool,
     /// How many of its workers each user holds.
     pub(super) held: HeldWorkers,
     /// Its slots beyond its number.
@@ -74,6 +76,7 @@ impl Pool {
             held: HeldWorkers::default(),
             running_max: size.running_max.map(u32::from),
             one_user: size.one_user,
+            recycle_strict: size.recycle_strict,
             lending,
         }
     }

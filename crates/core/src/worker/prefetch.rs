@@ -156,7 +156,7 @@ impl<T: Copy> Workers<T> {
         let most = self.deepest().min(pool.depth_cap.depth(turn.now_ns()));
         // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
         let stays = !pool.has_spare() || !is_due(worker, turn);
-        !worker.ring.is_full() && worker.ring.len() < most && stays
+        !worker.ring.is_full() && worker.ring.len() < most && stays && !worker.is_spent()
     }
 
     /// Whether a task of this flavour may wait in a worker's ring.

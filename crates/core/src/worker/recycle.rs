@@ -1,10 +1,15 @@
 //! Recycling: a worker that has run enough tasks, is old enough or has grown is replaced by a spare.
 //!
-//! It is replaced only when a spare is ready, so the pool never has fewer workers; without one (slow spawns, a degraded
-//! pool) the old worker goes on; a pool that is to have no spare starts one for it (`spares.rs`). A due worker is offered no short tasks ahead while a spare is ready, so that it becomes
-//! idle under full load too. Only idle workers are recycled: no task is lost, no job is charged, and the pool's restart
-//! intensity is not.
+//! Only idle workers are recycled, and only when a spare is ready: no task is lost, no job is charged, and the pool's restart
+//! intensity is not. A pool that is to have no spare starts one for it (`spares.rs`). A worker that is due, meanwhile:
 //!
+//! | | a spare is ready | none is: slow spawns, a degraded pool |
+//! |---|---|---|
+//! | usually | no short tasks ahead, so that it becomes idle under full load too | it goes on |
+//! | `recycle_strict` | it is offered nothing: it is spent | it is offered nothing, and waits for the spare |
+//! | `recycle_strict`, in a lent slot | it leaves | it leaves, and its user waits for the next loan |
+//!
+//! So with `recycle_strict` no worker begins more than `recycle_tasks` tasks; offers that it has not begun count until they are taken back.
 //! `Core::step` calls `recycle` each turn; no alarm is set for it, so an idle pool does not age. The size of a worker is
 //! examined after one of its tasks has ended, at most once in [`SIZE_EVERY_MS`].
 
@@ -48,10 +53,11 @@ impl<T: Copy> Workers<T> {
         if limits.iter().all(Option::is_none) {
             return;
         }
+        self.note_worn(turn);
         for slot in 0..self.slot_count() {
             let Some(pool) = self.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
             let Some(&spare) = self.pool(pool).spares.front() else { continue };
-            let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_idle());
+            let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_at_rest());
             let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, turn)?, worker.owner())));
             if let Some((old, why, owner)) = due {
                 turn.record(What::Recycled { worker: old, why }, owner);
@@ -61,11 +67,24 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// Asks an idle worker in a lent slot that is due to leave, if a spare is ready: the slot is lent again at once.
+    /// Notes which workers of pools that recycle strictly are too old or too large.
+    fn note_worn(&mut self, turn: &Turn) {
+        if !self.pools.iter().any(|pool| pool.recycle_strict) {
+            return;
+        }
+        for worker in self.table.values_mut() {
+            if self.pools[usize::from(worker.pool.0)].recycle_strict {
+                let why = why_due(worker, turn);
+                worker.is_worn = matches!(why, Some(Enough::Age { .. } | Enough::Resident { .. }));
+            }
+        }
+    }
+
+    /// Asks an idle worker in a lent slot that is due to leave, if a spare is ready: the slot is lent again at once. One that is
+    /// spent leaves in any case.
     pub(crate) fn recycle_lent(&mut self, turn: &mut Turn, id: WorkerId) -> bool {
-        let Some(worker) = self.table.get(&id).filter(|worker| self.pool(worker.pool).has_spare()) else {
-            return false;
-        };
+        let may_go = |worker: &&Worker<T>| self.pool(worker.pool).has_spare() || worker.is_spent();
+        let Some(worker) = self.table.get(&id).filter(may_go) else { return false };
         let Some(why) = why_due(worker, turn) else { return false };
         turn.record(What::Recycled { worker: id, why }, worker.owner());
         self.retire(turn, id);

@@ -34,6 +34,7 @@ mod quarantine;
 mod queue;
 mod receipts;
 mod recycle;
+mod recycle_strict;
 mod restart;
 mod rig;
 mod rig_requests;

@@ -70,7 +70,7 @@ use crate::worker::FakeWorker;
 /// | `kept` | ended jobs are kept for their time and within their bounds, and the right ones go first |
 /// | `expiry` | jobs that expire, and jobs of clients that left, end at their time |
 /// | `depth` | a worker holds no more tasks ahead than the time of their flavours allows, and up to a whole ring of the shortest |
-/// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept |
+/// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready or recycling is strict; slots, seqs and rings are kept |
 /// | `fairness` | a flood does not delay a neighbour |
 /// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
 /// | `one user` | no worker of a pool that serves one user each is offered tasks of two |

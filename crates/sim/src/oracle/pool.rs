@@ -29,6 +29,8 @@ struct KnownWorker {
     suspended: bool,
     /// Tasks of it that the core was told to have ended.
     ended: u64,
+    /// Its size, as last examined.
+    resident_bytes: u64,
     slot: Option<SlotId>,
     last: u64,
     /// Offers that it holds, and their kinds.
@@ -48,6 +50,9 @@ pub struct PoolOracle {
     /// Which pool runs a kind.
     homes: Vec<PoolId>,
     recycle_tasks: Option<u64>,
+    recycle_resident_bytes: Option<u64>,
+    /// Which pools recycle strictly.
+    strict: Vec<bool>,
     workers: BTreeMap<WorkerId, KnownWorker>,
     newest: WorkerId,
 }
@@ -61,6 +66,8 @@ impl PoolOracle {
             homes: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             rings: config.kinds.iter().map(|kind| kind.ring).collect(),
             recycle_tasks: config.recycle_tasks,
+            recycle_resident_bytes: config.recycle_resident_bytes,
+            strict: config.all_pools().map(|pool| pool.recycle_strict).collect(),
             workers: BTreeMap::new(),
             newest: WorkerId(0),
         }
@@ -139,6 +146,9 @@ impl PoolOracle {
                 known.alone.remove(seq);
                 known.ended += u64::from(matches!(event, Event::Finished { .. }));
             }),
+            Event::Examined { worker, seen: Some(seen), .. } => {
+                self.change(*worker, |known| known.resident_bytes = seen.resident_bytes);
+            }
             Event::HungUp { worker } => self.change(*worker, |known| known.hung_up = true),
             Event::Suspended { worker, .. } => self.change(*worker, |known| known.suspended = true),
             Event::Resumed { worker } => self.change(*worker, |known| known.suspended = false),
@@ -240,6 +250,17 @@ impl PoolOracle {
         let share = known.ended + known.holds.len() as u64;
         if has_spare && known.ended > 0 && self.recycle_tasks.is_some_and(|tasks| share >= tasks) {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which has done its share"));
+        }
+        if self.strict[usize::from(known.pool.0)] {
+            let has_grown = |limit: u64| known.ended > 0 && known.resident_bytes >= limit;
+            if self.recycle_tasks.is_some_and(|tasks| share >= tasks)
+                || self.recycle_resident_bytes.is_some_and(has_grown)
+            {
+                return broken(
+                    "pool",
+                    format!("offer {seq} goes to worker {worker}, which is spent: {known:?}"),
+                );
+            }
         }
         if seq.0 != known.last + 1 {
             return broken("pool", format!("worker {worker}: offer {seq} follows offer {}", known.last));

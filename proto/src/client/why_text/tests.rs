@@ -24,6 +24,7 @@ pub(super) fn pool() -> WhyPool {
         slots: 2,
         busy: 2,
         idle: 0,
+        spent: 0,
         closed: 0,
         dying: 0,
         stuck: 0,

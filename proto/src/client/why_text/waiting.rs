@@ -52,7 +52,7 @@ pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
 
 /// The state of the pool that will run it; `fresh` if it needs a worker that has run nothing.
 pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
-    let up = pool.busy + pool.idle + pool.closed;
+    let up = pool.busy + pool.idle + pool.spent + pool.closed;
     if pool.name != DEFAULT_POOL {
         said.push(format!("Its kind has workers of its own, pool {}.", pool.name));
     }
@@ -68,6 +68,12 @@ pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
         said.push(format!("{all}{longest}."));
     }
     said.extend(share_text(pool));
+    if pool.spent > 0 {
+        let spent = many(u64::from(pool.spent), "worker gets", "workers get");
+        said.push(format!(
+            "{spent} no further task (recycle_strict) until a spare is up, which takes its place."
+        ));
+    }
     if pool.closed > 0 {
         let closed = many(u64::from(pool.closed), "worker", "workers");
         said.push(format!("{closed} cannot be sent a task now: the channel is full or closed."));
