@@ -152,7 +152,7 @@ impl Settings {
         let file = &sources.whole;
         let mode = file.mode.unwrap_or_default();
         let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
-        let here = HostFacts::look();
+        let here = HostFacts::look(args.private);
         let state = absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?;
         let mut settings = Self {
             mode,
@@ -233,7 +233,8 @@ impl Settings {
 pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config> {
     let file: File = toml::from_str(text)?;
     let enable_chaos = file.enable_chaos.unwrap_or(false);
-    policy::core_config(&file, None, enable_chaos, &HostFacts { pid: 0, seed: 0, cores: 1, memory_bytes: 0 })
+    let here = HostFacts { pid: 0, seed: 0, cores: 1, memory_bytes: 0, is_private: false };
+    policy::core_config(&file, None, enable_chaos, &here)
 }
 
 fn socket_place(named: Option<PathBuf>, mode: Mode) -> Result<SocketPlace> {

@@ -82,7 +82,11 @@ fn strict_workers_run_their_share_and_not_one_task_more() {
             (died.len() >= 6).then_some(died)
         });
         for event in &died {
-            assert_eq!((&event["death"]["death"], &event["ended"]), (&"retired".into(), &tasks.into()), "{event}");
+            assert_eq!(
+                (&event["death"]["death"], &event["ended"]),
+                (&"retired".into(), &tasks.into()),
+                "{event}"
+            );
         }
         let rows = daemon.workers();
         assert!(rows.iter().all(|row| row.ended <= tasks as u64), "{rows:?}");

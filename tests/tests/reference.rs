@@ -234,6 +234,8 @@ fn the_defaults_are_the_codes_own() {
         "workers",
         "lend_max",
         "one_user",
+        "recycle_strict",
+        "ring",
         "worker_program",
         "worker_args",
         "worker_env",

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bulkhead_tests::daemon::{Daemon, Setup, binary, new_folder};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
 
 /// The script of a shell that appends its arguments and its environment to $SEEN, and then is the program $SQUARE. An
 /// argument stands between < and >.
@@ -129,4 +129,46 @@ fn a_daemon_that_is_not_private_does_not_pass_on_its_environment() {
     let output = output.expect("it ends at once");
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("pools.own.worker_env = \"inherit\""));
+}
+
+/// In a private daemon kinds of others may wait in a worker; in one that anybody may use they do not unless they say so.
+#[test]
+fn the_ring_of_a_kind_depends_on_whom_the_daemon_serves() {
+    let program = binary("examples/square");
+    let keys = |folder: &Path| {
+        format!(
+            "builtin_kinds = false\nsocket = {:?}\nstate = {:?}\nworkers = 1\nworker_program = {program:?}\n\
+             [kinds.square]\n",
+            folder.join("s"),
+            folder.join("state")
+        )
+    };
+    let ring = |daemon_kinds: String| {
+        let kind: serde_json::Value = serde_json::from_str(daemon_kinds.trim()).expect("one kind as JSON");
+        kind["ring"].as_u64()
+    };
+    let folder = new_folder();
+    let config = keys(folder.path());
+    let private = Daemon::start_in(folder, &setup(config));
+    assert_eq!(private.ok(&["run", "square", "12"]), "144\n");
+    assert_eq!(ring(private.ok(&["kinds", "--json"])), Some(64));
+
+    let folder = new_folder();
+    let config = folder.path().join("bulkhead.toml");
+    fs::write(&config, keys(folder.path())).expect("a config file");
+    let mut open = Command::new(binary("bulkhead-supervisor"))
+        .arg("--config")
+        .arg(&config)
+        .stderr(fs::File::create(folder.path().join("log")).expect("a log"))
+        .spawn()
+        .expect("it starts");
+    let socket = folder.path().join("s");
+    let shown = eventually("the daemon shows its kinds", || {
+        let mut command = Command::new(binary("bulkhead"));
+        let shown = command.arg("--socket").arg(&socket).args(["kinds", "--json"]).output();
+        shown.ok().filter(|shown| shown.status.success())
+    });
+    send_signal(open.id(), "INT");
+    open.wait().expect("it ends");
+    assert_eq!(ring(String::from_utf8(shown.stdout).expect("JSON")), Some(1));
 }

@@ -16,6 +16,7 @@ use bulkhead_proto::limits::{
 use serde::Deserialize;
 
 use super::bounds::{self, LimitKeys};
+use super::pools::OwnPool;
 use super::{File, Mode};
 
 /// A table `[kinds.NAME]` of the config file.
@@ -26,7 +27,7 @@ pub(super) struct OwnKind {
     usage: Option<String>,
     /// One line on what it does.
     summary: Option<String>,
-    /// The most tasks of it that one worker may hold. Default 1, because the code may crash.
+    /// The most tasks of it that one worker may hold. Default: [`usual_ring`].
     ring: Option<u16>,
     /// Whether its jobs are split: planned, run in parts and merged.
     plans: Option<bool>,
@@ -70,8 +71,29 @@ enum OutputSetting {
     Auto,
 }
 
+/// The ring of a kind of others in a private daemon.
+const RING_PRIVATE: u16 = 64;
+
+const _: () = assert!(RING_PRIVATE as usize <= RING, "it is a ring that a kind may have");
+
+/// How many tasks one worker may hold of a kind that does not say.
+///
+/// Code that is not ours may crash, and every task that its worker holds then waits for another worker: elsewhere that may be another
+/// user's task, so it is 1. In a private daemon all tasks are those of one parent, and with one task at a time short ones ran at
+/// a half to a sixth of the rate.
+fn usual_ring(file: &File, is_private: bool, pool: Option<&str>) -> u16 {
+    let own = pool.and_then(|pool| file.pools.get(pool));
+    let is_foreign = file.worker_program.is_some() || own.is_some_and(OwnPool::has_program);
+    let serves_one_parent = is_private && file.mode.unwrap_or_default() == Mode::User;
+    if serves_one_parent && is_foreign { RING_PRIVATE } else { 1 }
+}
+
 /// Builds the table of kinds; `limits` are the daemon's own.
-pub(super) fn table(file: &File, enable_chaos: bool, limits: &KindLimits) -> Result<Vec<Kind>> {
+pub(super) fn table(
+    file: &File,
+    (enable_chaos, is_private): (bool, bool),
+    limits: &KindLimits,
+) -> Result<Vec<Kind>> {
     let mut kinds = if file.builtin_kinds.unwrap_or(true) { kind::builtin(enable_chaos) } else { Vec::new() };
     // In system mode programs of clients would run as the daemon's own user, so `exec` needs user mode until there is
     // a sandbox.
@@ -90,7 +112,8 @@ pub(super) fn table(file: &File, enable_chaos: bool, limits: &KindLimits) -> Res
             own.check_builtin(name)?;
             own.set_rules(known, limits)?;
         } else {
-            kinds.push(own.declare(name, limits)?);
+            let usual_ring = usual_ring(file, is_private, own.pool.as_deref());
+            kinds.push(own.declare(name, limits, usual_ring)?);
         }
     }
     ensure!(!kinds.is_empty(), "there are no kinds: builtin_kinds = false needs a table [kinds.NAME]");
@@ -120,8 +143,8 @@ impl OwnKind {
     }
 
     /// Builds a kind that the config file declares.
-    fn declare(&self, name: &str, limits: &KindLimits) -> Result<Kind> {
-        let ring = self.ring.unwrap_or(1);
+    fn declare(&self, name: &str, limits: &KindLimits, usual_ring: u16) -> Result<Kind> {
+        let ring = self.ring.unwrap_or(usual_ring);
         ensure!(
             (1..=RING).contains(&usize::from(ring)),
             "kinds.{name}.ring = {ring} is not from 1 to {RING}"
@@ -218,9 +241,13 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Kind>, String> {
+        read_as(false, text)
+    }
+
+    fn read_as(is_private: bool, text: &str) -> Result<Vec<Kind>, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let limits = file.limits().read("").map_err(|error| error.to_string())?;
-        table(&file, false, &limits).map_err(|error| error.to_string())
+        table(&file, (false, is_private), &limits).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -245,6 +272,30 @@ mod tests {
         assert_eq!((own.name.as_str(), own.usage.as_str(), own.ring), ("square", "N", 256));
         assert_eq!(both.len(), kind::builtin(false).len() + 1);
         assert_eq!(read("builtin_kinds = false\n[kinds.square]\n").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn kinds_of_others_may_wait_in_the_workers_of_a_private_daemon() {
+        let all = "[kinds.a]\n[kinds.b]\nring = 1\n[kinds.c]\nring = 256\n[kinds.d]\npool = \"other\"\n";
+        let rings = |is_private, keys: &str, tables: &str| {
+            let kinds =
+                read_as(is_private, &format!("{keys}\nbuiltin_kinds = false\n{all}{tables}")).unwrap();
+            kinds.iter().map(|kind| kind.ring).collect::<Vec<_>>()
+        };
+        let (program, plain, own) =
+            ("worker_program = \"/x\"", "[pools.other]", "[pools.other]\nworker_program = \"/x\"");
+        assert_eq!(rings(true, program, plain), [64, 1, 256, 64]);
+        assert_eq!(rings(true, "", own), [1, 1, 256, 64], "the default pool runs our program");
+        assert_eq!(rings(true, "", plain), [1, 1, 256, 1]);
+        for (is_private, keys) in [(false, ""), (true, "mode = \"system\""), (false, "mode = \"system\"")] {
+            assert_eq!(rings(is_private, &format!("{keys}\n{program}"), own), [1, 1, 256, 1], "{keys}");
+        }
+        let built_in = read_as(true, program).unwrap();
+        assert_eq!(
+            built_in.iter().find(|kind| kind.name == "exec").unwrap().ring,
+            1,
+            "their rings are their own"
+        );
     }
 
     #[test]

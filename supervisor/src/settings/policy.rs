@@ -22,15 +22,23 @@ pub(super) struct HostFacts {
     pub(super) cores: u16,
     /// The memory of the machine.
     pub(super) memory_bytes: u64,
+    /// Whether the daemon serves one parent (`--private`).
+    pub(super) is_private: bool,
 }
 
 impl HostFacts {
     /// Reads the facts of this process and machine.
-    pub(super) fn look() -> Self {
+    pub(super) fn look(is_private: bool) -> Self {
         let count = std::thread::available_parallelism().map_or(1, NonZero::get);
         let cores = u16::try_from(count).unwrap_or(WORKERS_MAX);
         let memory_bytes = bulkhead_sys::process::machine_memory_bytes();
-        Self { pid: std::process::id(), seed: bulkhead_sys::clock::wall_us(), cores, memory_bytes }
+        Self {
+            pid: std::process::id(),
+            seed: bulkhead_sys::clock::wall_us(),
+            cores,
+            memory_bytes,
+            is_private,
+        }
     }
 }
 
@@ -51,7 +59,7 @@ pub(super) fn core_config(
     programs::check_texts(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     let limits = file.limits().read("")?;
-    let kinds = kinds::table(file, enable_chaos, &limits)?;
+    let kinds = kinds::table(file, (enable_chaos, here.is_private), &limits)?;
     let lending = pools::LendKeys::of(file);
     let config = Config {
         pid: here.pid,
@@ -164,8 +172,8 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        core_config(&file, Some(1), false, &HostFacts { pid: 1, seed: 1, cores: 1, memory_bytes: 4 << 20 })
-            .map_err(|error| error.to_string())
+        let here = HostFacts { pid: 1, seed: 1, cores: 1, memory_bytes: 4 << 20, is_private: false };
+        core_config(&file, Some(1), false, &here).map_err(|error| error.to_string())
     }
 
     #[test]

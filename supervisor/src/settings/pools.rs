@@ -41,6 +41,11 @@ pub(super) struct OwnPool {
 }
 
 impl OwnPool {
+    /// Whether its table names a worker program.
+    pub(super) fn has_program(&self) -> bool {
+        self.worker_program.is_some()
+    }
+
     /// What its workers run, as its table says.
     pub(super) fn program_keys(&self, name: &str) -> ProgramKeys<'_> {
         ProgramKeys {
