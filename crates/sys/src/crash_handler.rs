@@ -1,6 +1,7 @@
 //! The crash handler: records in a shared page why a process died by a signal. The page outlives the process.
 //!
-//! It runs on a stack of its own (sigaltstack), so that it works when the thread's stack is used up. It stores some
+//! It runs on a stack of its own (sigaltstack), so that it works when the thread's stack is used up
+//! (`crash_handler/record_stack.rs`). It stores some
 //! words, each atomically, calls the handler that the program had installed before (`crash_handler/earlier.rs`), restores
 //! the default action and raises the signal again: the wait status is the same as without it, and no core file is left. It
 //! must never allocate, lock or format. The first thread that crashes records; another one waits for the end of the process.
@@ -29,12 +30,14 @@ use crate::shared_page::SharedPage;
 mod backtrace;
 mod earlier;
 mod images;
+mod record_stack;
 mod walker;
 
 pub(crate) use walker::{PlacedFrame, StackWalker};
 
 use backtrace::{Image, Registers, StackFrame};
 use images::{NAME_BYTES, OtherImages};
+use record_stack::RecordStacks;
 
 /// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored, and one
 /// that is handled too, unless it is a fault.
@@ -80,9 +83,6 @@ const HARMLESS: [c_int; 10] = [
 /// Those that a terminal sends. The kernel sends the others for timers and files of the process itself.
 const OF_TERMINALS: [c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
 
-/// Size of the handler's stack: two of the largest frames that a kernel pushes (about 11 KiB with AMX), and what a handler
-/// needs that was installed before ours. What is not used takes no memory.
-const HANDLER_STACK_BYTES: usize = 256 << 10;
 /// How far from the lowest byte of a stack a fault still counts as overflow: below it, because a frame can be longer
 /// than the guard page, and above it, because the kernel keeps 256 pages free between a growing stack and its
 /// neighbour.
@@ -156,6 +156,7 @@ struct CrashRecord {
     frames: Vec<&'static AtomicU64>,
     others: OtherFrames,
     image: Image,
+    stacks: RecordStacks,
     /// Addresses at which a fault of the installing thread means a stack overflow.
     stack_end: Range<usize>,
     pid: u32,
@@ -201,11 +202,14 @@ pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
         frames: (0..layout.frames_max).map(|frame| page.writable_word(layout.frames + 8 * frame)).collect(),
         others: OtherFrames::of(page, &layout.others),
         image: Image::own(),
+        stacks: RecordStacks::new()?,
         stack_end: stack_end()?,
         pid: process::id(),
     };
     CRASH_RECORD.set(record).map_err(|_| Errno::EALREADY)?;
-    use_own_stack()?;
+    if let Some(record) = CRASH_RECORD.get() {
+        record.stacks.use_own()?;
+    }
     CAUGHT.into_iter().try_for_each(catch)
 }
 
@@ -225,29 +229,6 @@ fn stack_end() -> io::Result<Range<usize>> {
     unsafe { libc::pthread_attr_destroy(&raw mut attributes) };
     let lowest = lowest.addr();
     Ok(lowest.saturating_sub(STACK_REACH_BYTES)..lowest + bytes.min(STACK_REACH_BYTES))
-}
-
-/// Sets a signal stack for the calling thread, with a guard page below it.
-fn use_own_stack() -> io::Result<()> {
-    // SAFETY: asks for a number.
-    let guard_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
-    let bytes = guard_bytes + HANDLER_STACK_BYTES;
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the first page of the mapping that was just made, which is not in use.
-    Errno::result(unsafe { libc::mprotect(start, guard_bytes, libc::PROT_NONE) })?;
-    let stack = libc::stack_t {
-        ss_sp: start.wrapping_byte_add(guard_bytes),
-        ss_flags: 0,
-        ss_size: HANDLER_STACK_BYTES,
-    };
-    // SAFETY: the memory stays mapped for good and no other code uses it.
-    Errno::result(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) })?;
-    Ok(())
 }
 
 fn catch(signal: c_int) -> io::Result<()> {
@@ -279,9 +260,19 @@ fn set_action(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
+/// What the kernel gave to the handler, and what became of it.
+struct CaughtSignal {
+    signal: c_int,
+    info: *mut siginfo_t,
+    context: *mut c_void,
+    /// The handler that was there before has repaired the fault.
+    is_repaired: bool,
+}
+
 /// The handler: stores the record, calls the handler that was there before, then lets the signal take its default action. It
-/// leaves errno as it is if it returns.
+/// leaves errno as it is if it returns. It may have little stack: what needs more runs on another (`record_stack.rs`).
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let mut caught = CaughtSignal { signal, info, context, is_repaired: false };
     if let Some(record) = CRASH_RECORD.get()
         && record.pid == process::id()
     {
@@ -297,22 +288,12 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
             Err(recorder) if recorder == own => end_by(RECORDED.load(Ordering::Acquire)),
             Err(_) => return wait_for_the_end(),
         }
-        // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with
-        // SA_SIGINFO.
-        let (info, registers) = unsafe { (&*info, Registers::of(context)) };
-        record.record_cause(signal, info, registers);
-        if let Some(registers) = registers {
-            record.record_frames(registers);
-        }
+        // SAFETY: this thread alone records now, and a handler of it that interrupts this one ends the process above.
+        unsafe { record.stacks.run(record_and_pass_on, (&raw mut caught).cast()) };
+    } else {
+        pass_on(&mut caught);
     }
-    // SAFETY: PR_GET_DUMPABLE and PR_SET_DUMPABLE take at most one integer, and may be called in a handler.
-    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
-    // SAFETY: as above.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
-    // SAFETY: these are what the kernel gave to this handler, for the signal that it handles.
-    if unsafe { earlier::call(signal, info, context) } {
-        // SAFETY: as above.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) };
+    if caught.is_repaired {
         return resume(signal);
     }
     // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
@@ -321,6 +302,35 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     unsafe {
         libc::sigaction(signal, &std::mem::zeroed(), std::ptr::null_mut());
         libc::raise(signal);
+    }
+}
+
+/// Stores the record of a [`CaughtSignal`], and passes it on.
+extern "C" fn record_and_pass_on(caught: *mut c_void) {
+    // SAFETY: `handle` calls this with its own value, which it does not touch meanwhile.
+    let caught = unsafe { &mut *caught.cast::<CaughtSignal>() };
+    // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with SA_SIGINFO.
+    let (info, registers) = unsafe { (&*caught.info, Registers::of(caught.context)) };
+    if let Some(record) = CRASH_RECORD.get() {
+        record.record_cause(caught.signal, info, registers);
+        if let Some(registers) = registers {
+            record.record_frames(registers);
+        }
+    }
+    pass_on(caught);
+}
+
+/// Calls the handler that was there before, so that it leaves no core file.
+fn pass_on(caught: &mut CaughtSignal) {
+    // SAFETY: PR_GET_DUMPABLE and PR_SET_DUMPABLE take at most one integer, and may be called in a handler.
+    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
+    // SAFETY: as above.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+    // SAFETY: these are what the kernel gave to the handler, for the signal that it handles.
+    caught.is_repaired = unsafe { earlier::call(caught.signal, caught.info, caught.context) };
+    if caught.is_repaired {
+        // SAFETY: as above.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) };
     }
 }
 

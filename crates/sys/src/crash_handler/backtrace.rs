@@ -30,8 +30,7 @@ const CHAIN_CALLS: usize = 4;
 const CALLS_TRIED: usize = 12;
 /// Return addresses in other files that a search of the stack passes on.
 const OTHERS_SEARCHED: usize = 8;
-/// Words of the stack that are searched, and words per read: a search holds several blocks, and the signal stack of a thread
-/// may have 8 KiB.
+/// Words of the stack that are searched, and words per read: a search holds several blocks on the stack of the handler.
 const SEARCH_WORDS: usize = 4096;
 const BLOCK_WORDS: usize = 32;
 /// How far below the stack pointer a thread can touch the next page of its stack.

@@ -3,8 +3,7 @@
 //! The crash handler reads the list of mappings when the process dies (proc_pid_maps(5)), so libraries that were loaded
 //! late are in it. It calls open(2), read(2) and close(2) and nothing of the dynamic loader: dl_iterate_phdr(3) takes a
 //! lock, which the thread that died may hold. Without /proc or without a free descriptor there are no frames of other files.
-//! A fixed number of mappings and of bytes of each name is kept, in a static: the handler may run on the signal stack of a
-//! thread that the program started, which has 8 KiB. Only the thread that records locks it, and never waits for it.
+//! A fixed number of mappings and of bytes of each name is kept, in a static, so that it takes no stack of the handler's. Only the thread that records locks it, and never waits for it.
 //!
 //! An offset is the address minus that of the file's first mapping: for a shared library, the address in the file that
 //! addr2line(1) takes. Driven by the crash handler: it must not allocate or lock.

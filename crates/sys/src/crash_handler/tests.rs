@@ -121,6 +121,12 @@ fn ruin_the_stack() {
     unsafe { std::arch::asm!("mov rsp, 64", "mov rbp, 72", "ud2", options(noreturn)) };
 }
 
+/// What a job does that notices in a thread of its own that it has gone wrong.
+#[inline(never)]
+fn abort_in_a_thread() {
+    std::process::abort()
+}
+
 /// Two threads crash at the same time, in different ways.
 fn two_faults() {
     let gate = std::sync::Barrier::new(2);
@@ -179,6 +185,8 @@ fn dies() {
         "ruins" => ruin_the_stack(),
         "thread" => std::thread::spawn(|| raise::fault()).join().unwrap(),
         "thread-overflow" => drop(std::thread::spawn(|| std::hint::black_box(overflow(0))).join()),
+        "thread-abort" => drop(std::thread::spawn(abort_in_a_thread).join()),
+        "thread-library" => drop(std::thread::spawn(fault_in_a_late_library).join()),
         "two" => two_faults(),
         "allocation" => {
             std::hint::black_box(allocator::TrackingAllocator);
@@ -434,6 +442,19 @@ fn another_thread_speaks_for_itself_and_of_two_the_first_alone() {
         assert_eq!(left.signal.map(|signal| signal as u64), Some(left.word(LAYOUT.signal)));
         place(&left.functions(), if left.word(LAYOUT.signal) == 11 { FAULT } else { ILLEGAL });
     }
+}
+
+/// Such a thread has a signal stack of 8 KiB, which the Rust runtime made.
+#[test]
+fn a_thread_with_a_small_signal_stack_leaves_all_that_another_does() {
+    let left = dies_of("thread-abort");
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGABRT), 6));
+    assert!(place(&left.functions(), "abort_in_a_thread") < FRAMES_MAX);
+    assert!(left.others().iter().any(|(name, _)| name.starts_with("libc")), "{:?}", left.others());
+    let left = dies_of("thread-library");
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
+    assert_eq!(place(&left.functions(), "fault_in_a_late_library"), 0);
+    assert!(left.others().first().is_some_and(|(name, own)| name.starts_with("libm.so") && *own == 0));
 }
 
 /// However it ends the process, or does not: the record is whole, and the process dies of the first signal.
