@@ -7,9 +7,11 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use bulkhead_proto::worker::boxes::STACK_SEQ_AT;
 use bulkhead_sys::{foreign_code, raise};
 use bulkhead_worker::{Registry, STACK_SIGNAL, StackPage, TaskContext, TaskFailure};
 
@@ -21,6 +23,11 @@ pub const ABORT: &str = "abort";
 pub const FLOOD: &str = "flood";
 /// Faults: the older handler writes [`NOTE`].
 pub const FAULT: &str = "fault";
+
+/// Followed by a number and `:`: writes the text, says that it was written for the offer of that number, and aborts.
+pub const FORGE: &str = "forge";
+/// The same, and hangs.
+pub const FORGE_AND_HANG: &str = "forge-and-hang";
 
 /// What the handler writes.
 pub const NOTE: &str = "11\n";
@@ -39,6 +46,8 @@ pub const ASKED: &str = "asked";
 pub const DEAF: &str = "deaf";
 /// Another one: it says so, and dies of the signal.
 pub const FRAIL: &str = "frail";
+/// Another one: it faults in its start, when it gets the page.
+pub const STILLBORN: &str = "stillborn";
 /// What the handler of [`ASKED`] writes.
 pub const ASKED_NOTE: &str = "42\n";
 
@@ -48,10 +57,12 @@ pub fn main() -> ExitCode {
     let registry = match std::env::args().nth(1).as_deref() {
         Some(THREADS) => registry.with_thread_stacks(),
         Some(ASKED) => registry.with_stack_text_when_asked(|page| {
+            PAGE.get_or_init(|| page);
             foreign_code::note_signals(&[STACK_SIGNAL], File::from(page.as_fd().try_clone_to_owned()?))
         }),
         Some(DEAF) => registry.with_stack_text_when_asked(|_| foreign_code::ignore_signal(STACK_SIGNAL)),
         Some(FRAIL) => registry.with_stack_text_when_asked(|_| Ok(())),
+        Some(STILLBORN) => registry.with_stack_text(|_| raise::fault()),
         _ => registry.with_stack_text(prepare),
     };
     bulkhead_worker::run(&registry)
@@ -70,6 +81,13 @@ fn prepare(page: &'static StackPage) -> io::Result<()> {
     foreign_code::note_signals(&[SEGV], File::from(page.as_fd().try_clone_to_owned()?))
 }
 
+/// Writes a text, and another number than that of the task before it.
+fn forge(mut page: &StackPage, seq: u64, text: &str) -> io::Result<()> {
+    page.write_all(text.as_bytes())?;
+    let file = File::from(page.as_fd().try_clone_to_owned()?);
+    file.write_all_at(&seq.to_ne_bytes(), STACK_SEQ_AT as u64)
+}
+
 fn run(input: &[u8], _: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (deed, text) =
         std::str::from_utf8(input).ok().and_then(|text| text.split_once(':')).unwrap_or_default();
@@ -85,6 +103,11 @@ fn run(input: &[u8], _: &mut dyn TaskContext) -> Result<(), TaskFailure> {
             std::process::abort()
         }
         FAULT => raise::fault(),
+        FORGE | FORGE_AND_HANG => {
+            let (seq, text) = text.split_once(':').ok_or_else(|| TaskFailure::new("no number"))?;
+            forge(page, seq.parse().map_err(|_| TaskFailure::new("no number"))?, text)?;
+            if deed == FORGE_AND_HANG { hang_here() } else { std::process::abort() }
+        }
         _ => {
             page.write_all(text.as_bytes())?;
             std::process::abort()

@@ -13,7 +13,7 @@ use bulkhead_tests::other_users::{
 };
 use bulkhead_tests::raid::may_become_others;
 use bulkhead_tests::wire::submit;
-use bulkhead_tests::writing::{ABORT, DONE, FAULT, FLOOD, NOTE};
+use bulkhead_tests::writing::{ABORT, ASKED, DONE, FAULT, FLOOD, FORGE, FORGE_AND_HANG, NOTE, STILLBORN};
 use serde_json::Value;
 
 fn daemon_with(config: &str) -> Daemon {
@@ -111,4 +111,62 @@ fn the_text_is_shown_to_the_user_of_the_task_alone() {
     };
     assert_eq!(seen_by(ALICE), [true, true, true, false]);
     assert_eq!(seen_by(BOB), [false; 4]);
+}
+
+/// A task in a worker that has run two others, with work ahead, says that its text was written for another offer: one that is
+/// done, the next one, none, or one that never was. The daemon knows which offer was claimed, and shows the text for no job.
+#[test]
+fn a_text_that_names_another_offer_is_shown_for_no_job() {
+    // The third offer is the task's own: then its text is shown, so the numbers are right.
+    for (seq, is_shown) in [(3, true), (0, false), (1, false), (2, false), (4, false), (u64::MAX, false)] {
+        check_forged(&daemon_with(""), &format!("{FORGE}:{seq}:a forged text"), is_shown, &[]);
+    }
+}
+
+/// The same of a task that hangs and whose worker is asked for its stack.
+#[test]
+fn a_forged_text_of_a_task_that_hangs_is_shown_for_no_job() {
+    for (seq, is_shown) in [(3, true), (2, false), (4, false)] {
+        let daemon = daemon_with(&format!("worker_args = [{ASKED:?}]"));
+        let deed = format!("{FORGE_AND_HANG}:{seq}:a forged text");
+        check_forged(&daemon, &deed, is_shown, &["--timeout", "200ms"]);
+    }
+}
+
+/// Runs two tasks, then one that forges and another one behind it.
+fn check_forged(daemon: &Daemon, deed: &str, is_shown: bool, limit: &[&str]) {
+    let done = format!("{DONE}:");
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        jobs.push(daemon.ok(&["submit", "noop", &done]).trim().to_owned());
+        daemon.ok(&["wait", &jobs[jobs.len() - 1]]);
+    }
+    let both = [&["submit", "noop", "--each", deed, &done, "--crashes-max", "1"], limit].concat();
+    let both = daemon.ok(&both);
+    jobs.extend(both.split_whitespace().map(str::to_owned));
+    assert_eq!(jobs.len(), 4, "{both}");
+    daemon.cli(&["wait", &jobs[2], &jobs[3]]);
+    let death = newest(daemon);
+    assert_eq!(death["job"].to_string(), jobs[2], "{death}");
+    let has_text = |text: String| text.contains("  wrote     a forged text");
+    let mut shown = vec![death["evidence"]["stack_text"] != ""];
+    shown.push(has_text(daemon.ok(&["deaths", "--evidence"])));
+    shown.push(has_text(daemon.ok(&["job", &jobs[2]])));
+    assert_eq!(shown, [is_shown; 3], "{deed}: {death}");
+    for job in [&jobs[0], &jobs[1], &jobs[3]] {
+        assert!(!has_text(daemon.ok(&["job", job])), "{deed}: job {job}");
+    }
+}
+
+/// Code of others runs in the start of a worker too: where it crashes is known.
+#[test]
+fn a_crash_in_the_start_of_a_worker_leaves_its_place() {
+    let program = binary("writing-worker");
+    let config = format!(
+        "[pools.bad]\nworker_program = {program:?}\nworker_args = [{STILLBORN:?}]\n[kinds.noop]\npool = \"bad\"\n"
+    );
+    let daemon = Daemon::start_with(&Setup { workers: 1, config, ..Setup::default() });
+    let died = eventually("a worker has died", || daemon.events_named("died").into_iter().next());
+    assert_eq!(died["death"]["death"], "fault", "{died}");
+    assert!(died["evidence"]["frames"].as_array().is_some_and(|frames| !frames.is_empty()), "{died}");
 }

@@ -2,9 +2,9 @@
 //!
 //! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
 //! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages, maps the box for
-//! writing and the orders for reading, opens an ipc-channel one-shot server in its boot folder, names it in its hello,
-//! receives the page for the text of its stack if it has asked for one, hands it to the code that the registry names,
-//! installs the handlers of fatal signals (after that code, so that a handler of another runtime is called after ours),
+//! writing and the orders for reading, installs the handlers of fatal signals, opens an ipc-channel one-shot server in its boot
+//! folder, names it in its hello, receives the page for the text of its stack if it has asked for one, hands it to the code
+//! that the registry names, installs those handlers again (so that a handler that this code installed is called after ours),
 //! accepts the supervisor, and makes itself not dumpable unless other processes of its user may trace it.
 //!
 //! Every step can fail. The worker then sends the reason on the lane, logs it and exits; nothing else is left, and the
@@ -61,6 +61,8 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     let Some((frame, pages)) = early_files::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
+    // A crash before this leaves its exit status alone: there is no page yet that could say more.
+    WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
     let (server, path) = boot_folder::listen().context("cannot open the task channel")?;
     let (missing, stack_text) = (missing(&setup, &handlers), registry.stack_text());
@@ -71,10 +73,10 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
         StackText::AtDeath | StackText::WhenAsked => {
             let Some(page) = receive_stack_page(lane)? else { return Ok(None) };
             registry.prepare_stack_text(page, &pages).context("cannot prepare the text of its stack")?;
+            WorkerRing::install_crash_handler_again().context("cannot catch signals again")?;
             Some(page)
         }
     };
-    WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let channel = server.accept().context("the supervisor did not connect")?;
     if !setup.may_be_traced {
         // The supervisor opens this process's files of /proc before it connects. From now on other processes of this user

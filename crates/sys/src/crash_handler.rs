@@ -11,7 +11,7 @@
 //!
 //! A signal from outside that is no fault (`HARMLESS`) does nothing: an administrator sends HUP or TERM to all processes of
 //! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it. One
-//! that the program handled before is left to it, such as Python's INT. Installed by the worker, once, on the thread that
+//! that the program handled before is left to it, such as Python's INT. Installed by the worker on the thread that
 //! runs its tasks; `link/supervisor/ring/death_cause.rs` reads the record.
 
 use std::io;
@@ -213,6 +213,15 @@ pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
     CAUGHT.into_iter().try_for_each(catch)
 }
 
+/// Installs it again, over the handlers that the program has installed since [`install`]: they are called after ours, as those
+/// that were there before it.
+///
+/// # Errors
+/// None is known.
+pub fn install_again() -> io::Result<()> {
+    CAUGHT.into_iter().try_for_each(catch)
+}
+
 /// The addresses at which a fault means that the calling thread's stack is used up.
 fn stack_end() -> io::Result<Range<usize>> {
     // SAFETY: all-zero bytes are a valid pthread_attr_t to be filled.
@@ -236,6 +245,9 @@ fn catch(signal: c_int) -> io::Result<()> {
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: asks for what is set; `before` is ours.
     Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut before) })?;
+    if before.sa_sigaction == own_address() {
+        return Ok(());
+    }
     let is_handled = before.sa_sigaction != libc::SIG_DFL;
     if before.sa_sigaction == libc::SIG_IGN || is_handled && !FAULTS.contains(&signal) {
         return Ok(());
@@ -246,12 +258,17 @@ fn catch(signal: c_int) -> io::Result<()> {
     set_action(signal)
 }
 
+/// [`handle`], as the kernel names it.
+fn own_address() -> libc::sighandler_t {
+    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
+    handler as libc::sighandler_t
+}
+
 /// Makes [`handle`] the handler of a signal.
 fn set_action(signal: c_int) -> io::Result<()> {
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
     // SAFETY: all-zero bytes are a valid sigaction: the default one.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_sigaction = own_address();
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: the mask is ours. Nothing else may interrupt the handler; a fault in it ends the process at once.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };

@@ -136,6 +136,14 @@ impl WorkerRing {
         let box_descriptor = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
         crash_handler::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &CRASH_RECORD)
     }
+
+    /// Installs them again, over those that the program has installed since.
+    ///
+    /// # Errors
+    /// As [`crash_handler::install_again`].
+    pub fn install_crash_handler_again() -> io::Result<()> {
+        crash_handler::install_again()
+    }
 }
 
 impl<P: Words> WorkerRing<P> {

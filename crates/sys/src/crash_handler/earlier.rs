@@ -19,17 +19,26 @@ pub(super) const TIME_MS: i64 = 2000;
 
 /// More than the highest number of a fault's signal.
 const SIGNALS: usize = 32;
-static EARLIER: [OnceLock<libc::sigaction>; SIGNALS] = [const { OnceLock::new() }; SIGNALS];
+/// Of each signal the handler that was found at the installation, and the one that was found at the second.
+static EARLIER: [[OnceLock<libc::sigaction>; 2]; SIGNALS] =
+    [const { [const { OnceLock::new() }; 2] }; SIGNALS];
 
-/// Keeps the handler of a signal. Only the first one of each counts.
+/// Keeps the handler of a signal. The second one counts in place of the first, which it may call itself; a third does not.
 pub(super) fn keep(signal: c_int, action: libc::sigaction) {
-    if let Some(place) = place(signal) {
+    let places = places(signal).into_iter().flatten();
+    if let Some(place) = places.into_iter().find(|place| place.get().is_none()) {
         let _ = place.set(action);
     }
 }
 
-fn place(signal: c_int) -> Option<&'static OnceLock<libc::sigaction>> {
+fn places(signal: c_int) -> Option<&'static [OnceLock<libc::sigaction>; 2]> {
     EARLIER.get(usize::try_from(signal).ok()?)
+}
+
+/// The one that counts.
+fn kept(signal: c_int) -> Option<&'static libc::sigaction> {
+    let [first, second] = places(signal)?;
+    second.get().or_else(|| first.get())
 }
 
 /// Calls the earlier handler of this signal, if there is one. Returns whether it makes the thread go on elsewhere; the signal
@@ -38,7 +47,7 @@ fn place(signal: c_int) -> Option<&'static OnceLock<libc::sigaction>> {
 /// # Safety
 /// `info` and `context` are what the kernel gave to a handler of `signal` that was installed with SA_SIGINFO.
 pub(super) unsafe fn call(signal: c_int, info: *mut siginfo_t, context: *mut c_void) -> bool {
-    let Some(earlier) = place(signal).and_then(OnceLock::get) else { return false };
+    let Some(earlier) = kept(signal) else { return false };
     // SAFETY: the caller says that the context is filled.
     let pc = || unsafe { Registers::of(context) }.map(Registers::pc);
     let before = pc();

@@ -11,6 +11,10 @@ use super::*;
 use crate::raise;
 use crate::testing::spawning;
 
+mod other_handlers;
+
+use other_handlers::{NOTED_ADDRESS_AT, NOTED_SIGNAL_AT};
+
 const PAGE_BYTES: usize = 4096;
 const FRAMES_MAX: usize = 16;
 const LAYOUT: CrashRecordLayout = CrashRecordLayout {
@@ -152,9 +156,13 @@ fn dies() {
     }
     let mode = std::env::var("BULKHEAD_SYS_DEATH").unwrap();
     if let Some(way) = mode.strip_prefix("earlier-") {
-        install_earlier(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), way);
+        other_handlers::install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), way);
     }
     install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &LAYOUT).unwrap();
+    if let Some(way) = mode.strip_prefix("later-") {
+        other_handlers::install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), way);
+        install_again().unwrap();
+    }
     match mode.as_str() {
         "earlier-plain" => std::process::abort(),
         "earlier-int" => {
@@ -167,7 +175,7 @@ fn dies() {
             unsafe { std::arch::asm!("ud2") };
             raise::raise(libc::SIGKILL).unwrap();
         }
-        earlier if earlier.starts_with("earlier-") => raise::fault(),
+        other if other.contains("er-") => raise::fault(),
         "fault" => raise::fault(),
         "overflow" => {
             std::hint::black_box(overflow(0));
@@ -201,62 +209,6 @@ fn dies() {
         "asked-child" => end_a_child(),
         signal => raise::raise(signal.parse().unwrap()).unwrap(),
     }
-}
-
-/// Where an earlier handler leaves the number of its signal, and the address that it was given.
-const NOTED_SIGNAL_AT: usize = 3000;
-const NOTED_ADDRESS_AT: usize = 3008;
-static NOTES: OnceLock<[&'static AtomicU64; 2]> = OnceLock::new();
-/// What the earlier handler of a fault does after its note.
-static WAY: OnceLock<String> = OnceLock::new();
-
-/// Installs handlers as a program may have them.
-fn install_earlier(page: SharedPage, way: &str) {
-    let page: &'static SharedPage = Box::leak(Box::new(page));
-    NOTES.set([page.writable_word(NOTED_SIGNAL_AT), page.writable_word(NOTED_ADDRESS_AT)]).unwrap();
-    WAY.set(way.to_owned()).unwrap();
-    let detailed: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = note_fault;
-    let plain: extern "C" fn(c_int) = note;
-    for (signal, handler, flags) in [
-        (libc::SIGSEGV, detailed as libc::sighandler_t, libc::SA_SIGINFO),
-        (libc::SIGILL, detailed as libc::sighandler_t, libc::SA_SIGINFO),
-        (libc::SIGABRT, plain as libc::sighandler_t, 0),
-        (libc::SIGINT, plain as libc::sighandler_t, 0),
-    ] {
-        // SAFETY: all-zero bytes are a valid sigaction: the default one.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        (action.sa_sigaction, action.sa_flags) = (handler, flags);
-        // SAFETY: the handlers have the form that the flags say, and do only what is safe in a handler.
-        assert_eq!(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }, 0);
-    }
-}
-
-extern "C" fn note(signal: c_int) {
-    NOTES.get().unwrap()[0].store(signal.cast_unsigned().into(), Ordering::Release);
-}
-
-extern "C" fn note_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    note(signal);
-    // SAFETY: the signal is a fault, and the kernel filled its siginfo_t.
-    let address = unsafe { (*info).si_addr() }.addr();
-    NOTES.get().unwrap()[1].store(address as u64, Ordering::Release);
-    match WAY.get().unwrap().as_str() {
-        "raises" => {
-            // SAFETY: to set the default action runs no code.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-            let _ = raise::raise(signal);
-        }
-        "aborts" => std::process::abort(),
-        "faults" => call_nowhere(),
-        "hangs" => raise::hang(),
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the kernel filled the context; the instruction that faulted has two bytes.
-        "repairs" => unsafe {
-            (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
-        },
-        _ => {}
-    }
-    std::hint::black_box(context);
 }
 
 /// A child that crashes, then a normal exit of this process.
@@ -460,8 +412,10 @@ fn a_thread_with_a_small_signal_stack_leaves_all_that_another_does() {
 /// However it ends the process, or does not: the record is whole, and the process dies of the first signal.
 #[test]
 fn a_handler_that_was_there_before_is_called_with_what_the_kernel_said() {
-    for way in ["returns", "raises", "aborts", "faults", "hangs"] {
-        let dead = dies_of(&format!("earlier-{way}"));
+    let earlier = ["earlier-returns", "earlier-raises", "earlier-aborts", "earlier-faults", "earlier-hangs"];
+    let later = ["later-returns", "later-raises", "later-aborts", "later-faults"];
+    for way in earlier.into_iter().chain(later) {
+        let dead = dies_of(way);
         assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11), "{way}");
         assert_eq!(dead.word(NOTED_SIGNAL_AT), 11, "{way}");
         let address = dead.word(LAYOUT.address);
