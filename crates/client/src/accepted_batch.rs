@@ -36,6 +36,12 @@ impl AcceptedBatch {
         (offset < self.ended.len() as u64).then_some(self.first_index + offset)
     }
 
+    /// Whether a job of this batch has ended.
+    pub(crate) fn has_ended(&self, job: JobId) -> bool {
+        let offset = job.0.checked_sub(self.first).and_then(|offset| usize::try_from(offset).ok());
+        offset.and_then(|offset| self.ended.get(offset)).is_some_and(|ended| *ended)
+    }
+
     /// Marks a job as ended and returns its input index; `None` if it is not in this batch or has ended before.
     pub(crate) fn end(&mut self, job: JobId) -> Option<u64> {
         let offset = job.0.checked_sub(self.first)?;

@@ -23,7 +23,7 @@ use crate::output::JobEnd;
 use crate::receipts::Receipts;
 
 /// How long the daemon may send nothing at all while a request has no answer.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a daemon.
 #[derive(Debug)]

@@ -18,12 +18,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulkhead_sys::bell::Bell;
 
 use crate::batch::{JobInput, Spec};
-use crate::client::DaemonClient;
+use crate::client::{DaemonClient, REPLY_TIMEOUT};
 use crate::error::Error;
 pub use events::{NotSubmitted, SessionEnd, SessionEvent, SessionTurn};
 pub use lead::{LeadWait, SessionLeader};
@@ -40,11 +40,26 @@ pub struct SessionOptions {
     pub bytes_max: usize,
     /// Whether jobs that a busy daemon refused are sent again after the time that it gave, instead of being refused.
     pub wait_when_busy: bool,
+    /// Whether the daemon keeps each result until [`Session::received`] reports it, within the bounds of kept results. Otherwise a
+    /// result that was sent is forgotten.
+    pub held: bool,
+    /// Whether the daemon is asked for [`SessionEvent::Progress`].
+    pub progress: bool,
+    /// How long the daemon may send nothing while a submit or a cancel has no answer (30 s by default). Then the session ends as
+    /// by [`Error::NoReply`]. How long jobs take does not matter.
+    pub reply_timeout: Duration,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { jobs_max: 64 << 10, bytes_max: 64 << 20, wait_when_busy: true }
+        Self {
+            jobs_max: 64 << 10,
+            bytes_max: 64 << 20,
+            wait_when_busy: true,
+            held: false,
+            progress: false,
+            reply_timeout: REPLY_TIMEOUT,
+        }
     }
 }
 
@@ -80,6 +95,7 @@ impl SessionWaker {
 /// | else | the job is queued, and the bell is rung, once until the leader hears it; the next turn sends all that has gathered |
 /// | the socket takes a part of a frame | the leader sends the rest when it is writable; the files went with the first byte |
 /// | the daemon does not read | unsent bytes stay below two frames, further jobs stay queued, up to `jobs_max` and `bytes_max`; then a submit is refused: it never waits |
+/// | the daemon sends nothing for `reply_timeout`, and a request has no answer | the session ends as if the daemon had died |
 /// | the daemon dies | the leader's turn returns `Lost` for each token and the error; a submit is refused from then on |
 /// | nobody leads | what is queued stays queued; the bell keeps the first turn of the next leader from waiting |
 /// | a leader leaves, is interrupted or panics | its drop gives the half back, and a follower takes it |
@@ -178,9 +194,22 @@ impl Session {
         self.cancel_within(tokens, CancelScope::All);
     }
 
-    /// Ends those of these jobs that no worker runs; what has begun goes on to its end. Else as [`Session::cancel`].
+    /// Ends those of these jobs that no worker runs; what has begun goes on to its end, and [`SessionEvent::RunsOn`] says so. Else
+    /// as [`Session::cancel`].
     pub fn cancel_waiting(&self, tokens: &[u64]) {
         self.cancel_within(tokens, CancelScope::Waiting);
+    }
+
+    /// Reports that the results up to this number, of a [`SessionEvent::Held`], are where the caller wants them: the daemon need not
+    /// keep them. It waits for nothing. A number that was not told is ignored, and a lower one than before changes nothing.
+    pub fn received(&self, through: u64) {
+        let mut outbox = locked(&self.outbox);
+        outbox.received(through);
+        let has_unsent = outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        if has_unsent {
+            self.ring();
+        }
     }
 
     fn cancel_within(&self, tokens: &[u64], scope: CancelScope) {

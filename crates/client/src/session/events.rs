@@ -5,6 +5,7 @@
 use std::fmt;
 
 use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
 use crate::batch::JobInput;
@@ -19,6 +20,28 @@ pub enum SessionEvent {
         token: u64,
         /// What became of it.
         end: SessionEnd,
+    },
+    /// A job that [`crate::Session::cancel_waiting`] named goes on: a worker has begun it. Its [`SessionEvent::Job`] is still to come.
+    RunsOn {
+        /// The caller's token.
+        token: u64,
+    },
+    /// How far a job is, from time to time while it runs, if [`crate::SessionOptions::progress`] asks for it.
+    Progress {
+        /// The caller's token.
+        token: u64,
+        /// The job.
+        job: JobId,
+        /// How much is done, in a unit that the kind chooses: parts, frames, bytes.
+        done: u64,
+        /// How much there is in all, in the same unit; 0 if it is not known.
+        total: u64,
+    },
+    /// The daemon keeps the results of the jobs that were told before this event until [`crate::Session::received`] says that they
+    /// are where the caller wants them. Only with [`crate::SessionOptions::held`].
+    Held {
+        /// The number up to which it keeps them, for that call.
+        through: u64,
     },
     /// Why jobs of this session do not start, or that they start again: a text of the daemon for people.
     Notice(String),

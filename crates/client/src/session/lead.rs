@@ -155,7 +155,7 @@ impl SessionLeader<'_> {
         self.session.notify_followers();
         let (before, mut is_due) = (events.len(), false);
         loop {
-            let (has_unsent, not_before) = self.send(events)?;
+            let (has_unsent, wake_at) = self.send(events)?;
             if let Some(turn) = self.over(events.len() > before) {
                 return Ok(turn);
             }
@@ -165,7 +165,7 @@ impl SessionLeader<'_> {
             let now = Instant::now();
             // It looks once at what has come, also if the moment has passed.
             is_due = until.is_some_and(|until| until <= now);
-            let moment = until.into_iter().chain(not_before).min();
+            let moment = until.into_iter().chain(wake_at).min();
             let left = moment.map(|moment| moment.saturating_duration_since(now));
             let fd = self.session.socket.as_fd();
             let socket = PollTarget { fd, readable: true, writable: has_unsent };
@@ -180,6 +180,9 @@ impl SessionLeader<'_> {
             }
             if socket.readable {
                 self.read(events)?;
+            } else {
+                // What nobody has read is no silence of the daemon's.
+                locked(&self.session.outbox).judge_silence();
             }
             if signalled.readable && interrupts.as_deref_mut().is_some_and(Interrupts::take) {
                 return Ok(SessionTurn::Interrupted);
@@ -199,7 +202,8 @@ impl SessionLeader<'_> {
         is_wanted.then_some(SessionTurn::Wanted)
     }
 
-    /// Sends what the socket takes. Gives whether bytes are left, and until when a busy daemon wants no submit.
+    /// Sends what the socket takes. Gives whether bytes are left, and when to look again at the latest: a busy daemon wants no submit
+    /// until then, or has owed an answer for too long.
     fn send(&self, events: &mut Vec<SessionEvent>) -> Result<(bool, Option<Instant>), Error> {
         let mut outbox = locked(&self.session.outbox);
         let has_unsent = outbox.flush(self.session.socket.as_fd(), Instant::now());
@@ -211,12 +215,12 @@ impl SessionLeader<'_> {
             return Err(fault);
         }
         let has_room = outbox.room_waiters > 0 && !outbox.is_full();
-        let not_before = outbox.not_before();
+        let wake_at = outbox.not_before().into_iter().chain(outbox.silent_until()).min();
         drop(outbox);
         if has_room {
             self.session.room.notify_all();
         }
-        Ok((has_unsent, not_before))
+        Ok((has_unsent, wake_at))
     }
 
     /// Reads once, and takes all replies that are whole.
@@ -230,6 +234,7 @@ impl SessionLeader<'_> {
             Ok(())
         });
         let mut outbox = locked(&self.session.outbox);
+        outbox.note_sign_of_life();
         let taken = heard.into_iter().try_for_each(|(tag, reply)| outbox.hear(tag, reply, events));
         // The next look at the outbox tells what is lost, and returns the error.
         if let Err(fault) = taken.and(read) {
@@ -249,8 +254,15 @@ fn heard_reply(frame: ReplyFrame, half: &mut FrameReceiver) -> Result<HeardReply
             let ends = ends.into_iter().map(|end| JobEnd::receive(end, || half.next_descriptor()));
             HeardReply::Ended(ends.collect::<Result<_, _>>()?)
         }
+        Reply::Held { first, ended } => {
+            let through = first.saturating_add(ended.len() as u64).saturating_sub(1);
+            let ends = ended.into_iter().map(|end| JobEnd::receive(end, || half.next_descriptor()));
+            HeardReply::Held { through, ends: ends.collect::<Result<_, _>>()? }
+        }
+        Reply::Progress { job, done, total } => HeardReply::Progress { job, done, total },
         Reply::Unknown(unknown) => HeardReply::Unknown(unknown),
-        Reply::Changed { .. } | Reply::CancelledWaiting { .. } => HeardReply::Cancelled,
+        Reply::Changed { .. } => HeardReply::Cancelled(Vec::new()),
+        Reply::CancelledWaiting { running, .. } => HeardReply::Cancelled(running),
         Reply::Notice(text) => HeardReply::Notice(text),
         Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
         other => return Err(ProtocolError::Reply(reply_name(&other)).into()),

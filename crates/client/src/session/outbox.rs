@@ -110,6 +110,14 @@ pub(super) struct SessionOutbox {
     cancels: Vec<JobId>,
     waiting_cancels: Vec<JobId>,
     told: Vec<SessionEvent>,
+    /// The number of the last held end that was told, of the last that the caller has, and of the last receipt that was sent.
+    held_through: u64,
+    receipt: u64,
+    receipt_sent: u64,
+    /// Cancels without an answer.
+    cancelling: usize,
+    /// Since when the daemon has sent nothing, or the first request without an answer was made.
+    silent_since: Instant,
     /// Replies to requests up to this one are dropped: the client had sent them.
     base: Tag,
     last: Tag,
@@ -136,6 +144,11 @@ impl SessionOutbox {
             cancels: Vec::new(),
             waiting_cancels: Vec::new(),
             told: Vec::new(),
+            cancelling: 0,
+            silent_since: Instant::now(),
+            held_through: 0,
+            receipt: 0,
+            receipt_sent: 0,
             base: last,
             last,
             not_before: None,
@@ -256,12 +269,19 @@ impl SessionOutbox {
             return false;
         }
         let encoded = if !self.cancels.is_empty() {
+            self.asks(now);
+            self.cancelling += 1;
             let jobs = first_of(&mut self.cancels);
             self.encode(Request::Cancel { jobs })
         } else if !self.waiting_cancels.is_empty() {
+            self.asks(now);
+            self.cancelling += 1;
             let jobs = first_of(&mut self.waiting_cancels);
             self.encode(Request::CancelWaiting { jobs })
+        } else if let Some(through) = self.take_receipt() {
+            self.encode(Request::Received { through })
         } else if self.may_submit(now) {
+            self.asks(now);
             self.encode_submit()
         } else {
             return false;
@@ -314,10 +334,11 @@ impl SessionOutbox {
             kind: spec.kind.clone(),
             policy: Policy { output, ..spec.policy.clone() },
             attached: true,
+            held: self.options.held,
+            progress: self.options.progress,
             flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
             inputs,
-            ..Submit::default()
         };
         let frame = RequestFrame { tag: self.next_tag(), request: Request::Submit(submit) };
         let queued = self.sender.queue(&frame, &files);

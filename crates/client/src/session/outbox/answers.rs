@@ -22,15 +22,78 @@ use crate::submit::retry_after;
 /// A reply, with its descriptors where they belong.
 #[derive(Debug)]
 pub(in crate::session) enum HeardReply {
-    Accepted { first: JobId, count: u32, refused: Option<Refusal> },
+    Accepted {
+        first: JobId,
+        count: u32,
+        refused: Option<Refusal>,
+    },
     Refused(Refusal),
     Ended(Vec<JobEnd>),
+    /// The same, of results that the daemon keeps up to this number.
+    Held {
+        through: u64,
+        ends: Vec<JobEnd>,
+    },
+    Progress {
+        job: JobId,
+        done: u64,
+        total: u64,
+    },
     Unknown(UnknownJobs),
-    Cancelled,
+    /// A cancel is done; these jobs go on.
+    Cancelled(Vec<JobId>),
     Notice(String),
 }
 
+impl SentSubmit {
+    /// The token of a job of it that has not ended.
+    fn token_of(&self, job: JobId) -> Option<u64> {
+        let SubmitState::Accepted(batch) = &self.state else { return None };
+        let place = batch.index_of(job).filter(|_| !batch.has_ended(job))?;
+        self.tokens.get(usize::try_from(place).ok()?).copied()
+    }
+}
+
 impl SessionOutbox {
+    /// A request is made that has an answer.
+    pub(super) fn asks(&mut self, now: Instant) {
+        if self.asked + self.cancelling == 0 {
+            self.silent_since = now;
+        }
+    }
+
+    /// The daemon has sent something.
+    pub(in crate::session) fn note_sign_of_life(&mut self) {
+        self.silent_since = Instant::now();
+    }
+
+    /// When the daemon has been silent for too long, if it owes an answer.
+    pub(in crate::session) fn silent_until(&self) -> Option<Instant> {
+        let is_owed = self.asked + self.cancelling > 0;
+        is_owed.then(|| self.silent_since.checked_add(self.options.reply_timeout)).flatten()
+    }
+
+    /// Nothing has come by now: the connection cannot be used any more if that is too long.
+    pub(in crate::session) fn judge_silence(&mut self) {
+        if self.silent_until().is_some_and(|until| until <= Instant::now()) {
+            self.fail(Error::NoReply { waited: self.options.reply_timeout });
+        }
+    }
+
+    /// The caller has the results up to this number.
+    pub(in crate::session) fn received(&mut self, through: u64) {
+        if through <= self.held_through {
+            self.receipt = self.receipt.max(through);
+        }
+    }
+
+    /// The receipt to send, if there is a new one; it counts as sent.
+    pub(super) fn take_receipt(&mut self) -> Option<u64> {
+        let is_new = self.receipt > self.receipt_sent;
+        self.receipt_sent = self.receipt;
+        is_new.then_some(self.receipt)
+    }
+
     /// Takes a reply.
     pub(in crate::session) fn hear(
         &mut self,
@@ -59,12 +122,36 @@ impl SessionOutbox {
                 let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
                 self.ended(tag, ends, events)
             }
+            HeardReply::Held { through, ends } => {
+                let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
+                self.ended(tag, ends, events)?;
+                self.held_through = self.held_through.max(through);
+                events.push(SessionEvent::Held { through });
+                Ok(())
+            }
+            HeardReply::Progress { job, done, total } => {
+                let token = self.submits.get(&tag).and_then(|submit| submit.token_of(job));
+                events.extend(token.map(|token| SessionEvent::Progress { token, job, done, total }));
+                Ok(())
+            }
             HeardReply::Unknown(unknown) => {
                 let ends = unknown.refusals().map(|(job, why)| (job, SessionEnd::Refused(why)));
                 self.ended(tag, ends, events)
             }
-            // Answers to cancels: the events of the jobs say what became of them.
-            HeardReply::Cancelled | HeardReply::Refused(_) | HeardReply::Notice(_) => Ok(()),
+            // For the others the events of the jobs say what became of them.
+            HeardReply::Cancelled(running) => {
+                self.cancelling = self.cancelling.saturating_sub(1);
+                let tokens = running
+                    .iter()
+                    .filter_map(|job| self.submits.values().find_map(|submit| submit.token_of(*job)));
+                events.extend(tokens.map(|token| SessionEvent::RunsOn { token }));
+                Ok(())
+            }
+            HeardReply::Refused(_) => {
+                self.cancelling = self.cancelling.saturating_sub(1);
+                Ok(())
+            }
+            HeardReply::Notice(_) => Ok(()),
         }
     }
 
