@@ -332,3 +332,34 @@ fn a_worker_that_cannot_start_for_descriptors_in_flight_is_told_as_that() {
     });
     assert_eq!(root.run("noop", &["x"])[0].outcome, Outcome::Done);
 }
+
+/// An output for which a task asks travels to its worker: without room for it the task fails and says why, and its worker goes on.
+#[test]
+fn a_task_that_asks_for_an_output_is_told_of_descriptors_in_flight() {
+    let user = or_skip!(OrdinaryUser::in_group(60_169, GROUP));
+    let daemon = daemon_of(&user);
+    let mut root = Wire::connect(&daemon.socket());
+    let pids = || daemon.workers().iter().map(|row| row.pid).collect::<Vec<_>>();
+    let mut run = || {
+        let policy = Policy { output: OutputMode::Auto, ..Policy::default() };
+        root.run_submit(Submit { policy, ..submit("factorial", &["20000"], true) }).remove(0)
+    };
+    assert!(matches!(run().output, JobOutput::Descriptor { .. }));
+    let before = pids();
+    let mut filler = user.command("fill-queues", daemon.folder(), &[&(LIMIT + 64).to_string()]);
+    let mut filler = filler.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = [0; 5];
+    filler.stdout.take().unwrap().read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"full\n");
+    let refused = run();
+    let Outcome::Failed { message, .. } = &refused.outcome else { panic!("{refused:?}") };
+    for part in ["user 60169 has sent", &format!("open files, {LIMIT}")] {
+        assert!(message.contains(part), "{part:?} is missing: {message}");
+    }
+    drop(filler.stdin.take());
+    assert!(filler.wait().unwrap().success());
+    eventually("the next one gets its output", || {
+        matches!(run().output, JobOutput::Descriptor { .. }).then_some(())
+    });
+    assert_eq!(pids(), before, "no worker had to go");
+}
