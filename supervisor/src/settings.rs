@@ -74,6 +74,7 @@ struct File {
     outputs_bytes_max: Option<u64>,
     files_max: Option<u64>,
     files_bytes_max: Option<u64>,
+    arena_bytes_max: Option<u64>,
     copies_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
     worker_args: Option<Vec<String>>,

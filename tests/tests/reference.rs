@@ -243,6 +243,7 @@ fn the_defaults_are_the_codes_own() {
         "state",
         "files_max",
         "files_bytes_max",
+        "arena_bytes_max",
         "outputs_bytes_max",
     ];
     for (row, table) in tables() {

@@ -56,6 +56,8 @@ pub struct Config {
     pub files_max: u64,
     /// Most bytes of memory that these files pin, shared in the same way.
     pub files_bytes_max: u64,
+    /// Most bytes of memory in arenas, which clients and workers share.
+    pub arena_bytes_max: u64,
     /// Most ended jobs that are kept for `result` and `job`.
     pub keep_jobs_max: u64,
     /// Most bytes of their results.
@@ -210,6 +212,7 @@ impl Default for Config {
             queue_bytes_max: 1 << 30,
             files_max: 1024,
             files_bytes_max: 1 << 30,
+            arena_bytes_max: 1 << 30,
             keep_jobs_max: 100_000,
             keep_bytes_max: 256 << 20,
             outputs_bytes_max: 4 << 30,

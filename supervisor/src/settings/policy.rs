@@ -97,6 +97,7 @@ pub(super) fn core_config(
         // Lowered later to the descriptor budget, which is not known yet.
         files_max: file.files_max.unwrap_or(u64::MAX),
         files_bytes_max: file.files_bytes_max.unwrap_or(here.memory_bytes / 4),
+        arena_bytes_max: file.arena_bytes_max.unwrap_or(here.memory_bytes / 4),
         ..defaults
     };
     pools::check_sum(&config)?;
@@ -186,8 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn files_and_outputs_may_take_a_quarter_of_the_memory_each_unless_told_otherwise() {
+    fn files_arenas_and_outputs_may_take_a_quarter_of_the_memory_each_unless_told_otherwise() {
         assert_eq!(read("").unwrap().files_bytes_max, 1 << 20);
+        assert_eq!(read("").unwrap().arena_bytes_max, 1 << 20);
+        assert_eq!(read("arena_bytes_max = 9").unwrap().arena_bytes_max, 9);
         assert_eq!(read("").unwrap().outputs_bytes_max, 128 << 20, "and no less than is needed");
         let config = read("outputs_bytes_max = 199999999\nkeep_outputs_max = 3").unwrap();
         assert_eq!((config.outputs_bytes_max, config.keep_outputs_max), (199_999_999, 3));

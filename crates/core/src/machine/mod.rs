@@ -58,6 +58,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::QueueBytes, config.queue_bytes_max),
         (Resource::Files, config.files_max),
         (Resource::FileBytes, config.files_bytes_max),
+        (Resource::ArenaBytes, config.arena_bytes_max),
         (Resource::Waits, WAITS_MAX),
         (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),

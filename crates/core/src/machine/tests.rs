@@ -10,11 +10,12 @@ type Change = fn(&mut Config);
 /// Each bound of the core follows the field of the key that it names. The fields that fixed ones follow are no keys.
 #[test]
 fn each_bound_names_what_sets_it() {
-    const FIELDS: [(&str, Change); 13] = [
+    const FIELDS: [(&str, Change); 14] = [
         ("queue_max", |config| config.queue_max += 1),
         ("queue_bytes_max", |config| config.queue_bytes_max += 1),
         ("files_max", |config| config.files_max += 1),
         ("files_bytes_max", |config| config.files_bytes_max += 1),
+        ("arena_bytes_max", |config| config.arena_bytes_max += 1),
         ("keep_jobs_max", |config| config.keep_jobs_max += 1),
         ("keep_bytes_max", |config| config.keep_bytes_max += 1),
         ("keep_outputs_max", |config| config.keep_outputs_max += 1),

@@ -78,6 +78,8 @@ pub enum Resource {
     Files,
     /// Bytes of memory that such files pin.
     FileBytes,
+    /// Bytes of arenas: memory that clients and workers share, which they registered.
+    ArenaBytes,
     /// Ends that clients wait for by request, unread letters included.
     Waits,
     /// Requests that go on: `events` and `logs` that follow.
@@ -118,13 +120,14 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
         Self::QueueBytes,
         Self::Files,
         Self::FileBytes,
+        Self::ArenaBytes,
         Self::Waits,
         Self::Readers,
         Self::Workers,
@@ -168,6 +171,7 @@ impl Resource {
             Self::QueueBytes => BoundOrigin::Key("queue_bytes_max"),
             Self::Files => BoundOrigin::Key("files_max"),
             Self::FileBytes => BoundOrigin::Key("files_bytes_max"),
+            Self::ArenaBytes => BoundOrigin::Key("arena_bytes_max"),
             Self::Kept => BoundOrigin::Key("keep_jobs_max"),
             Self::KeptBytes | Self::UnreadResults => BoundOrigin::Key("keep_bytes_max"),
             Self::KeptOutputs => BoundOrigin::Key("keep_outputs_max"),
@@ -194,6 +198,7 @@ impl Resource {
             Self::QueueBytes => "bytes of queued inputs",
             Self::Files => "files that come with jobs",
             Self::FileBytes => "bytes of memory in files that come with jobs",
+            Self::ArenaBytes => "bytes of memory in arenas",
             Self::Waits => "jobs to wait for",
             Self::Readers => "running events and logs requests",
             Self::Workers => "workers",
