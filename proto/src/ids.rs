@@ -77,6 +77,10 @@ id! {
     FileId(u64)
 }
 id! {
+    /// What a connection registered, as the supervisor and its workers name it.
+    RegistrationId(u64)
+}
+id! {
     /// A file that the tasks of one job share; the supervisor makes it with the first offer that needs it.
     ScratchId(u64)
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`client`] | clients and supervisor: requests, replies, outcomes, rows, records, `why`, exit codes |
 //! | [`worker`] | supervisor and workers: messages, the shared pages, the stages of a job |
-//! | all others | both: numbers, jobs, kinds, files, deaths, limits, logs, the `exec` program, the codec |
+//! | all others | both: numbers, jobs, kinds, files, registrations, deaths, limits, logs, the `exec` program, the codec |
 //!
 //! Neither [`client`] nor [`worker`] knows of the other, and no other module knows of either.
 
@@ -24,4 +24,5 @@ pub mod kind;
 pub mod limits;
 pub mod log;
 pub mod plain;
+pub mod registration;
 pub mod worker;

@@ -48,6 +48,14 @@ pub const OUTPUT_MIN_BYTES: u64 = 4096;
 pub const FILES_MAX: usize = 8;
 /// Longest name of such a file, in bytes.
 pub const FILE_NAME_MAX_BYTES: usize = 64;
+/// Most registrations that one job may name.
+pub const REGISTERED_MAX: usize = 8;
+/// Most registrations that connections of all users may have; a user of several gets three quarters.
+pub const REGISTRATIONS_MAX: u64 = 4096;
+/// Most registrations that a worker keeps which no task of its ring names; beyond them it forgets the one that was used longest ago.
+pub const WORKER_REGISTRATIONS_MAX: usize = 64;
+/// Most bytes of a context that travel with its registration.
+pub const CONTEXT_BYTES_MAX: usize = 3072;
 /// Most parts that a job may be split into.
 pub const PARTS_MAX: u32 = 65_536;
 /// Most bytes of inline results that all parts of one job may leave for its merge.
@@ -132,6 +140,10 @@ pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
 const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
+const _: () = assert!(
+    CONTEXT_BYTES_MAX + FILES_MAX * (FILE_NAME_MAX_BYTES + 8) + 64 < LANE_FRAME_MAX_BYTES,
+    "a registration fits its frame on the lane"
+);
 const _: () = assert!(EXEC_OUTPUT_MAX_BYTES <= OUTPUT_MAX_BYTES);
 const _: () = assert!(OUTPUTS_MIN_BYTES / 4 * 3 > 2 * RESULTS_MAX_BYTES + OUTPUTS_MIN_BYTES / 16);
 const _: () = assert!(OUTPUTS_MIN_BYTES / 64 > crate::log::LOG_BYTES + OUTPUTS_MIN_BYTES / 256);

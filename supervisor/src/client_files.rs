@@ -13,10 +13,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_core::event::Attached;
+use bulkhead_proto::client::message::{Register, Request};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::FileId;
 use bulkhead_proto::limits::FILES_MAX;
+use bulkhead_proto::registration::RegistrationKind;
 use bulkhead_sys::clock;
 use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
@@ -178,8 +180,24 @@ pub(crate) enum FileClaim {
 }
 
 impl UnclaimedFiles {
+    /// Takes the descriptors of a request, one for each file that it names.
+    pub(crate) fn claim_for(&mut self, request: &Request) -> FileClaim {
+        let claim = self.claim(request.files());
+        let is_arena = matches!(request, Request::Register(Register { kind: RegistrationKind::Arena, .. }));
+        match &claim {
+            FileClaim::Granted(files) if is_arena && !files.iter().all(|file| file.descriptor().is_arena()) => {
+                FileClaim::Refused(Refusal::Invalid {
+                    why: "an arena is a memfd with the seals F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_FUTURE_WRITE, and this file \
+                          lacks one: add them (fcntl F_ADD_SEALS) before it is registered"
+                        .to_owned(),
+                })
+            }
+            FileClaim::Granted(_) | FileClaim::Refused(_) | FileClaim::Lost(_) => claim,
+        }
+    }
+
     /// Takes one descriptor for each name.
-    pub(crate) fn claim(&mut self, named: &[FileUse]) -> FileClaim {
+    fn claim(&mut self, named: &[FileUse]) -> FileClaim {
         let (count, came) = (named.len(), self.0.len());
         if count > came {
             let why = format!(

@@ -376,7 +376,7 @@ impl Connection {
                 continue;
             }
             share.take(&request);
-            let files = match self.unclaimed.claim(request.files()) {
+            let files = match self.unclaimed.claim_for(&request) {
                 FileClaim::Granted(claimed) => files.hold(claimed),
                 FileClaim::Lost(fault) => break fault,
                 FileClaim::Refused(why) => {

@@ -59,7 +59,7 @@ impl OfferFiles {
                     offer_files.results = Some(outputs.fill(&stage::pack(results))?)
                 }
                 TaskFile::Log { log } => offer_files.log = Some(outputs.begin_log(*log)?),
-                TaskFile::Client { .. } | TaskFile::Plan { .. } => {}
+                TaskFile::Client { .. } | TaskFile::Plan { .. } | TaskFile::Registered { .. } => {}
             }
         }
         // A merge seals the shared output as its result; a plan's result is always a file of its own.
@@ -107,6 +107,7 @@ impl OfferFiles {
                 TaskFile::Plan { output } => (FileRole::Plan, outputs.look(*output)?.as_fd()),
                 TaskFile::Log { .. } => (FileRole::Log, self.log.as_ref()?.as_fd()),
                 TaskFile::Results { .. } => (FileRole::Results, self.results.as_ref()?.as_fd()),
+                TaskFile::Registered { .. } => continue,
             };
             roles.push(role);
             descriptors.push(descriptor);

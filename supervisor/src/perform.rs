@@ -23,7 +23,7 @@ use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::service_notifier::ServiceNotifier;
 use crate::worker_process::WorkerProcess;
-use crate::worker_table::WorkerTable;
+use crate::worker_table::{WorkerTable, registrations};
 
 /// Tasks for one worker that will be sent in one message.
 #[derive(Default)]
@@ -78,6 +78,7 @@ impl Performer {
             Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
             Action::DropOutput { output } => self.outputs.drop_output(output),
             Action::DropFile { file } => self.clients.files.let_go(file),
+            Action::Forget { worker, registration } => self.workers.forget(worker, registration, events),
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
             Action::DropLog { log } => self.outputs.drop_log(log),
             Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
@@ -168,9 +169,15 @@ impl Performer {
             found.sampler.note_first_offer();
         }
         found.ring.offer(seq, task.job, task.fence);
-        let has_files = !task.files.is_empty() || task.output == OutputMode::Descriptor;
-        if has_files {
-            match send_offer_files(found, seq, &task, &mut self.outputs, &self.clients.files) {
+        // Most tasks have neither.
+        let uses = if task.files.is_empty() { None } else { registrations::uses_of(&task) };
+        let has_files = task.output == OutputMode::Descriptor || registrations::has_own_files(&task);
+        if has_files || uses.is_some() {
+            let files = &self.clients.files;
+            let sent = found.send_registrations(&task, files).and_then(|()| {
+                if has_files { send_offer_files(found, seq, &task, &mut self.outputs, files) } else { Ok(()) }
+            });
+            match sent {
                 Ok(()) => {}
                 Err(error) if is_full_or_closed(&error) => {
                     return self.offer_failed(worker, seq, None, events);
@@ -181,7 +188,7 @@ impl Performer {
                 }
             }
         }
-        let bytes = encoded_size(&task.input);
+        let bytes = encoded_size(&task.input) + uses.as_deref().map_or(0, registrations::encoded_uses);
         let mut bundle = self.bundles.entry(worker).or_default();
         if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
             let full = std::mem::take(bundle);
@@ -200,6 +207,7 @@ impl Performer {
             grace_ms: task.grace_ms,
             output: task.output,
             room: task.room(),
+            uses,
             input: task.input,
         });
     }
@@ -254,6 +262,7 @@ fn follows_offers(action: &Action) -> bool {
         | Action::DropLog { .. }
         | Action::DropOutput { .. }
         | Action::DropFile { .. }
+        | Action::Forget { .. }
         | Action::DropScratch { .. }
         | Action::Ready { .. }
         | Action::Exit => false,

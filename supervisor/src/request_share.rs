@@ -91,6 +91,8 @@ pub(crate) fn is_question(request: &Request) -> bool {
         | Request::Retry { .. }
         | Request::Forget { .. }
         | Request::Received { .. }
+        | Request::Register(_)
+        | Request::DropRegistration { .. }
         | Request::Drain { .. } => false,
     }
 }
@@ -111,6 +113,8 @@ fn cost(request: &Request) -> usize {
         | Request::Events { .. }
         | Request::Drain { .. }
         | Request::Received { .. }
+        | Request::Register(_)
+        | Request::DropRegistration { .. }
         | Request::Ping => 1,
     }
 }

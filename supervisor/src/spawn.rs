@@ -4,7 +4,7 @@
 //! alone; all that a worker does to start is awaited by the loop, with a deadline. Called by `worker_table.rs` and
 //! `config_check.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -185,6 +185,8 @@ impl WorkerTemplate {
             folder,
             offer_files: BTreeMap::new(),
             unsent_answer: None,
+            registered: BTreeSet::new(),
+            unsent_forgets: VecDeque::new(),
             waits_for_lane: false,
             spawned_ns: clock::monotonic_ns(),
             program,

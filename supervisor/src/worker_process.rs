@@ -9,7 +9,7 @@
 //!
 //! Any other step is an assertion. The proof of its death removes a worker from every stage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -19,7 +19,7 @@ use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Violation};
-use bulkhead_proto::ids::{KindId, Seq, WorkerId};
+use bulkhead_proto::ids::{KindId, RegistrationId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
 use bulkhead_proto::worker::boxes::{ProgramStop, STACK_SIGNAL};
@@ -174,6 +174,10 @@ pub(crate) struct WorkerProcess {
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
     /// The answer that a task waits for and that its full lane did not take.
     pub(crate) unsent_answer: Option<OutputAnswer>,
+    /// What it was sent that clients registered, and has not been told to forget.
+    pub(crate) registered: BTreeSet<RegistrationId>,
+    /// What it is to forget, and its full lane did not take.
+    pub(crate) unsent_forgets: VecDeque<RegistrationId>,
     /// The poll reports when its lane has room.
     pub(crate) waits_for_lane: bool,
     pub(crate) spawned_ns: u64,

@@ -5,6 +5,7 @@
 
 mod output_answers;
 mod reaping;
+pub(crate) mod registrations;
 mod stops;
 mod survivors;
 
@@ -134,6 +135,7 @@ impl WorkerTable {
     /// Reads the lanes that may have frames.
     pub(crate) fn read_lanes(&mut self, events: &mut Vec<Event>) {
         for id in std::mem::take(&mut self.readable_lanes) {
+            self.send_forgets(id, events);
             self.send_answer(id, events);
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             match worker.read_lane() {

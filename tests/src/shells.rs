@@ -10,7 +10,7 @@
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, PoolId, ScratchId, Seq, WorkerId};
+use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, PoolId, RegistrationId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
@@ -51,6 +51,7 @@ fn answers(action: &Action) -> &'static [&'static str] {
         | Action::Retire { .. }
         | Action::ShowLog { .. }
         | Action::DropFile { .. }
+        | Action::Forget { .. }
         | Action::DropScratch { .. }
         | Action::Ready { .. }
         | Action::Exit => &[],
@@ -146,6 +147,7 @@ pub fn keep_every_promise(shell: &mut impl Shell) {
 
     for action in [
         Action::DropFile { file: FileId(1) },
+        Action::Forget { worker: first, registration: RegistrationId(1) },
         Action::DropScratch { scratch: ScratchId(1) },
         Action::Ready { status: "a test".to_owned() },
     ] {

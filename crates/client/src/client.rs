@@ -281,5 +281,7 @@ pub(crate) fn reply_name(reply: &Reply) -> &'static str {
         Reply::Pong { .. } => "pong",
         Reply::Goodbye(_) => "goodbye",
         Reply::Notice(_) => "notice",
+        Reply::Registered { .. } => "registered",
+        Reply::Freed { .. } => "freed",
     }
 }

@@ -10,9 +10,11 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{
-    ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, PoolId, ScratchId, Seq, Tag, WorkerId,
+    ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, PoolId, RegistrationId, ScratchId, Seq, Tag,
+    WorkerId,
 };
 use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::registration::RegistrationKind;
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 use thin_vec::ThinVec;
@@ -157,6 +159,13 @@ pub enum Action {
         /// Which.
         output: OutputId,
     },
+    /// No offer of a worker names this registration, and none will before it is sent again: the worker forgets it, if it was sent.
+    Forget {
+        /// Who.
+        worker: WorkerId,
+        /// Which.
+        registration: RegistrationId,
+    },
     /// A client's file is no longer wanted: its last close may block, so it is not done by the loop.
     DropFile {
         /// Which.
@@ -220,6 +229,13 @@ pub enum TaskFile {
         /// What for.
         name: FileUse,
     },
+    /// What the client registered: sent once to each worker, which keeps it until [`Action::Forget`].
+    Registered {
+        /// Which.
+        registration: RegistrationId,
+        /// What it is.
+        content: Rc<RegisteredContent>,
+    },
     /// The output that all tasks of the job share: made when it is first mentioned. When the merge ends with it, it
     /// becomes a held output and is no scratch any more.
     Shared {
@@ -241,4 +257,15 @@ pub enum TaskFile {
         /// One for each part.
         results: Rc<Vec<Payload>>,
     },
+}
+
+/// What a client registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredContent {
+    /// What it is for.
+    pub kind: RegistrationKind,
+    /// The bytes of a context.
+    pub bytes: Payload,
+    /// Its files. The shell holds them until [`Action::DropFile`].
+    pub files: Vec<(FileId, FileUse)>,
 }

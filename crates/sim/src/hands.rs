@@ -68,6 +68,7 @@ impl World {
             Action::Exit => self.exit()?,
             Action::Examine { worker } => self.examine(worker),
             Action::DropFile { file } => drop(self.files.remove(&file)),
+            Action::Forget { .. } => {}
             Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
             Action::DropLog { log } => self.drop_log(log),
@@ -117,6 +118,7 @@ impl World {
         let log = task.files.iter().find_map(|file| match file {
             TaskFile::Log { log } => Some(*log),
             TaskFile::Client { .. }
+            | TaskFile::Registered { .. }
             | TaskFile::Shared { .. }
             | TaskFile::Plan { .. }
             | TaskFile::Results { .. } => None,

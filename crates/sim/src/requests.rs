@@ -110,7 +110,17 @@ impl World {
         let progress = attached && self.rng.chance(400);
         let held = attached && self.rng.chance(500);
         let flavour = self.some_flavour();
-        Request::Submit(Submit { kind, policy, attached, held, progress, flavour, files, inputs })
+        Request::Submit(Submit {
+            kind,
+            policy,
+            attached,
+            held,
+            progress,
+            flavour,
+            files,
+            registered: None,
+            inputs,
+        })
     }
 
     /// A receipt of some of the held ends that a client got, now and then of one that it did not get.

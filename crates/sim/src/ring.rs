@@ -63,6 +63,7 @@ impl RingNotes {
         let scratch = task.files.iter().find_map(|file| match file {
             TaskFile::Shared { scratch } => Some(*scratch),
             TaskFile::Client { .. }
+            | TaskFile::Registered { .. }
             | TaskFile::Log { .. }
             | TaskFile::Plan { .. }
             | TaskFile::Results { .. } => None,

@@ -116,6 +116,16 @@ fn frozen() -> SealFlag {
     SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
+/// Whether it is a memfd whose size is fixed and which nobody can open, map or write for writing any more: only mappings that
+/// were made before write to it. Such a file can be mapped for reading, and no access faults. Never blocks.
+pub fn is_arena(fd: BorrowedFd<'_>) -> bool {
+    // F_GET_SEALS of other files fails.
+    fcntl(fd, FcntlArg::F_GET_SEALS).is_ok_and(|seals| {
+        let wanted = fixed().bits() | SharedPage::F_SEAL_FUTURE_WRITE;
+        seals & wanted == wanted
+    })
+}
+
 /// The memory that a memfd uses in bytes, without holes. Never blocks.
 ///
 /// # Errors

@@ -35,6 +35,9 @@ unsafe impl Send for SharedPage {}
 unsafe impl Sync for SharedPage {}
 
 impl SharedPage {
+    /// The libc crate lacks it on some targets; the value is that of Linux's fcntl.h.
+    pub(crate) const F_SEAL_FUTURE_WRITE: i32 = 0x0010;
+
     /// Creates a zeroed page of `bytes` (a multiple of 8), sealed against changes of its size and mapped for writing,
     /// and the descriptor through which another process can map it.
     ///
@@ -56,12 +59,42 @@ impl SharedPage {
     /// # Errors
     /// EPERM: its seals were sealed before. EINVAL: a kernel before 5.1.
     pub fn seal_future_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
-        // The libc crate lacks it on some targets; the value is that of Linux's fcntl.h.
-        const F_SEAL_FUTURE_WRITE: i32 = 0x0010;
-        let seals = F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
+        let seals = Self::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
         // SAFETY: F_ADD_SEALS takes one integer; `fd` is open.
         Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
         Ok(())
+    }
+
+    /// Creates a zeroed arena of `bytes` (a multiple of 8), mapped for writing here and here alone: it has the seals that
+    /// [`Self::map_arena`] wants. The descriptor is for those who read it.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM: a resource is exhausted. EINVAL: a kernel before 5.1, or no multiple of 8.
+    pub fn create_arena(name: &str, bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let (page, fd) = Self::create(name, bytes)?;
+        Self::seal_future_writes(fd.as_fd())?;
+        if !memfd::is_arena(fd.as_fd()) {
+            return Err(Errno::EPERM.into());
+        }
+        Ok((page, fd))
+    }
+
+    /// Maps the arena of another process for reading, all of it.
+    ///
+    /// # Errors
+    /// EPERM: it is not sealed against a change of its size and against future writes. EINVAL: its size is no multiple of 8.
+    /// ENOMEM.
+    pub fn map_arena(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        if !memfd::is_arena(fd) {
+            return Err(Errno::EPERM.into());
+        }
+        let bytes = usize::try_from(memfd::size_of(fd)?).map_err(|_| Errno::EINVAL)?;
+        Self::map_read_only(fd, bytes)
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.bytes
     }
 
     /// Maps a page of another process for reading and writing.

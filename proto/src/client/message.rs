@@ -17,6 +17,7 @@ use crate::file::FileUse;
 use crate::ids::{JobId, Tag};
 use crate::job::{JobState, Payload, Policy};
 use crate::kind::Kind;
+use crate::registration::RegistrationKind;
 
 /// A frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -30,7 +31,7 @@ pub struct RequestFrame {
 /// A frame to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReplyFrame {
-    /// The request it answers; 0 for [`Reply::Goodbye`] and [`Reply::Notice`].
+    /// The request it answers; 0 for [`Reply::Goodbye`], [`Reply::Notice`] and [`Reply::Freed`].
     pub tag: Tag,
     /// The reply.
     pub reply: Reply,
@@ -163,6 +164,15 @@ pub enum Request {
         /// The number of the last of these ends, see [`Reply::Held`].
         through: u64,
     },
+    /// Keep this for the jobs of this connection that name it, until the connection ends or drops it. Reply:
+    /// [`Reply::Registered`], or [`Reply::Refused`].
+    Register(Register),
+    /// No further job names the registration of this number. It is kept until no worker and no accepted job can use it; the number
+    /// may be used again at once. No reply, or [`Reply::Refused`] if there is none of this number.
+    DropRegistration {
+        /// The client's number.
+        number: u32,
+    },
 }
 
 impl Request {
@@ -170,6 +180,7 @@ impl Request {
     pub fn files(&self) -> &[FileUse] {
         match self {
             Self::Submit(submit) => &submit.files,
+            Self::Register(register) => &register.files,
             Self::Wait { .. }
             | Self::Result { .. }
             | Self::Logs { .. }
@@ -187,6 +198,7 @@ impl Request {
             | Self::Events { .. }
             | Self::Drain { .. }
             | Self::Received { .. }
+            | Self::DropRegistration { .. }
             | Self::Ping => &[],
         }
     }
@@ -215,8 +227,38 @@ pub struct Submit {
     /// The files of the job: their descriptors are attached to the frame, in this order. With files there must be
     /// exactly one input.
     pub files: Vec<FileUse>,
+    /// What the jobs use that the connection registered. In a box, because most jobs use nothing.
+    pub registered: Option<Box<RegisteredUse>>,
     /// The inputs; each makes one job.
     pub inputs: Vec<Payload>,
+}
+
+/// What the jobs of a submit use that the connection registered, by the client's numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct RegisteredUse {
+    /// The arena that the inputs are in: each inline input is a [`crate::registration::ArenaBlock`]. Needs `attached`, because the
+    /// client is told when a block is free.
+    ///
+    /// | a job that ended as | its block is free |
+    /// |---|---|
+    /// | done or failed | with its end |
+    /// | anything else | with [`Reply::Freed`], once no worker can read the block any more |
+    pub arena: Option<u32>,
+    /// The contexts and files, in the order in which the task names them.
+    pub contexts: Vec<u32>,
+}
+
+/// Something to be registered.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Register {
+    /// The client's number for it. A connection has one registration of a number at a time.
+    pub number: u32,
+    /// What it is for.
+    pub kind: RegistrationKind,
+    /// The bytes of a context; at most [`crate::limits::CONTEXT_BYTES_MAX`]. More is put into a descriptor.
+    pub bytes: Payload,
+    /// Its descriptors, which are attached to the frame in this order. An arena has one.
+    pub files: Vec<FileUse>,
 }
 
 /// Where a list begins, and its direction.
@@ -338,6 +380,17 @@ pub enum Reply {
     },
     /// The daemon closes the connection, because of a fault of the client or because it stops.
     Goodbye(Refusal),
+    /// It is registered.
+    Registered {
+        /// The client's number.
+        number: u32,
+    },
+    /// No worker can read the inputs of these jobs in an arena any more, which ended neither done nor failed: see
+    /// [`RegisteredUse::arena`]. It may come before the end of the job. It is no answer to a request.
+    Freed {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
     /// For a client that waits for ends of jobs: why its jobs do not start, as a text for people, or that they start
     /// again. It is no answer to a request.
     Notice(String),

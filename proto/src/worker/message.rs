@@ -6,9 +6,10 @@
 
 use crate::codec::{Decode, Encode};
 use crate::file::FileUse;
-use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
+use crate::ids::{Fence, JobId, KindId, RegistrationId, Seq, WorkerId};
 use crate::job::{OutputMode, Payload};
 use crate::limits::OUTPUT_MAX_BYTES;
+use crate::registration::RegistrationKind;
 use crate::worker::stage::Stage;
 
 /// The exit code of a worker that leaves because a task panicked, after it has reported the task as failed: the panic
@@ -34,6 +35,23 @@ pub enum LaneDown {
         seq: Seq,
         /// The role of each descriptor, in their order.
         roles: Vec<FileRole>,
+    },
+    /// What a client registered, one descriptor for each file. Sent before the first task that names it, and kept until
+    /// [`LaneDown::Forget`]. One that the worker has already changes nothing.
+    Registered {
+        /// Which.
+        registration: RegistrationId,
+        /// What it is for.
+        kind: RegistrationKind,
+        /// The bytes of a context.
+        bytes: Payload,
+        /// Its files, which nothing has checked.
+        files: Vec<FileUse>,
+    },
+    /// No task that this worker claims from now on names this.
+    Forget {
+        /// Which.
+        registration: RegistrationId,
     },
     /// The answer to [`LaneUp::NeedOutput`]: the attached descriptor is the output of this offer, as [`FileRole::Output`].
     Output {
@@ -163,8 +181,19 @@ pub struct TaskMessage {
     pub output: OutputMode,
     /// How long its files in memory may become.
     pub room: OutputRoom,
-    /// The input.
+    /// What it uses that its client registered. In a box, because most tasks use nothing.
+    pub uses: Option<Box<TaskUses>>,
+    /// The input. With an arena it is the place of the input there.
     pub input: Payload,
+}
+
+/// What a task uses that its client registered. Its worker has it, or it is in the lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TaskUses {
+    /// The arena that its input is in.
+    pub arena: Option<RegistrationId>,
+    /// Contexts and files, in the order of the submit.
+    pub contexts: Vec<RegistrationId>,
 }
 
 /// How long the files in memory may become that a task writes, in bytes.

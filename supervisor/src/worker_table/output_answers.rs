@@ -103,13 +103,21 @@ impl WorkerTable {
                 }
             },
         }
-        if self.workers.get_mut(&id).is_some_and(|worker| std::mem::take(&mut worker.waits_for_lane)) {
+        self.unwatch_lane(id, events);
+    }
+
+    /// The poll reports no more that the lane of a worker has room, if nothing waits for that.
+    pub(super) fn unwatch_lane(&mut self, id: WorkerId, events: &mut Vec<Event>) {
+        let needless = |worker: &mut WorkerProcess| {
+            worker.waits_for_lane && worker.unsent_answer.is_none() && worker.unsent_forgets.is_empty()
+        };
+        if self.workers.get_mut(&id).is_some_and(needless) {
             self.watch_lane(id, Interest::READABLE, events);
         }
     }
 
     /// Changes what the poll reports of a lane. If it cannot, the worker is given up, because its task would wait for ever.
-    fn watch_lane(&mut self, id: WorkerId, interest: Interest, events: &mut Vec<Event>) {
+    pub(super) fn watch_lane(&mut self, id: WorkerId, interest: Interest, events: &mut Vec<Event>) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.waits_for_lane = interest.is_writable();
         let descriptor = worker.lane.as_fd().as_raw_fd();
@@ -141,7 +149,7 @@ fn send(worker: &WorkerProcess, answer: &OutputAnswer) -> Sent {
     }
 }
 
-fn is_closed(error: &io::Error) -> bool {
+pub(super) fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 

@@ -151,6 +151,7 @@ impl Played {
             grace_ms: 2000,
             output: OutputMode::Inline,
             room: OutputRoom::LARGEST,
+            uses: None,
             input: Payload::from(input.as_bytes().to_vec()),
         }
     }

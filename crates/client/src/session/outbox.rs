@@ -338,6 +338,7 @@ impl SessionOutbox {
             progress: self.options.progress,
             flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
+            registered: None,
             inputs,
         };
         let frame = RequestFrame { tag: self.next_tag(), request: Request::Submit(submit) };

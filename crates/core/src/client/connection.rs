@@ -183,6 +183,7 @@ impl Clients {
         client.sent = SentEnds::default();
         let hung_up = HungUp { uid: client.peer.uid, letters, batches: client.batches().collect() };
         self.readers.remove(&id);
+        self.drop_all_registrations(turn, id);
         Some(hung_up)
     }
 

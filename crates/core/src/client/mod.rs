@@ -12,6 +12,7 @@
 //! | `followers` | readers of records |
 //! | `sight` | who sees what of another user's |
 //! | `log_readers` | the jobs whose logs clients follow |
+//! | `registrations` | what connections registered, and which workers have it |
 //! | `waits` | the jobs whose ends clients asked for |
 
 mod connection;
@@ -20,6 +21,7 @@ mod followers;
 mod log_readers;
 mod mail;
 mod receipts;
+mod registrations;
 mod sight;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ pub(crate) use connection::{AttachedBatch, Client};
 pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 pub(crate) use values::HungUp;
 
+use crate::client::registrations::RegistrationTable;
 use crate::turn::UserTurns;
 
 /// All clients.
@@ -50,6 +53,7 @@ pub(crate) struct Clients {
     reading: UserTurns,
     /// The number after the last record of which all readers were told to be sent.
     followed: u64,
+    registrations: RegistrationTable,
 }
 
 impl Clients {
@@ -79,12 +83,13 @@ impl Clients {
 
     /// What accounts hold here, in any number of rows. Vanished clients count as connections.
     pub(crate) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
-        self.map.values().flat_map(|client| {
+        let of_clients = self.map.values().flat_map(|client| {
             let waits = (client.account(), Resource::Waits, client.asked_waits());
             let readers = (client.account(), Resource::Readers, client.readers.len() as u64);
             let logs = (client.account(), Resource::Readers, client.logs.len() as u64);
             [(client.account(), Resource::Connections, 1), waits, readers, logs]
-        })
+        });
+        of_clients.chain(self.registrations.holdings())
     }
 
     /// Connected clients that wait for the end of any job.

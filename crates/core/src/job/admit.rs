@@ -3,12 +3,14 @@
 //! `machine/submit.rs` checks the request and drives this file; `machine/admission.rs` knows for how many jobs there is
 //! room.
 
+use std::rc::Rc;
+
 use crate::job::batch::Batch;
 use crate::job::level::Entering;
 use crate::job::list::IntrusiveList;
 use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
-use crate::job::{Admission, Jobs};
+use crate::job::{Admission, Jobs, UnnamedJob};
 use crate::turn::{Alarm, AlarmSlot, Counter, Turn};
 
 impl Jobs {
@@ -17,7 +19,7 @@ impl Jobs {
     /// # Panics
     /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.
     pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> TaskRun {
-        let Admission { client, tag, uid, account, kind, pool, submit, files, count } = admission;
+        let Admission { client, tag, uid, account, kind, pool, submit, files, count, named } = admission;
         assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
         assert!(files.is_empty() || count == 1, "files are taken in with one job");
         let first = self.table.next_id();
@@ -55,6 +57,13 @@ impl Jobs {
             if let Some(attachments) = attachments {
                 let rare = self.table[key].rare_mut();
                 (rare.attachments, rare.has_files) = (Some(attachments), true);
+            }
+            if let Some(named) = &named {
+                let named = Rc::clone(named);
+                let job = UnnamedJob { job: self.table[key].id, client, named, is_told: false };
+                let held = self.attachments.hold_named(attachments, account, job);
+                let rare = self.table[key].rare_mut();
+                (rare.attachments, rare.has_registered) = (Some(held), true);
             }
             list.push_back(&mut self.table.slab, key);
         }

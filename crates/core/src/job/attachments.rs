@@ -1,6 +1,7 @@
 //! Attachments: the files that go with the tasks of a job, and when they are closed.
 //!
-//! The attachments of a job are its client's files, its plan and the output that its tasks share. The job holds them
+//! The attachments of a job are its client's files, what it uses that its connection registered, its plan and the output that its
+//! tasks share. The job holds them
 //! until its end, and so does each offer that carries them until it is settled or its worker's death is proven. The
 //! last holder's [`Jobs::unload`] or [`Jobs::end`] makes the shell drop each file once.
 //!
@@ -25,7 +26,7 @@ use crate::job::held_outputs::{FILES_OF_PARTS, files_of_offer};
 use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
 use crate::job::state::TaskKind;
-use crate::job::{Jobs, OutputGrant};
+use crate::job::{Jobs, NamedRegistrations, OutputGrant, UnnamedJob};
 use crate::turn::{AccountId, Resource, Turn, count_down};
 
 /// The number of one job's attachments; never used again.
@@ -44,6 +45,8 @@ struct Attachments {
     room: JobRoom,
     /// How many hold them: the job until its end, and each offer that carries them.
     users: u32,
+    /// What the job uses that its connection registered.
+    named: Option<UnnamedJob>,
 }
 
 /// The memory that is promised to a job that is done in parts.
@@ -65,6 +68,8 @@ pub(crate) struct AttachmentTable {
     held: BTreeMap<AttachmentsId, Attachments>,
     last: u64,
     scratches: u64,
+    /// Jobs whose registrations no worker uses any more, since they were last taken.
+    unnamed: Vec<UnnamedJob>,
 }
 
 impl AttachmentTable {
@@ -124,8 +129,21 @@ impl AttachmentTable {
                 plan: None,
                 room: JobRoom::default(),
                 users: 1,
+                named: None,
             },
         );
+        id
+    }
+
+    /// Holds what a job uses that its connection registered, beside the files that came with it.
+    pub(super) fn hold_named(
+        &mut self,
+        files: Option<AttachmentsId>,
+        account: AccountId,
+        job: UnnamedJob,
+    ) -> AttachmentsId {
+        let id = files.unwrap_or_else(|| self.open(account, Vec::new(), 0));
+        self.get_mut(id).named = Some(job);
         id
     }
 
@@ -193,6 +211,12 @@ impl Jobs {
         attachments.users += 1;
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
         let mut files: ThinVec<TaskFile> = attachments.files.iter().map(client).collect();
+        if let Some(UnnamedJob { named, .. }) = &attachments.named {
+            files.extend(named.all.iter().map(|(registration, content)| TaskFile::Registered {
+                registration: *registration,
+                content: Rc::clone(content),
+            }));
+        }
         if stage == Stage::Whole {
             return (Some(id), files, whole(grant));
         }
@@ -301,6 +325,7 @@ impl Jobs {
         let Some(attachments) = self.attachments.held.remove(&id) else { return };
         turn.release(attachments.account, Resource::Files, attachments.files.len() as u64);
         turn.release(attachments.account, Resource::FileBytes, attachments.pinned_bytes);
+        self.attachments.unnamed.extend(attachments.named);
         for (file, _) in attachments.files {
             turn.act(Action::DropFile { file });
         }
@@ -314,6 +339,42 @@ impl Jobs {
         if let Some(scratch) = attachments.scratch {
             turn.act(Action::DropScratch { scratch });
         }
+    }
+
+    /// What an offer uses that the connection of its job registered.
+    pub(crate) fn named_by(&self, ticket: Ticket) -> Option<&Rc<NamedRegistrations>> {
+        let attachments = self.attachments.held.get(&ticket.attachments?)?;
+        attachments.named.as_ref().map(|job| &job.named)
+    }
+
+    /// The end of a job says that no worker can read its input in an arena: it was reported by the only worker that had it.
+    ///
+    /// # Panics
+    /// If an offer of the job is left.
+    pub(super) fn note_told_by_end(&mut self, attachments: Option<AttachmentsId>) {
+        let Some(id) = attachments else { return };
+        let attachments = self.attachments.get_mut(id);
+        if let Some(job) = &mut attachments.named {
+            assert!(
+                !job.named.has_arena || attachments.users == 1,
+                "job {} ends with its only offer, whose worker has reported it",
+                job.job
+            );
+            job.is_told = true;
+        }
+    }
+
+    /// Jobs whose registrations no worker uses any more, since the last call.
+    pub(crate) fn take_unnamed(&mut self) -> Vec<UnnamedJob> {
+        std::mem::take(&mut self.attachments.unnamed)
+    }
+
+    /// What each job uses that its connection registered, for the audit.
+    pub(crate) fn all_named(&self) -> impl Iterator<Item = &NamedRegistrations> + '_ {
+        self.attachments
+            .held
+            .values()
+            .filter_map(|attachments| attachments.named.as_ref().map(|job| &*job.named))
     }
 
     /// Whether an offer of the job, or of one of its parts, still holds its attachments.

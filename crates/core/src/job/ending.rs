@@ -74,6 +74,7 @@ impl Jobs {
             | EntryState::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
+        let is_reported = matches!(outcome, Outcome::Done | Outcome::Failed { .. });
         let mut end = self.spare_ends.take();
         (end.outcome, end.left) = (outcome, left);
         (end.at_us, end.at_ns, end.holder) = (at_us, at_ns, holder);
@@ -85,6 +86,9 @@ impl Jobs {
             (std::mem::take(&mut rare.waiters), std::mem::take(&mut rare.followers))
         };
         let (waiters, followers) = job.rare.as_mut().map(take).unwrap_or_default();
+        if is_reported {
+            self.note_told_by_end(attachments);
+        }
         self.release(turn, attachments);
         let batch = self.table.batch(key);
         EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)), followers }

@@ -30,6 +30,8 @@ pub(crate) struct RareFields {
     pub(super) attachments: Option<AttachmentsId>,
     /// Whether its client sent files with it.
     pub(super) has_files: bool,
+    /// Whether it uses something that its connection registered.
+    pub(super) has_registered: bool,
     /// Its part set, from its plan to its end.
     pub(super) part_set: Option<PartSetId>,
     /// The log of its latest attempt, while it is kept.
@@ -169,6 +171,11 @@ impl Job {
     /// Whether its client sent files with it.
     pub(crate) fn has_files(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.has_files)
+    }
+
+    /// Whether it uses something that its connection registered.
+    pub(crate) fn has_registered(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.has_registered)
     }
 
     /// Its part set, while it has one.

@@ -74,8 +74,8 @@ pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use turns::Search;
 pub(crate) use values::{
-    Admission, BatchGone, DueJobs, DueReason, EndNotice, OfferRef, OutputNeed, OutputSums, ProvenDeath,
-    Released, StartedAttempt, Untold,
+    Admission, BatchGone, DueJobs, DueReason, EndNotice, NamedRegistrations, OfferRef, OutputNeed,
+    OutputSums, ProvenDeath, Released, StartedAttempt, UnnamedJob, Untold,
 };
 
 use crate::event::Peer;

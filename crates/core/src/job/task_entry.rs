@@ -51,7 +51,7 @@ impl TaskEntry<'_> {
     /// another task would be held by a worker that does not use them.
     pub(super) fn is_for_itself(&self) -> bool {
         TaskLimits::watches(&self.batch.policy)
-            || self.job.attachments().is_some()
+            || self.job.has_files()
             || self.job.task_kind != TaskKind::Whole
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! None of them is part of the room's state, and no change of one changes the room.
 
+use std::rc::Rc;
+
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::death::Death;
-use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, RegistrationId, Seq, Tag, WorkerId};
 use bulkhead_proto::log::LOG_BYTES;
 
-use crate::action::Task;
+use crate::action::{RegisteredContent, Task};
 use crate::event::Attached;
 use crate::job::run::{TaskRun, Ticket};
 use crate::turn::{AccountId, TaskLimits};
@@ -26,6 +28,27 @@ pub(crate) struct Admission {
     pub(crate) submit: Submit,
     pub(crate) files: Vec<Attached>,
     pub(crate) count: u32,
+    /// What the jobs use that their connection registered.
+    pub(crate) named: Option<Rc<NamedRegistrations>>,
+}
+
+/// What the jobs of a submit use that their connection registered.
+#[derive(Debug)]
+pub(crate) struct NamedRegistrations {
+    /// In the order of the submit; an arena is the first.
+    pub(crate) all: Vec<(RegistrationId, Rc<RegisteredContent>)>,
+    /// Whether the inputs are in an arena.
+    pub(crate) has_arena: bool,
+}
+
+/// A job whose registrations no worker uses any more: it has ended, and no offer of it is left.
+#[derive(Debug)]
+pub(crate) struct UnnamedJob {
+    pub(crate) job: JobId,
+    pub(crate) client: ClientId,
+    pub(crate) named: Rc<NamedRegistrations>,
+    /// Whether its end says so to the client.
+    pub(crate) is_told: bool,
 }
 
 /// An attempt that has begun: what is offered to the worker.

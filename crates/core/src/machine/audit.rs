@@ -10,13 +10,15 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 14] = [
+const AUDITED: [Resource; 16] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
     Resource::QueueBytes,
     Resource::Files,
     Resource::FileBytes,
+    Resource::ArenaBytes,
+    Resource::Registrations,
     Resource::Waits,
     Resource::Readers,
     Resource::UnreadResults,
@@ -43,6 +45,7 @@ impl Core {
         self.audit_parked();
         self.clients.audit_sent(|job| self.jobs.is_held(job));
         self.audit_offers();
+        self.audit_registrations();
         self.audit_waiting_cancels();
         self.audit_alarms();
     }

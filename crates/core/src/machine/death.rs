@@ -237,6 +237,7 @@ impl Core {
             self.jobs.unload(&mut self.turn, offer.ticket());
         }
         self.offers_are_gone(id);
+        self.clients.forget_worker(id);
         if count > 0 {
             self.turn.record(What::Requeued { worker: id, count }, owner);
         }

@@ -225,6 +225,11 @@ impl Core {
         let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant.as_ref());
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
         let grace_ms = task.grace_ms;
+        if !task.files.is_empty()
+            && let Some(named) = self.jobs.named_by(ticket)
+        {
+            self.clients.lend_registrations(id, named.all.iter().map(|(registration, _)| *registration));
+        }
         let offer = NewOffer {
             ticket,
             number: run.first(),

@@ -24,6 +24,7 @@ mod outputs;
 mod parked;
 mod parts;
 mod progress;
+mod registrations;
 mod requests;
 mod settle;
 mod spares;
@@ -33,7 +34,7 @@ mod survivors;
 mod tests;
 mod workers;
 
-use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, WAITS_MAX};
+use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
@@ -59,6 +60,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Files, config.files_max),
         (Resource::FileBytes, config.files_bytes_max),
         (Resource::ArenaBytes, config.arena_bytes_max),
+        (Resource::Registrations, REGISTRATIONS_MAX),
         (Resource::Waits, WAITS_MAX),
         (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
@@ -164,6 +166,7 @@ impl Core {
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
         self.evict_records();
         self.clients.follow_all(&mut self.turn);
+        self.unname();
         self.post_charges();
         self.turn.end(out);
     }

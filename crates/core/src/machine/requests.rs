@@ -35,12 +35,14 @@ impl Core {
         let Some(peer) = self.clients.see(id).map(|client| client.peer()) else {
             return self.turn_away(files);
         };
-        if !matches!(request, Request::Submit(_)) {
+        if !matches!(request, Request::Submit(_) | Request::Register(_)) {
             // No other request takes files.
             self.turn_away(std::mem::take(&mut files));
         }
         match request {
             Request::Submit(submit) => self.submit(id, tag, submit, files),
+            Request::Register(register) => self.register(id, tag, register, files),
+            Request::DropRegistration { number } => self.drop_registration(id, tag, number),
             Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),
             Request::Result { job } => self.result(id, tag, peer, job),
             Request::Logs { job, follow } => self.read_log(id, tag, peer, job, follow),
@@ -280,6 +282,10 @@ impl Core {
         let is_held = end.holder().is_some_and(|(worker, seq)| self.workers.holds(worker, seq));
         if is_held || self.jobs.are_attachments_held(run) {
             return Self::wrong_state(run, "its last attempt is still being ended: try again in a moment");
+        }
+        if self.jobs.job(run).has_registered() {
+            let needed = "what its connection registered for it was let go at its end: submit it anew";
+            return Self::wrong_state(run, needed);
         }
         if self.jobs.job(run).has_files() {
             let needed = "the files that came with it were let go at its end: submit it anew";

@@ -64,6 +64,13 @@ impl Core {
     /// Removes an offer from its ring, and releases its attachments.
     fn settle(&mut self, id: WorkerId, seq: Seq) -> Option<Settled<crate::job::Ticket>> {
         let settled = self.workers.settle(&mut self.turn, id, seq)?;
+        if let Some(named) = self.jobs.named_by(settled.offer.ticket()) {
+            self.clients.offer_over(
+                &mut self.turn,
+                id,
+                named.all.iter().map(|(registration, _)| *registration),
+            );
+        }
         self.jobs.unload(&mut self.turn, settled.offer.ticket());
         Some(settled)
     }

@@ -2,6 +2,8 @@
 //!
 //! This file checks the request; `admission.rs` knows for how many jobs there is room, and `job/admit.rs` takes them in.
 
+use std::rc::Rc;
+
 use bulkhead_proto::client::message::{Reply, Submit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
@@ -10,7 +12,7 @@ use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 
 use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
-use crate::job::{Admission, check_files, grant, missing_file};
+use crate::job::{Admission, NamedRegistrations, check_files, grant, missing_file};
 use crate::machine::Core;
 use crate::turn::{AccountId, Counter, Owner};
 
@@ -24,12 +26,13 @@ impl Core {
         let kind = kind.and_then(|kind| {
             grant(&self.turn.config().kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
             check_files(&submit, &files)?;
+            let named = self.named_by(id, kind, &submit)?;
             // Last of all: `busy` tells a client to try again, and that must not fail for another reason then.
             self.room_for_files(account, &files)?;
-            Ok(kind)
+            Ok((kind, named))
         });
-        let kind = match kind {
-            Ok(kind) => kind,
+        let (kind, named) = match kind {
+            Ok(found) => found,
             Err(refusal) => {
                 self.turn.count(Counter::Refused, count);
                 self.turn_away(files);
@@ -43,7 +46,9 @@ impl Core {
                 self.turn_away(files);
                 self.refuse(id, tag, refusal);
             }
-            refused => self.take_in((id, tag), (uid, account, kind), (submit, files), (room, refused)),
+            refused => {
+                self.take_in((id, tag), (uid, account, kind), (submit, files, named), (room, refused));
+            }
         }
     }
 
@@ -52,12 +57,15 @@ impl Core {
         &mut self,
         (id, tag): (ClientId, Tag),
         (uid, account, kind): (u32, AccountId, KindId),
-        (submit, files): (Submit, Vec<Attached>),
+        (submit, files, named): (Submit, Vec<Attached>, Option<Rc<NamedRegistrations>>),
         (room, refused): (u64, Option<Refusal>),
     ) {
         let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
         let (pool, attached) = (self.workers.pool_of_kind(kind), submit.attached);
-        let admission = Admission { client: id, tag, uid, account, kind, pool, submit, files, count };
+        if let Some(named) = &named {
+            self.clients.name_registrations(named.all.iter().map(|(registration, _)| *registration), room);
+        }
+        let admission = Admission { client: id, tag, uid, account, kind, pool, submit, files, count, named };
         let run = self.jobs.admit(&mut self.turn, admission);
         let first = run.first();
         if attached {

@@ -80,6 +80,8 @@ pub enum Resource {
     FileBytes,
     /// Bytes of arenas: memory that clients and workers share, which they registered.
     ArenaBytes,
+    /// What connections have registered.
+    Registrations,
     /// Ends that clients wait for by request, unread letters included.
     Waits,
     /// Requests that go on: `events` and `logs` that follow.
@@ -120,7 +122,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
@@ -128,6 +130,7 @@ impl Resource {
         Self::Files,
         Self::FileBytes,
         Self::ArenaBytes,
+        Self::Registrations,
         Self::Waits,
         Self::Readers,
         Self::Workers,
@@ -179,6 +182,7 @@ impl Resource {
             Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => BoundOrigin::OPEN_FILES,
             Self::Waits
             | Self::Readers
+            | Self::Registrations
             | Self::Quarantined
             | Self::Logs
             | Self::Records
@@ -199,6 +203,7 @@ impl Resource {
             Self::Files => "files that come with jobs",
             Self::FileBytes => "bytes of memory in files that come with jobs",
             Self::ArenaBytes => "bytes of memory in arenas",
+            Self::Registrations => "registrations",
             Self::Waits => "jobs to wait for",
             Self::Readers => "running events and logs requests",
             Self::Workers => "workers",

@@ -25,7 +25,13 @@ fn both_ways() -> Submit {
 
 impl Rig {
     /// Submits with this many descriptors, each of which pins so much; gives their numbers and the answer.
-    fn send(&mut self, client: ClientId, request: Request, came: usize, pinned: u64) -> (Vec<FileId>, Reply) {
+    pub(crate) fn send(
+        &mut self,
+        client: ClientId,
+        request: Request,
+        came: usize,
+        pinned: u64,
+    ) -> (Vec<FileId>, Reply) {
         self.tag += 1;
         let tag = Tag(self.tag);
         let files: Vec<FileId> = (0..came as u64).map(|next| FileId(self.files_made + next + 1)).collect();

@@ -35,6 +35,7 @@ mod queue;
 mod receipts;
 mod recycle;
 mod recycle_strict;
+mod registrations;
 mod restart;
 mod rig;
 mod rig_requests;

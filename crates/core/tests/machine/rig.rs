@@ -14,7 +14,9 @@ use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason, ProgramEnd};
-use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{
+    ClientId, FileId, JobId, LogId, OutputId, RegistrationId, ScratchId, Seq, Tag, WorkerId,
+};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
 
@@ -52,6 +54,8 @@ pub(crate) struct Rig {
     pub(crate) dropped: Vec<OutputId>,
     /// Files that were let go, in the order of that.
     pub(crate) let_go: Vec<FileId>,
+    /// What workers were told to forget.
+    pub(crate) forgotten: Vec<(WorkerId, RegistrationId)>,
     pub(crate) logs_shown: Vec<(ClientId, Reply, LogId)>,
     pub(crate) logs_dropped: Vec<LogId>,
     pub(crate) files_made: u64,
@@ -127,6 +131,7 @@ impl Rig {
             replies: Vec::new(),
             dropped: Vec::new(),
             let_go: Vec::new(),
+            forgotten: Vec::new(),
             logs_shown: Vec::new(),
             logs_dropped: Vec::new(),
             files_made: 0,
@@ -236,6 +241,7 @@ impl Rig {
                 }
             }
             Action::DropFile { file } => self.let_go.push(file),
+            Action::Forget { worker, registration } => self.forgotten.push((worker, registration)),
             Action::DropScratch { scratch } => self.scratches_dropped.push(scratch),
             Action::ShowLog { client, reply, log, .. } => self.logs_shown.push((client, reply, log)),
             Action::DropLog { log } => {

@@ -22,7 +22,7 @@ use crate::wire::Wire;
 /// An upper bound of what the library and the kernel use of a socket's buffer for themselves.
 const OVERHEAD_BYTES: usize = 8 << 10;
 /// An upper bound of a task's encoded fields without its input, and of a message's own fields.
-const TASK_BYTES: usize = 82;
+const TASK_BYTES: usize = 83;
 /// Size of the buffer for the last reads when the channel ends.
 const LAST_READ_BYTES: usize = 4 << 10;
 
@@ -159,6 +159,7 @@ mod tests {
             grace_ms: 0,
             output: OutputMode::Descriptor,
             room: OutputRoom { own_bytes: u64::MAX, shared_bytes: u64::MAX },
+            uses: None,
             input: Payload::from(vec![255; input]),
         }
     }

@@ -115,7 +115,7 @@ impl FileOracle {
                     Carried::Scratch(*scratch)
                 }
                 TaskFile::Plan { output } => Carried::Plan(*output),
-                TaskFile::Results { .. } | TaskFile::Log { .. } => continue,
+                TaskFile::Results { .. } | TaskFile::Log { .. } | TaskFile::Registered { .. } => continue,
                 gone => return broken("files", format!("{gone:?} goes to worker {worker}, and is not held")),
             });
         }

@@ -119,7 +119,10 @@ impl MemoryOracle {
                 TaskFile::Log { log } => {
                     self.logs.insert(*log, CountedOutput { uid, bytes: LOG_BYTES, is_dropped: false });
                 }
-                TaskFile::Client { .. } | TaskFile::Plan { .. } | TaskFile::Results { .. } => {}
+                TaskFile::Client { .. }
+                | TaskFile::Registered { .. }
+                | TaskFile::Plan { .. }
+                | TaskFile::Results { .. } => {}
             }
         }
         self.offers.insert(offer, room);

@@ -72,7 +72,7 @@ impl JobOracle {
                 TaskFile::Shared { .. } => shared += 1,
                 TaskFile::Plan { output } => plans = Some(*output),
                 TaskFile::Results { results } => left = Some(results.to_vec()),
-                TaskFile::Log { .. } => {}
+                TaskFile::Log { .. } | TaskFile::Registered { .. } => {}
             }
         }
         let needs_plan = matches!(task.stage, Stage::Run { .. } | Stage::Merge { .. });

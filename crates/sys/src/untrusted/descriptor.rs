@@ -68,6 +68,11 @@ impl UntrustedFd {
             Err(_) => Ok(0),
         }
     }
+
+    /// Whether it is a memfd with the seals of an arena, see [`crate::memfd::is_arena`]. Never blocks.
+    pub fn is_arena(&self) -> bool {
+        memfd::is_arena(self.as_fd())
+    }
 }
 
 impl AsFd for UntrustedFd {

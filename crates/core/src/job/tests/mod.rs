@@ -65,6 +65,7 @@ impl JobRoom {
             submit,
             files: Vec::new(),
             count,
+            named: None,
         };
         change(&mut admission);
         let run = self.jobs.admit(&mut self.turn, admission);
