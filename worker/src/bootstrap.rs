@@ -44,7 +44,8 @@ pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>
     match connect(&lane, registry) {
         Ok(None) => Ok(None),
         Ok(Some((ring, channel, handlers, stack_page))) => {
-            Ok(Some(Runtime::new(lane, ring, channel, handlers).with_stack_page(stack_page)))
+            let runtime = Runtime::new(lane, ring, channel, handlers).with_stack_page(stack_page);
+            Ok(Some(runtime.with_loader(registry.loader())))
         }
         Err(error) => {
             say_why(&lane, &error);

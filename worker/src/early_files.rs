@@ -1,6 +1,8 @@
 //! The files of offers, which arrive on the lane: those of each offer before its task, in the order of seq; and the output
 //! that a task asks for while it runs (`proto/src/worker/message.rs` has the states).
 //!
+//! What clients registered comes down the lane too, before the first task that names it (`registrations.rs`).
+//!
 //! While a task waits for its output, the files of later offers are stored as else. A lane that breaks then ends the worker
 //! after the task has returned: its offer stays claimed, so the death is charged to it.
 //!
@@ -20,8 +22,10 @@ use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp};
+use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp, TaskUses};
 use bulkhead_sys::lane::{Lane, LaneFrame};
+
+use crate::registrations::WorkerRegistrations;
 
 /// The files of one offer, each with its role.
 pub(crate) type RoleFiles = Vec<(FileRole, OwnedFd)>;
@@ -45,6 +49,7 @@ pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
 pub(crate) struct EarlyFiles {
     lane: Lane,
     early: RefCell<VecDeque<(Seq, RoleFiles)>>,
+    registrations: RefCell<WorkerRegistrations>,
     /// Why no output could be asked for: the worker has to exit.
     broken: RefCell<Option<anyhow::Error>>,
 }
@@ -59,18 +64,59 @@ enum OutputReply {
 impl EarlyFiles {
     /// Takes over the lane after the setup: only files arrive from then on.
     pub(crate) fn new(lane: Lane) -> Self {
-        Self { lane, early: RefCell::default(), broken: RefCell::new(None) }
+        Self {
+            lane,
+            early: RefCell::default(),
+            registrations: RefCell::default(),
+            broken: RefCell::new(None),
+        }
     }
 
     /// Waits for one frame and stores its files. `false` if the supervisor has hung up.
     pub(crate) fn take_frame(&self) -> Result<bool> {
         match receive(&self.lane)? {
             None => Ok(false),
-            Some((LaneDown::Files { seq, roles }, descriptors)) => {
-                self.store(seq, roles, descriptors).map(|()| true)
-            }
-            Some((frame, _)) => bail!("the lane holds {frame:?} where only files may be"),
+            Some((frame, descriptors)) => match self.keep(frame, descriptors)? {
+                None => Ok(true),
+                Some((frame, _)) => bail!("the lane holds {frame:?} where only files may be"),
+            },
         }
+    }
+
+    /// Keeps files of later offers and registrations; gives any other frame back.
+    fn keep(&self, frame: LaneDown, descriptors: Vec<OwnedFd>) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
+        match frame {
+            LaneDown::Files { seq, roles } => self.store(seq, roles, descriptors)?,
+            LaneDown::Registered { registration, kind, bytes, files } => {
+                ensure!(
+                    files.len() == descriptors.len(),
+                    "registration {registration} came as {} descriptors where {} were due",
+                    descriptors.len(),
+                    files.len()
+                );
+                let files = files.into_iter().zip(descriptors).collect();
+                self.registrations.borrow_mut().add(registration, kind, bytes.into(), files);
+            }
+            LaneDown::Forget { registration } => self.registrations.borrow_mut().forget(registration),
+            other => return Ok(Some((other, descriptors))),
+        }
+        Ok(None)
+    }
+
+    /// Waits for all that a claimed task uses of registrations: the supervisor sent it before the task. `false` if it has hung
+    /// up.
+    pub(crate) fn receive_all(&self, uses: &TaskUses) -> Result<bool> {
+        while !self.registrations.borrow().has_all(uses) {
+            if !self.take_frame()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What clients registered.
+    pub(crate) fn registrations(&self) -> &RefCell<WorkerRegistrations> {
+        &self.registrations
     }
 
     fn store(&self, seq: Seq, roles: Vec<FileRole>, descriptors: Vec<OwnedFd>) -> Result<()> {
@@ -109,8 +155,9 @@ impl EarlyFiles {
             }
         }
         loop {
-            match receive(&self.lane)?.context("the supervisor is gone")? {
-                (LaneDown::Files { seq, roles }, descriptors) => self.store(seq, roles, descriptors)?,
+            let (frame, descriptors) = receive(&self.lane)?.context("the supervisor is gone")?;
+            let Some(frame) = self.keep(frame, descriptors)? else { continue };
+            match frame {
                 (LaneDown::Output { seq, room_bytes }, mut descriptors) if seq == wanted => {
                     ensure!(descriptors.len() == 1, "output {seq} came as {} descriptors", descriptors.len());
                     let file = descriptors.pop().map(File::from).context("an output has a file")?;

@@ -17,6 +17,7 @@ mod early_files;
 mod exec;
 mod output;
 mod panics;
+mod registrations;
 mod registry;
 mod runtime;
 mod stage_call;
@@ -37,7 +38,9 @@ pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_proto::worker::boxes::STACK_SIGNAL;
 pub use bulkhead_sys::allocator::TrackingAllocator;
-pub use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
+pub use bulkhead_task::{
+    FanOut, PackedParts, Planned, PositionedFile, RegisteredContext, Split, TaskContext, TaskFailure,
+};
 pub use registry::Registry;
 pub use taken_lane::take_lane;
 

@@ -19,7 +19,7 @@ use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
-use bulkhead_task::{FileError, PositionedFile, TaskContext, TaskFailure};
+use bulkhead_task::{FileError, PositionedFile, RegisteredContext, TaskContext, TaskFailure};
 
 use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;
@@ -45,6 +45,8 @@ pub(crate) struct TaskOutput<'a> {
     /// The first write that failed.
     failure: Option<String>,
     breathed: bool,
+    /// The contexts that the job names.
+    contexts: Vec<Arc<RegisteredContext>>,
 }
 
 type AskForOutput<'a> = &'a dyn Fn() -> io::Result<(File, u64)>;
@@ -118,6 +120,7 @@ impl<'a> TaskOutput<'a> {
             spilled: 0,
             failure,
             breathed: false,
+            contexts: Vec::new(),
         }
     }
 
@@ -134,6 +137,11 @@ impl<'a> TaskOutput<'a> {
     /// The same for a task that may ask for an output.
     pub(crate) fn with_ask(self, ask: AskForOutput<'a>) -> Self {
         Self { ask: Some(ask), ..self }
+    }
+
+    /// One more of the contexts that the job names.
+    pub(crate) fn add_context(&mut self, context: Arc<RegisteredContext>) {
+        self.contexts.push(context);
     }
 
     /// The files of the task.
@@ -378,6 +386,15 @@ impl TaskContext for TaskOutput<'_> {
 
     fn files(&self) -> Vec<Arc<dyn PositionedFile>> {
         self.files.all()
+    }
+
+    fn context(&self, at: usize) -> Result<Arc<RegisteredContext>, TaskFailure> {
+        let count = self.contexts.len();
+        self.contexts.get(at).cloned().ok_or_else(|| {
+            TaskFailure::new(format!(
+                "the job names {count} contexts and none at place {at}: submit it with one"
+            ))
+        })
     }
 
     fn shared(&self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {

@@ -5,6 +5,7 @@
 //! ([`Registry::typed`]). A kind whose jobs are split over the workers has three functions ([`Registry::planned`], with
 //! bytes [`Registry::with_plan`]).
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use bulkhead_link::worker::StackPage;
 use bulkhead_proto::worker::message::StackText;
-use bulkhead_task::{FanOut, TaskContext, TaskFailure};
+use bulkhead_task::{FanOut, RegisteredContext, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,7 +35,13 @@ type BoxedHandler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailur
 pub struct Registry {
     kinds: Vec<(String, KindHandler)>,
     stack_writer: StackWriter,
+    loader: Option<Arc<ContextLoader>>,
 }
+
+/// Loads a context, once in each worker.
+pub(crate) type ContextLoader = dyn Fn(&RegisteredContext, &mut dyn TaskContext) -> Result<Arc<dyn Any + Send + Sync>, TaskFailure>
+    + Send
+    + Sync;
 
 /// The code that writes the stack of this program as text.
 #[derive(Clone, Default)]
@@ -191,6 +198,44 @@ impl Registry {
     #[must_use]
     pub fn with_plan(self, name: &str, kind: impl FanOut + 'static) -> Self {
         self.add(name, KindHandler::Split(Arc::new(kind)))
+    }
+
+    /// Sets the code that loads contexts: what a client registers once for its jobs, such as an initializer or a table that all of
+    /// them need. It is called once for each context in a worker, before the handler of the first task that names it and as a
+    /// part of that task: its time, its memory and its crash are that task's, and its error fails the task. It may report
+    /// progress and must not write output. Handlers get what it returns with [`TaskContext::context`] and
+    /// [`RegisteredContext::loaded`]. What a client registered as files alone is not loaded.
+    ///
+    /// ```
+    /// use bulkhead_worker::{Registry, TaskFailure};
+    ///
+    /// let registry = Registry::new()
+    ///     .with_loader(|context, _| {
+    ///         let words = std::str::from_utf8(context.bytes()).map_err(|error| TaskFailure::new(error.to_string()))?;
+    ///         Ok(words.split_whitespace().map(str::to_owned).collect::<Vec<String>>())
+    ///     })
+    ///     .with("count", |input, task| {
+    ///         let words = task.context(0)?.loaded::<Vec<String>>();
+    ///         let words = words.ok_or_else(|| TaskFailure::new("the job came with files, not with words"))?;
+    ///         let found = words.iter().filter(|word| word.as_bytes() == input).count();
+    ///         Ok(write!(task, "{found}")?)
+    ///     });
+    /// ```
+    #[must_use]
+    pub fn with_loader<T, F>(mut self, loader: F) -> Self
+    where
+        T: Any + Send + Sync,
+        F: Fn(&RegisteredContext, &mut dyn TaskContext) -> Result<T, TaskFailure> + Send + Sync + 'static,
+    {
+        self.loader = Some(Arc::new(move |context: &RegisteredContext, task: &mut dyn TaskContext| {
+            loader(context, task).map(|loaded| Arc::new(loaded) as Arc<dyn Any + Send + Sync>)
+        }));
+        self
+    }
+
+    /// The code that loads contexts.
+    pub(crate) fn loader(&self) -> Option<Arc<ContextLoader>> {
+        self.loader.clone()
     }
 
     /// Says that the code of this program, or the runtime of its language, writes its stack as text when it dies, in a page of

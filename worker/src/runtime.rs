@@ -6,13 +6,15 @@
 //! long its output in memory may become is checked at each write of ours and before the seal, see
 //! `task_files/checked_file.rs`. Driven by `lib.rs`.
 
+use std::cell::RefCell;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_link::worker::{Channel, StackPage, WorkerRing};
 use bulkhead_proto::codec;
-use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
+use bulkhead_proto::worker::message::{LaneUp, TaskMessage, TaskUses};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
@@ -21,7 +23,7 @@ use bulkhead_task::TaskFailure;
 use crate::early_files::{EarlyFiles, RoleFiles, dispose};
 use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
-use crate::registry::KindHandler;
+use crate::registry::{ContextLoader, KindHandler};
 use crate::stage_call;
 use crate::task_files::TaskFiles;
 
@@ -45,6 +47,10 @@ pub(crate) struct Runtime {
     doorbell: Vec<u8>,
     /// The page for the text of its stack.
     stack_page: Option<&'static StackPage>,
+    /// Loads contexts.
+    loader: Option<Arc<ContextLoader>>,
+    /// The input of a task that is in an arena.
+    block: RefCell<Vec<u8>>,
 }
 
 impl Runtime {
@@ -56,12 +62,19 @@ impl Runtime {
         handlers: Vec<Option<KindHandler>>,
     ) -> Self {
         let doorbell = codec::encode(&LaneUp::Doorbell);
-        Self { early_files: EarlyFiles::new(lane), ring, channel, handlers, doorbell, stack_page: None }
+        let early_files = EarlyFiles::new(lane);
+        let (stack_page, loader, block) = (None, None, RefCell::default());
+        Self { early_files, ring, channel, handlers, doorbell, stack_page, loader, block }
     }
 
     /// The same with a page for the text of its stack.
     pub(crate) fn with_stack_page(self, stack_page: Option<&'static StackPage>) -> Self {
         Self { stack_page, ..self }
+    }
+
+    /// The same with code that loads contexts.
+    pub(crate) fn with_loader(self, loader: Option<Arc<ContextLoader>>) -> Self {
+        Self { loader, ..self }
     }
 
     /// Runs tasks until there is a reason to exit.
@@ -120,6 +133,12 @@ impl Runtime {
             dispose(files);
             return Ok(None);
         }
+        // After the claim: what an offer names that was taken back may be forgotten already.
+        if let Some(uses) = &task.uses
+            && !self.early_files.receive_all(uses)?
+        {
+            return Ok(Some(ExitReason::Closed));
+        }
         let (ended, panicked) = self.run(task, TaskFiles::new(files, task.room))?;
         if let TaskEnd::Failed { text, .. } = &ended {
             log::debug!("task failed job={} attempt={} error={text:?}", task.job, task.fence);
@@ -147,6 +166,10 @@ impl Runtime {
         let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
         let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
+        // Its pages are the client's: an arena counts against no limit of the task. A fault is found again when it is read.
+        if let Some(arena) = task.uses.as_ref().and_then(|uses| uses.arena) {
+            let _ = self.early_files.registrations().borrow_mut().map(arena);
+        }
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),
@@ -176,7 +199,36 @@ impl Runtime {
         let handler = self.handlers.get(usize::from(task.kind.0)).and_then(Option::as_ref);
         let handler =
             handler.ok_or_else(|| TaskFailure::new(format!("this worker has no kind {}", task.kind)))?;
-        stage_call::call(handler, task.stage, task.input.as_bytes(), output)
+        let Some(uses) = task.uses.as_deref() else {
+            return stage_call::call(handler, task.stage, task.input.as_bytes(), output);
+        };
+        self.load(uses, output)?;
+        let Some(arena) = uses.arena else {
+            return stage_call::call(handler, task.stage, task.input.as_bytes(), output);
+        };
+        let mut block = self.block.borrow_mut();
+        let registrations = self.early_files.registrations();
+        registrations.borrow_mut().map(arena)?;
+        registrations.borrow().read(arena, task.input.as_bytes(), &mut block)?;
+        stage_call::call(handler, task.stage, &block, output)
+    }
+
+    /// Loads the contexts that a task names, each once in this worker, in their order.
+    fn load(&self, uses: &TaskUses, output: &mut TaskOutput<'_>) -> Result<(), TaskFailure> {
+        for (at, id) in uses.contexts.iter().enumerate() {
+            let (context, is_due) = self.early_files.registrations().borrow().context(*id)?;
+            if let Some(loader) = self.loader.as_ref().filter(|_| is_due) {
+                let loaded = loader(&context, output).map_err(|failure| {
+                    TaskFailure::new(format!("context {at} of the job cannot be loaded: {failure}"))
+                })?;
+                if !output.is_empty() {
+                    return Err(TaskFailure::new("the loader of a context must not write output"));
+                }
+                context.keep(loaded);
+            }
+            output.add_context(context);
+        }
+        Ok(())
     }
 }
 

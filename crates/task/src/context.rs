@@ -13,7 +13,7 @@ use std::time::Duration;
 use bulkhead_proto::file::Way;
 use bulkhead_proto::log::LogStream;
 
-use crate::TaskFailure;
+use crate::{RegisteredContext, TaskFailure};
 
 /// The task that a handler runs. The bytes that are written to it are the task's output. Its progress and its last
 /// words stand in shared memory: they survive the worker, however it dies, and are shown with the death.
@@ -71,6 +71,17 @@ pub trait TaskContext: io::Write {
         Err(TaskFailure::new(
             "the job has no place for an output that is written in place: ask for a file (-o)",
         ))
+    }
+
+    /// One of the contexts that the job names, counted from 0: what its connection registered once for all its jobs. The
+    /// loader of the worker program has loaded it before the handler was called.
+    ///
+    /// # Errors
+    /// [`TaskFailure`] if the job names fewer.
+    fn context(&self, at: usize) -> Result<Arc<RegisteredContext>, TaskFailure> {
+        Err(TaskFailure::new(format!(
+            "the job names no context {at}: register one, and submit the job with it"
+        )))
     }
 
     /// Whether the task is to end: the job was cancelled, met a limit of time, or the service stops. A handler that calls

@@ -1,0 +1,188 @@
+//! What clients registered, in this worker: arenas for inputs, and contexts.
+//!
+//! | a registration | when |
+//! |---|---|
+//! | arrives | in the lane before the first task that names it; a second time changes nothing |
+//! | is mapped (arena), loaded (context) | after the claim of the first task that names it, as a part of that task |
+//! | is forgotten | when the supervisor says so: no task that can still be claimed names it |
+//!
+//! Nothing of a client is trusted: the seals of an arena are checked before it is mapped, each place in it before it is read, and its
+//! bytes are copied once, because the client can change them. A fault in it fails the task that names it. A context whose loader
+//! hangs or crashes does so within the task. Driven by `early_files.rs` and `runtime.rs`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use bulkhead_proto::file::FileUse;
+use bulkhead_proto::ids::RegistrationId;
+use bulkhead_proto::registration::{ArenaBlock, RegistrationKind};
+use bulkhead_proto::worker::message::TaskUses;
+use bulkhead_sys::shared_page::SharedPage;
+use bulkhead_task::{RegisteredContext, TaskFailure};
+
+/// The buffer for inputs keeps no more than this between tasks.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// One registration.
+#[derive(Debug)]
+enum Held {
+    /// An arena that no task has read yet.
+    Unmapped(Vec<OwnedFd>),
+    /// An arena.
+    Arena(SharedPage),
+    /// A context, and whether code of this program may load it.
+    Context(Arc<RegisteredContext>, RegistrationKind),
+}
+
+/// All registrations of this worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerRegistrations(BTreeMap<RegistrationId, Held>);
+
+impl WorkerRegistrations {
+    /// Keeps what arrived; one that is here stays as it is.
+    pub(crate) fn add(
+        &mut self,
+        id: RegistrationId,
+        kind: RegistrationKind,
+        bytes: Vec<u8>,
+        files: Vec<(FileUse, OwnedFd)>,
+    ) {
+        self.0.entry(id).or_insert_with(|| match kind {
+            RegistrationKind::Arena => {
+                Held::Unmapped(files.into_iter().map(|(_, descriptor)| descriptor).collect())
+            }
+            RegistrationKind::Files | RegistrationKind::Context => {
+                Held::Context(Arc::new(RegisteredContext::new(bytes, files)), kind)
+            }
+        });
+    }
+
+    /// Drops one. A thread does it, because the close of a client's file may hang, and what was loaded is code of others.
+    pub(crate) fn forget(&mut self, id: RegistrationId) {
+        if let Some(held) = self.0.remove(&id) {
+            drop(thread::Builder::new().name("closer".to_owned()).spawn(move || drop(held)));
+        }
+    }
+
+    /// Whether all that a task names is here.
+    pub(crate) fn has_all(&self, uses: &TaskUses) -> bool {
+        uses.arena.iter().chain(&uses.contexts).all(|id| self.0.contains_key(id))
+    }
+
+    /// Maps an arena, if that was not done.
+    ///
+    /// # Errors
+    /// [`TaskFailure`]: it lacks a seal, or there is no memory.
+    pub(crate) fn map(&mut self, id: RegistrationId) -> Result<(), TaskFailure> {
+        let held = self.0.get_mut(&id);
+        let Some(Held::Unmapped(files)) = &held else { return Ok(()) };
+        let file = files
+            .first()
+            .ok_or_else(|| TaskFailure::new("the arena of the job came without a descriptor"))?;
+        let page = SharedPage::map_arena(file.as_fd())
+            .map_err(|error| TaskFailure::new(format!("the arena of the job cannot be mapped: {error}")))?;
+        if let Some(held) = held {
+            *held = Held::Arena(page);
+        }
+        Ok(())
+    }
+
+    /// Copies the input that `place` gives out of an arena that is mapped.
+    ///
+    /// # Errors
+    /// [`TaskFailure`]: the place is not inside.
+    pub(crate) fn read(
+        &self,
+        id: RegistrationId,
+        place: &[u8],
+        into: &mut Vec<u8>,
+    ) -> Result<(), TaskFailure> {
+        let Some(Held::Arena(page)) = self.0.get(&id) else {
+            return Err(TaskFailure::new("the job names an arena that is none"));
+        };
+        let block = ArenaBlock::read(place, page.length() as u64).map_err(TaskFailure::new)?;
+        let fault = |_| TaskFailure::new("the input of the job does not fit the memory of its worker");
+        let (at, length) = (usize::try_from(block.offset), usize::try_from(block.length));
+        let (at, length) = (at.map_err(fault)?, length.map_err(fault)?);
+        if into.capacity() > KEPT_BYTES && length <= KEPT_BYTES {
+            *into = Vec::new();
+        }
+        into.resize(length, 0);
+        page.read_bytes(at, into);
+        Ok(())
+    }
+
+    /// A context, and whether code of this program may load it and has not.
+    ///
+    /// # Errors
+    /// [`TaskFailure`]: it is an arena.
+    pub(crate) fn context(&self, id: RegistrationId) -> Result<(Arc<RegisteredContext>, bool), TaskFailure> {
+        match self.0.get(&id) {
+            Some(Held::Context(context, kind)) => {
+                let is_due = *kind == RegistrationKind::Context && !context.is_loaded();
+                Ok((Arc::clone(context), is_due))
+            }
+            _ => Err(TaskFailure::new("the job names a context that is none")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_sys::memfd;
+
+    use super::*;
+
+    const ID: RegistrationId = RegistrationId(7);
+
+    fn with(descriptor: OwnedFd) -> WorkerRegistrations {
+        let mut all = WorkerRegistrations::default();
+        all.add(ID, RegistrationKind::Arena, Vec::new(), vec![(FileUse::default(), descriptor)]);
+        all
+    }
+
+    #[test]
+    fn an_input_is_copied_from_its_place_and_what_the_client_writes_later_is_not_seen() {
+        let (client, descriptor) = SharedPage::create_arena("arena", 8192).unwrap();
+        client.write_bytes(128, b"an input");
+        let (mut all, mut input) = (with(descriptor), Vec::new());
+        all.map(ID).unwrap();
+        let place = |offset, length| ArenaBlock { offset, length }.to_bytes();
+        all.read(ID, &place(128, 8), &mut input).unwrap();
+        client.write_bytes(128, b"changed!");
+        assert_eq!(input, b"an input");
+        all.read(ID, &place(192, 0), &mut input).unwrap();
+        assert!(input.is_empty());
+        for lie in [place(8192, 1), place(u64::MAX - 63, 64), place(0, u64::MAX), place(4, 4)] {
+            assert!(all.read(ID, &lie, &mut input).is_err(), "{lie:?}");
+        }
+        assert!(all.read(ID, b"no place", &mut input).is_err());
+    }
+
+    #[test]
+    fn what_lacks_a_seal_is_not_mapped() {
+        let open = memfd::output_file("open").unwrap();
+        let fixed = memfd::output_file("fixed").unwrap();
+        memfd::fix_size(fixed.as_fd()).unwrap();
+        for descriptor in [open, fixed, std::fs::File::open("/dev/zero").unwrap().into()] {
+            let failure = with(descriptor).map(ID).unwrap_err().to_string();
+            assert!(failure.contains("cannot be mapped"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_second_arrival_changes_nothing_and_what_is_forgotten_is_gone() {
+        let mut all = WorkerRegistrations::default();
+        all.add(ID, RegistrationKind::Context, b"first".to_vec(), Vec::new());
+        all.context(ID).unwrap().0.keep(Arc::new(5_u32));
+        all.add(ID, RegistrationKind::Context, b"second".to_vec(), Vec::new());
+        let (context, is_due) = all.context(ID).unwrap();
+        assert!(!is_due && context.bytes() == b"first" && context.loaded::<u32>().as_deref() == Some(&5));
+        let uses = TaskUses { arena: None, contexts: vec![ID] };
+        assert!(all.has_all(&uses));
+        all.forget(ID);
+        assert!(!all.has_all(&uses) && all.context(ID).is_err());
+    }
+}
