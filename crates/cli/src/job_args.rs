@@ -124,7 +124,7 @@ impl JobArgs {
         };
         match policy.fault() {
             Some(fault) => Err(UsageError(fault)),
-            None => Ok(Spec { kind: self.kind.clone(), policy, flavour: self.flavour }),
+            None => Ok(Spec { policy, flavour: self.flavour, ..Spec::new(self.kind.clone()) }),
         }
     }
 

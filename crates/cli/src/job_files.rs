@@ -247,7 +247,12 @@ impl AttachedFiles {
     /// Adds the files to a job.
     pub(crate) fn to(&self, job: JobInput) -> JobInput {
         let output = if self.takes_result { OutputMode::File } else { job.output };
-        JobInput { output, files: self.files.clone(), bytes: self.with_paths(job.bytes) }
+        JobInput {
+            output,
+            files: self.files.clone(),
+            bytes: self.with_paths(job.bytes),
+            ..JobInput::default()
+        }
     }
 
     /// The input of a program with the paths of the files that it makes.

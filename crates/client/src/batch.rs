@@ -8,8 +8,10 @@ use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
 
+use crate::arena::InputBlock;
 use crate::error::Error;
 use crate::file::JobFile;
+use crate::new_context::{ContextNumber, uses};
 
 /// A batch with this many bytes of input is full. It leaves room for the rest of the frame.
 pub(crate) const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
@@ -28,12 +30,14 @@ pub struct Spec {
     /// that runs many functions has a flavour for each, so that a slow one does not make the workers hold fewer of a
     /// quick one. See [`Submit::flavour`].
     pub flavour: u32,
+    /// Contexts that the jobs use, in this order; registered on the same connection.
+    pub contexts: Vec<ContextNumber>,
 }
 
 impl Spec {
     /// Jobs of this kind under the default policy.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), policy: Policy::default(), flavour: 0 }
+        Self { kind: kind.into(), policy: Policy::default(), flavour: 0, contexts: Vec::new() }
     }
 
     pub(crate) fn submit(&self, batch: &JobBatch) -> Submit {
@@ -43,6 +47,7 @@ impl Spec {
             flavour: self.flavour,
             files: batch.files.iter().map(JobFile::to_use).collect(),
             inputs: batch.inputs.clone(),
+            registered: uses(None, &self.contexts),
             ..Submit::default()
         }
     }
@@ -60,6 +65,14 @@ pub struct JobInput {
     pub output: OutputMode,
     /// Files that the job reads or writes, at most 8.
     pub files: Vec<JobFile>,
+    /// The input in an arena of the session; `bytes` is empty then. A job without a session cannot have one.
+    pub block: Option<InputBlock>,
+}
+
+impl From<InputBlock> for JobInput {
+    fn from(block: InputBlock) -> Self {
+        Self { block: Some(block), ..Self::default() }
+    }
 }
 
 impl From<Vec<u8>> for JobInput {
@@ -129,6 +142,9 @@ impl<I: Iterator<Item = JobInput>> Batcher<I> {
             let is_first = batch.inputs.is_empty();
             let fits = |input: &JobInput| is_first || (input.output == output && input.files.is_empty());
             let Some(input) = self.inputs.next_if(fits) else { break };
+            if input.block.is_some() {
+                return Err(Error::InputInArena { index: self.next_index });
+            }
             batch.files = input.files;
             bytes += input.bytes.len();
             let payload = Payload::from(input.bytes);
@@ -153,7 +169,7 @@ mod tests {
     use super::*;
 
     fn input(bytes: usize, output: OutputMode) -> JobInput {
-        JobInput { bytes: vec![b'x'; bytes], output, files: Vec::new() }
+        JobInput { bytes: vec![b'x'; bytes], output, ..JobInput::default() }
     }
 
     #[test]

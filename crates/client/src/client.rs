@@ -33,6 +33,8 @@ pub struct DaemonClient {
     notices: Notices,
     receipts: Receipts,
     reply_timeout: Duration,
+    /// The number of the last registration.
+    registrations: u32,
 }
 
 /// When a wait for an answer ends without one.
@@ -54,7 +56,14 @@ impl DaemonClient {
             notices: Notices::default(),
             receipts: Receipts::default(),
             reply_timeout: REPLY_TIMEOUT,
+            registrations: 0,
         }
+    }
+
+    /// The number of the next registration.
+    pub(crate) fn next_registration(&mut self) -> u32 {
+        self.registrations += 1;
+        self.registrations
     }
 
     /// The socket and its halves, and the last tag that was used. The receipt of what was reported goes out first.

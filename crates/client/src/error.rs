@@ -275,6 +275,11 @@ pub enum Error {
         /// Its length.
         bytes: usize,
     },
+    /// An input is in an arena, and the jobs of this call have no session.
+    InputInArena {
+        /// Its index among the inputs, from 0.
+        index: u64,
+    },
     /// The request does not fit a frame.
     TooLong(Oversized),
     /// More replies to other requests arrived on this connection than the client buffers.
@@ -345,6 +350,9 @@ impl fmt::Display for Error {
             Self::Interrupted => out.write_str("interrupted"),
             Self::InputTooLong { index, bytes } => {
                 write!(out, "input {index} is {bytes} bytes long, the limit is {INLINE_MAX_BYTES} bytes")
+            }
+            Self::InputInArena { index } => {
+                write!(out, "input {index} is in an arena: submit it in the session that the arena is of")
             }
             Self::TooLong(oversized) => write!(out, "the request is too long: {oversized}"),
             Self::ReplyBufferFull { limit_bytes } => {

@@ -20,8 +20,10 @@
 pub mod skip;
 
 mod accepted_batch;
+mod arena;
 mod atomic_file;
 mod batch;
+mod block_allocator;
 mod client;
 mod closed_gate;
 pub mod connect;
@@ -41,6 +43,7 @@ mod job_list;
 mod kept_file;
 mod listener_trust;
 mod logs;
+mod new_context;
 mod notices;
 mod output;
 mod own_folder;
@@ -54,6 +57,7 @@ mod session;
 mod submit;
 mod wait;
 
+pub use arena::{Arena, InputBlock};
 pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
 pub use bulkhead_sys::process::umask;
@@ -72,6 +76,7 @@ pub use job_list::JobList;
 pub use kept_file::keep_finished;
 pub use listener_trust::ListenerTrust;
 pub use logs::{JobLog, LOOK_EVERY, LogItem};
+pub use new_context::{ContextNumber, NewContext};
 pub use output::{JobEnd, OutputReader, ReceivedFile, ReceivedOutput};
 pub use own_folder::OwnFolder;
 pub use permission::name_user;

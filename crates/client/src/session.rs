@@ -22,9 +22,11 @@ use std::time::{Duration, Instant};
 
 use bulkhead_sys::bell::Bell;
 
+use crate::arena::Arena;
 use crate::batch::{JobInput, Spec};
 use crate::client::{DaemonClient, REPLY_TIMEOUT};
 use crate::error::Error;
+use crate::new_context::{ContextNumber, NewContext};
 pub use events::{NotSubmitted, SessionEnd, SessionEvent, SessionTurn};
 pub use lead::{LeadWait, SessionLeader};
 
@@ -235,6 +237,77 @@ impl Session {
         }
         outbox.room_waiters -= 1;
         !outbox.is_full()
+    }
+
+    /// Makes an arena of at least so many bytes for inputs of this session's jobs, and registers it. It waits for no answer: a
+    /// refusal is a [`SessionEvent::NotRegistered`], and jobs that name it are refused. Only a daemon of one user takes one.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # use bulkhead_client::{JobInput, Session, SessionOptions, Spec, discovery};
+    /// # let session = Session::over(discovery::find(None)?, SessionOptions::default())?;
+    /// # let (spec, token) = (Arc::new(Spec::new("noop")), 7);
+    /// let arena = session.register_arena(64 << 20)?;
+    /// let input = vec![7; 64 << 10];
+    /// // A full arena: send the input in a file, or wait for ends.
+    /// let block = arena.block(&input).expect("it has room");
+    /// session.submit(token, &spec, JobInput::from(block))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// | a job whose input is in a block | the session frees the block |
+    /// |---|---|
+    /// | is withdrawn, or not accepted | with its event |
+    /// | is done or has failed | with its end |
+    /// | ended otherwise: cancelled, timed out, crashed | when the daemon says that no worker can read it any more |
+    /// | was forgotten before its end was told, or is lost | with the session, or in the case before when the daemon says so |
+    ///
+    /// # Errors
+    /// No memory or descriptor for it; [`Error::Closed`]: the daemon is gone.
+    pub fn register_arena(&self, bytes: usize) -> Result<Arena, Error> {
+        let number = locked(&self.outbox).next_registration();
+        let (arena, file) = Arena::create(number, bytes)?;
+        self.register(number, NewContext::arena(file))?;
+        Ok(arena)
+    }
+
+    /// Registers a context for jobs of this session, as [`Session::register_arena`] does an arena. Name it in
+    /// [`Spec::contexts`].
+    ///
+    /// # Errors
+    /// [`Error::Closed`]: the daemon is gone. [`Error::TooLong`]: it does not fit a frame.
+    pub fn register_context(&self, context: NewContext) -> Result<ContextNumber, Error> {
+        let number = locked(&self.outbox).next_registration();
+        self.register(number, context)?;
+        Ok(ContextNumber(number))
+    }
+
+    fn register(&self, number: u32, context: NewContext) -> Result<(), Error> {
+        let mut outbox = locked(&self.outbox);
+        outbox.register(number, context)?;
+        outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        self.ring();
+        Ok(())
+    }
+
+    /// Drops a context. Jobs that the daemon has accepted keep it; those that are still queued here are refused.
+    pub fn drop_context(&self, context: ContextNumber) {
+        self.drop_registration(context.0);
+    }
+
+    /// Drops an arena, for which no job may be queued here any more. The daemon keeps it for the jobs that it has accepted, and this
+    /// process until the last clone and the last block are dropped.
+    pub fn drop_arena(&self, arena: &Arena) {
+        self.drop_registration(arena.number());
+    }
+
+    fn drop_registration(&self, number: u32) {
+        let mut outbox = locked(&self.outbox);
+        outbox.drop_registration(number);
+        outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        self.ring();
     }
 
     /// Jobs whose events were not returned.

@@ -43,6 +43,13 @@ pub enum SessionEvent {
         /// The number up to which it keeps them, for that call.
         through: u64,
     },
+    /// The daemon does not take an arena or a context of this session: what names it is refused.
+    NotRegistered {
+        /// Its number, counted over all that this session registered.
+        number: u32,
+        /// Why.
+        refusal: Refusal,
+    },
     /// Why jobs of this session do not start, or that they start again: a text of the daemon for people.
     Notice(String),
 }

@@ -263,6 +263,8 @@ fn heard_reply(frame: ReplyFrame, half: &mut FrameReceiver) -> Result<HeardReply
         Reply::Unknown(unknown) => HeardReply::Unknown(unknown),
         Reply::Changed { .. } => HeardReply::Cancelled(Vec::new()),
         Reply::CancelledWaiting { running, .. } => HeardReply::Cancelled(running),
+        Reply::Registered { number } => HeardReply::Registered(number),
+        Reply::Freed { jobs } => HeardReply::Freed(jobs),
         Reply::Notice(text) => HeardReply::Notice(text),
         Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
         other => return Err(ProtocolError::Reply(reply_name(&other)).into()),

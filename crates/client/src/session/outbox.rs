@@ -24,10 +24,12 @@ use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
 use crate::accepted_batch::AcceptedBatch;
+use crate::arena::InputBlock;
 use crate::batch::{BATCH_BYTES, JobInput, Spec};
 use crate::error::Error;
 use crate::file::JobFile;
 use crate::frame_halves::FrameSender;
+use crate::new_context::{NewContext, uses};
 use crate::run::Window;
 use crate::session::{NotSubmitted, SessionEnd, SessionEvent, SessionOptions};
 
@@ -37,6 +39,9 @@ pub(super) use answers::HeardReply;
 const UNSENT_MAX_BYTES: usize = FRAME_MAX_BYTES;
 /// Submits that wait for their answer: while one does, the next gathers.
 const ASKED_MAX: usize = 2;
+
+/// Registrations of the client that became the session have lower numbers.
+const FIRST_REGISTRATION: u32 = 1 << 31;
 
 /// Which jobs a cancel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +75,14 @@ struct QueuedJob {
     output: OutputMode,
     files: Vec<JobFile>,
     input: Payload,
+    block: Option<InputBlock>,
+}
+
+impl QueuedJob {
+    /// The arena that its input is in.
+    fn arena(&self) -> Option<u32> {
+        self.block.as_ref().map(InputBlock::arena)
+    }
 }
 
 /// A submit that was sent.
@@ -87,6 +100,8 @@ enum SubmitState {
     Asked {
         inputs: Vec<Payload>,
         files: Vec<JobFile>,
+        /// The blocks of the inputs, if they are in an arena.
+        blocks: Vec<InputBlock>,
     },
     Accepted(AcceptedBatch),
 }
@@ -118,6 +133,12 @@ pub(super) struct SessionOutbox {
     cancelling: usize,
     /// Since when the daemon has sent nothing, or the first request without an answer was made.
     silent_since: Instant,
+    /// The blocks of accepted jobs that a worker may read.
+    blocks: HashMap<JobId, InputBlock>,
+    /// Registrations that have no answer.
+    registering: HashMap<Tag, u32>,
+    /// The number of the last registration.
+    registrations: u32,
     /// Replies to requests up to this one are dropped: the client had sent them.
     base: Tag,
     last: Tag,
@@ -149,6 +170,9 @@ impl SessionOutbox {
             held_through: 0,
             receipt: 0,
             receipt_sent: 0,
+            blocks: HashMap::new(),
+            registering: HashMap::new(),
+            registrations: FIRST_REGISTRATION,
             base: last,
             last,
             not_before: None,
@@ -198,14 +222,14 @@ impl SessionOutbox {
         if self.jobs.contains_key(&token) {
             return Err(NotSubmitted::TokenInUse { token });
         }
-        let JobInput { bytes, output, files } = input;
-        let input = Payload::from(bytes);
+        let JobInput { bytes, output, files, block } = input;
+        let input = Payload::from(block.as_ref().map_or(bytes, |block| block.to_input().to_vec()));
         if !input.fits() {
             return Err(NotSubmitted::TooLong { bytes: input.as_bytes().len() });
         }
         self.bytes += input.as_bytes().len();
         self.jobs.insert(token, JobPlace::Queued);
-        self.queue.push_back(QueuedJob { token, spec: Arc::clone(spec), output, files, input });
+        self.queue.push_back(QueuedJob { token, spec: Arc::clone(spec), output, files, input, block });
         Ok(())
     }
 
@@ -264,6 +288,34 @@ impl SessionOutbox {
         self.sender.unsent_bytes() > 0
     }
 
+    /// The number of the next registration.
+    pub(super) fn next_registration(&mut self) -> u32 {
+        self.registrations += 1;
+        self.registrations
+    }
+
+    /// Queues a registration, behind the jobs that are encoded and before those that are not.
+    pub(super) fn register(&mut self, number: u32, context: NewContext) -> Result<(), Error> {
+        if self.is_closed {
+            return Err(Error::Closed { in_a_frame: false });
+        }
+        let (request, files) = context.into_request(number);
+        let tag = self.next_tag();
+        self.sender.queue(&RequestFrame { tag, request }, &files)?;
+        self.asks(Instant::now());
+        self.registering.insert(tag, number);
+        Ok(())
+    }
+
+    /// Queues the drop of a registration. The jobs that are queued behind it must not name it; those that are encoded may.
+    pub(super) fn drop_registration(&mut self, number: u32) {
+        if !self.is_closed
+            && let Err(fault) = self.encode(Request::DropRegistration { number })
+        {
+            self.fail(fault);
+        }
+    }
+
     fn encode_next(&mut self, now: Instant) -> bool {
         if self.is_closed || self.fault.is_some() {
             return false;
@@ -313,18 +365,21 @@ impl SessionOutbox {
     /// Encodes a submit of the first job and of those behind it that can share its request.
     fn encode_submit(&mut self) -> Result<(), Error> {
         let Some(first) = self.queue.pop_front() else { return Ok(()) };
-        let QueuedJob { token, spec, output, files, input } = first;
+        let arena = first.arena();
+        let QueuedJob { token, spec, output, files, input, block } = first;
         let jobs_max = usize::try_from(Window::of(output).batch).unwrap_or(BATCH_MAX);
         let mut bytes = input.as_bytes().len();
         let (mut tokens, mut inputs) = (vec![token], vec![input]);
+        let mut blocks: Vec<InputBlock> = block.into_iter().collect();
         while inputs.len() < jobs_max
             && bytes < BATCH_BYTES
             && files.is_empty()
-            && let Some(next) = self.next_like(&spec, output)
+            && let Some(next) = self.next_like(&spec, output, arena)
         {
             bytes += next.input.as_bytes().len();
             tokens.push(next.token);
             inputs.push(next.input);
+            blocks.extend(next.block);
         }
         for token in &tokens {
             self.jobs.insert(*token, JobPlace::Asked { wish: None });
@@ -338,22 +393,25 @@ impl SessionOutbox {
             progress: self.options.progress,
             flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
-            registered: None,
+            registered: uses(arena, &spec.contexts),
             inputs,
         };
         let frame = RequestFrame { tag: self.next_tag(), request: Request::Submit(submit) };
         let queued = self.sender.queue(&frame, &files);
         let Request::Submit(Submit { inputs, .. }) = frame.request else { return Ok(()) };
-        let state = SubmitState::Asked { inputs, files };
+        let state = SubmitState::Asked { inputs, files, blocks };
         self.submits.insert(frame.tag, SentSubmit { spec, output, tokens, state });
         self.asked += 1;
         queued
     }
 
-    /// Takes the first queued job if it can share a request with others of this spec and output.
-    fn next_like(&mut self, spec: &Arc<Spec>, output: OutputMode) -> Option<QueuedJob> {
+    /// Takes the first queued job if it can share a request with others of this spec, output and arena.
+    fn next_like(&mut self, spec: &Arc<Spec>, output: OutputMode, arena: Option<u32>) -> Option<QueuedJob> {
         let next = self.queue.front()?;
-        let is_like = next.output == output && next.files.is_empty() && Arc::ptr_eq(&next.spec, spec);
+        let is_like = next.output == output
+            && next.files.is_empty()
+            && next.arena() == arena
+            && Arc::ptr_eq(&next.spec, spec);
         if is_like { self.queue.pop_front() } else { None }
     }
 
@@ -402,6 +460,8 @@ impl SessionOutbox {
         self.submits.clear();
         self.cancels.clear();
         self.waiting_cancels.clear();
+        self.blocks.clear();
+        self.registering.clear();
         (self.asked, self.in_flight, self.with_descriptor, self.bytes) = (0, 0, 0, 0);
         let lost = std::mem::take(&mut self.jobs).into_keys();
         events.extend(lost.map(|token| SessionEvent::Job { token, end: SessionEnd::Lost }));

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload};
 
 use super::{JobPlace, QueuedJob, SentSubmit, SessionOutbox, SubmitState};
 use crate::accepted_batch::AcceptedBatch;
+use crate::arena::InputBlock;
 use crate::batch::Spec;
 use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
@@ -42,6 +44,8 @@ pub(in crate::session) enum HeardReply {
     Unknown(UnknownJobs),
     /// A cancel is done; these jobs go on.
     Cancelled(Vec<JobId>),
+    Registered(u32),
+    Freed(Vec<JobId>),
     Notice(String),
 }
 
@@ -54,12 +58,20 @@ impl SentSubmit {
     }
 }
 
+/// A job that was not accepted: its token, its input, and the block of that.
+type RefusedJob = (u64, Payload, Option<InputBlock>);
+
 impl SessionOutbox {
     /// A request is made that has an answer.
     pub(super) fn asks(&mut self, now: Instant) {
-        if self.asked + self.cancelling == 0 {
+        if !self.owes_answer() {
             self.silent_since = now;
         }
+    }
+
+    /// Whether a request has no answer yet. The ends of accepted jobs are no answers.
+    fn owes_answer(&self) -> bool {
+        self.asked + self.cancelling + self.registering.len() > 0
     }
 
     /// The daemon has sent something.
@@ -69,8 +81,7 @@ impl SessionOutbox {
 
     /// When the daemon has been silent for too long, if it owes an answer.
     pub(in crate::session) fn silent_until(&self) -> Option<Instant> {
-        let is_owed = self.asked + self.cancelling > 0;
-        is_owed.then(|| self.silent_since.checked_add(self.options.reply_timeout)).flatten()
+        self.owes_answer().then(|| self.silent_since.checked_add(self.options.reply_timeout)).flatten()
     }
 
     /// Nothing has come by now: the connection cannot be used any more if that is too long.
@@ -103,6 +114,12 @@ impl SessionOutbox {
     ) -> Result<(), Error> {
         if let HeardReply::Notice(text) = reply {
             events.push(SessionEvent::Notice(text));
+            return Ok(());
+        }
+        if let HeardReply::Freed(jobs) = &reply {
+            for job in jobs {
+                self.blocks.remove(job);
+            }
             return Ok(());
         }
         if tag <= self.base {
@@ -147,6 +164,15 @@ impl SessionOutbox {
                 events.extend(tokens.map(|token| SessionEvent::RunsOn { token }));
                 Ok(())
             }
+            HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
+            HeardReply::Refused(refusal) if self.registering.contains_key(&tag) => {
+                let number = self.registering.remove(&tag).unwrap_or_default();
+                events.push(SessionEvent::NotRegistered { number, refusal });
+                Ok(())
+            }
+            HeardReply::Registered(_) | HeardReply::Freed(_) => {
+                Err(ProtocolError::Reply("registered").into())
+            }
             HeardReply::Refused(_) => {
                 self.cancelling = self.cancelling.saturating_sub(1);
                 Ok(())
@@ -162,9 +188,10 @@ impl SessionOutbox {
         (first, count, refused): (JobId, u32, Option<Refusal>),
         events: &mut Vec<SessionEvent>,
     ) -> Result<(), Error> {
-        let Some(SentSubmit { spec, output, mut tokens, state: SubmitState::Asked { mut inputs, files } }) =
-            self.submits.remove(&tag)
-        else {
+        let Some(SentSubmit { spec, output, mut tokens, state }) = self.submits.remove(&tag) else {
+            return Err(ProtocolError::Reply("accepted twice").into());
+        };
+        let SubmitState::Asked { mut inputs, files, mut blocks } = state else {
             return Err(ProtocolError::Reply("accepted twice").into());
         };
         self.asked -= 1;
@@ -176,7 +203,12 @@ impl SessionOutbox {
             return Err(ProtocolError::Count { asked, answered: u64::from(count) }.into());
         };
         self.note_back(output, asked - accepted);
-        let rest: Vec<(u64, Payload)> = tokens.drain(accepted..).zip(inputs.drain(accepted..)).collect();
+        // All inputs of a submit are in its arena, or none.
+        let mut left = blocks.drain(accepted.min(blocks.len())..);
+        let rest = tokens.drain(accepted..).zip(inputs.drain(accepted..));
+        let rest: Vec<RefusedJob> = rest.map(|(token, input)| (token, input, left.next())).collect();
+        drop(left);
+        self.blocks.extend((first.0..).map(JobId).zip(blocks));
         self.bytes -= inputs.iter().map(|input| input.as_bytes().len()).sum::<usize>();
         for (token, job) in tokens.iter().zip(first.0..) {
             self.accepted(*token, JobId(job));
@@ -203,7 +235,7 @@ impl SessionOutbox {
     /// Jobs that were not accepted: they are queued again if the daemon is busy, unless they were cancelled meanwhile.
     fn refused(
         &mut self,
-        rest: Vec<(u64, Payload)>,
+        rest: Vec<RefusedJob>,
         (spec, output, files): (&Arc<Spec>, OutputMode, Vec<JobFile>),
         refusal: Refusal,
         events: &mut Vec<SessionEvent>,
@@ -212,12 +244,12 @@ impl SessionOutbox {
         if let Some(wait) = wait {
             self.not_before = Some(Instant::now() + wait);
         }
-        for (token, input) in rest.into_iter().rev() {
+        for (token, input, block) in rest.into_iter().rev() {
             let is_wished = matches!(self.jobs.get(&token), Some(JobPlace::Asked { wish: Some(_) }));
             if wait.is_some() && !is_wished {
                 self.jobs.insert(token, JobPlace::Queued);
                 let (spec, files) = (Arc::clone(spec), files.clone());
-                self.queue.push_front(QueuedJob { token, spec, output, files, input });
+                self.queue.push_front(QueuedJob { token, spec, output, files, input, block });
                 continue;
             }
             self.bytes -= input.as_bytes().len();
@@ -245,6 +277,9 @@ impl SessionOutbox {
                 return Err(ProtocolError::Job(job).into());
             };
             self.jobs.remove(&token);
+            if !self.blocks.is_empty() && frees_block(&end) {
+                self.blocks.remove(&job);
+            }
             count += 1;
             events.push(SessionEvent::Job { token, end });
         }
@@ -254,5 +289,13 @@ impl SessionOutbox {
             self.submits.remove(&tag);
         }
         Ok(())
+    }
+}
+
+/// Whether the end of a job says that no worker can read its block any more: the worker has reported it. Else the daemon says so.
+fn frees_block(end: &SessionEnd) -> bool {
+    match end {
+        SessionEnd::Ended(end) => matches!(end.outcome, Outcome::Done | Outcome::Failed { .. }),
+        SessionEnd::Refused(_) | SessionEnd::Withdrawn | SessionEnd::Lost => false,
     }
 }
