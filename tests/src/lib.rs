@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a test that cannot go on says so by a panic, and asks again and again
 
 pub mod clips;
+pub mod contexts;
 pub mod daemon;
 pub mod dead_disk;
 pub mod foreign;
