@@ -2,7 +2,7 @@
 //!
 //! It remembers only what a real client could know. `requests.rs` draws its requests, `people.rs` moves it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
@@ -71,6 +71,8 @@ pub struct FakeClient {
     pub tag: u32,
     /// The number of the last held end that it got.
     pub held: u64,
+    /// What it believes to have registered, by its numbers.
+    pub registered: BTreeSet<u32>,
     /// Jobs whose numbers it knows.
     pub jobs: Vec<JobId>,
 }
@@ -92,6 +94,7 @@ impl FakeClient {
             acts_left,
             tag: 0,
             held: 0,
+            registered: BTreeSet::new(),
             jobs: Vec::new(),
         }
     }

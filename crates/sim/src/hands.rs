@@ -68,7 +68,7 @@ impl World {
             Action::Exit => self.exit()?,
             Action::Examine { worker } => self.examine(worker),
             Action::DropFile { file } => drop(self.files.remove(&file)),
-            Action::Forget { .. } => {}
+            Action::Forget { worker, registration } => self.forget(worker, registration),
             Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
             Action::DropLog { log } => self.drop_log(log),
@@ -110,6 +110,7 @@ impl World {
             worker.vitals.offered = worker.vitals.at(self.clock.ns());
         }
         self.interleave()?;
+        self.send_registrations(id, &task);
         for file in &task.files {
             if let TaskFile::Shared { scratch } = file {
                 self.scratches.insert(*scratch);

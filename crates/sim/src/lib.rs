@@ -27,6 +27,7 @@ mod people;
 mod phases;
 mod pools;
 mod programs;
+mod registrations;
 pub mod report;
 mod requests;
 pub mod ring;

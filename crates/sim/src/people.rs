@@ -130,10 +130,10 @@ impl World {
         }
         if client.unread_bytes < credit {
             for _ in 0..reads {
-                let Some((tag, request)) = client.written.pop_front() else { break };
+                let Some((tag, request)) = self.clients[place].written.pop_front() else { break };
                 // Now and then a file comes with a request that takes none.
-                let count = if let Request::Submit(submit) = &request {
-                    submit.files.len() as u64
+                let count = if matches!(request, Request::Submit(_) | Request::Register(_)) {
+                    request.files().len() as u64
                 } else {
                     u64::from(self.rng.chance(20))
                 };
@@ -141,15 +141,16 @@ impl World {
                 for _ in 0..count {
                     self.files_made += 1;
                     self.files.insert(FileId(self.files_made));
-                    let pinned_bytes = *self.rng.pick(&[0, 0, 10, 700]);
+                    let pinned_bytes = self.pinned_bytes(&request);
                     files.push(Attached { file: FileId(self.files_made), pinned_bytes });
                 }
                 batch.push(Event::ClientSaid { client: id, tag, request, files });
             }
-            if !client.written.is_empty() {
+            if !self.clients[place].written.is_empty() {
                 self.news.insert(NewsSource::Client(place));
             }
         }
+        let client = &mut self.clients[place];
         if client.connection == ClientLife::Lost {
             client.hang_up();
             self.news.remove(&NewsSource::Client(place));
@@ -182,6 +183,9 @@ impl World {
         client.unread_bytes += bytes;
         if let Reply::Accepted { first, count, .. } = &reply {
             client.jobs.extend((0..u64::from(*count)).map(|next| bulkhead_proto::ids::JobId(first.0 + next)));
+        }
+        if let Reply::Freed { jobs } = &reply {
+            self.report.freed += jobs.len() as u64;
         }
         if let Reply::Held { first, ended } = &reply {
             client.held = first + ended.len() as u64 - 1;

@@ -205,6 +205,7 @@ impl World {
         if !left.is_empty() {
             return broken("lost", format!("all was forgotten, and {left:?} are listed"));
         }
+        self.drop_registrations()?;
         self.oracles.outputs.finish(self.held.len())?;
         self.oracles.files.finish(self.files.len() + self.scratches.len())?;
         self.oracles.logs.finish(self.logs.len())?;

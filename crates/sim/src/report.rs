@@ -67,6 +67,10 @@ pub struct RunReport {
     pub outputs_given: u64,
     /// Those that got none.
     pub outputs_refused: u64,
+    /// Registrations that workers were told to forget.
+    pub forgotten: u64,
+    /// Jobs whose clients were told that their input in an arena is free.
+    pub freed: u64,
     /// Kills for a limit of progress, processor time or memory.
     pub limits: u64,
     /// Tasks that were told to end because their job had ended.

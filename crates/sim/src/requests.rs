@@ -21,10 +21,13 @@ impl World {
             Role::Single => return self.single(),
             Role::Mixed if self.rng.chance(self.scenario.faults.rude) => return self.nonsense(),
             Role::Mixed if self.scenario.logs && self.rng.chance(250) => return self.ask_for_log(place),
+            Role::Mixed if self.scenario.registers && self.rng.chance(200) => {
+                return self.register_something(place);
+            }
             Role::Mixed => {}
         }
         match self.rng.below(24) {
-            0..=7 => self.submit(),
+            0..=7 => self.submit(place),
             8..=9 => Request::Wait { jobs: self.some_jobs(place) },
             10 => Request::Result { job: self.some_job(place) },
             11 => Request::Cancel { jobs: self.some_jobs(place) },
@@ -92,7 +95,7 @@ impl World {
         policy
     }
 
-    fn submit(&mut self) -> Request {
+    fn submit(&mut self, place: usize) -> Request {
         let count = if self.rng.chance(50) { self.rng.between(30, 300) } else { self.rng.between(1, 12) };
         let kind = (*self.rng.pick(&["quick", "quick", "few", "solo", "fan"])).to_owned();
         let mut inputs: Vec<Payload> = match kind.as_str() {
@@ -110,17 +113,8 @@ impl World {
         let progress = attached && self.rng.chance(400);
         let held = attached && self.rng.chance(500);
         let flavour = self.some_flavour();
-        Request::Submit(Submit {
-            kind,
-            policy,
-            attached,
-            held,
-            progress,
-            flavour,
-            files,
-            registered: None,
-            inputs,
-        })
+        let registered = self.use_something(place, attached && kind != "fan");
+        Request::Submit(Submit { kind, policy, attached, held, progress, flavour, files, registered, inputs })
     }
 
     /// A receipt of some of the held ends that a client got, now and then of one that it did not get.

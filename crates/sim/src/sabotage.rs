@@ -12,7 +12,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::death::Death;
-use bulkhead_proto::ids::{JobId, Seq, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
 use bulkhead_proto::limits::PRIORITY_MAX;
 use bulkhead_proto::worker::stage::Stage;
 
@@ -199,6 +199,14 @@ pub enum Sabotage {
     GiveUnasked,
     /// Core: gives more room than there is.
     GiveTooMuch,
+    /// Core: has workers forget what they are offered.
+    ForgetEarly,
+    /// Core: has no worker forget anything.
+    ForgetNothing,
+    /// Core: says that blocks are free when their job is offered.
+    FreeEarly,
+    /// Core: says of no block that it is free.
+    FreeNothing,
 }
 
 impl Sabotage {
@@ -248,6 +256,26 @@ impl Sabotage {
                     _ => None,
                 })
             }),
+            Self::ForgetEarly => double(actions, |action| {
+                let Action::Offer { worker, task, .. } = action else { return None };
+                task.files.iter().find_map(|file| match file {
+                    TaskFile::Registered { registration, .. } => {
+                        Some(Action::Forget { worker: *worker, registration: *registration })
+                    }
+                    _ => None,
+                })
+            }),
+            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
+            Self::FreeEarly => double(actions, |action| {
+                let Action::Offer { task, .. } = action else { return None };
+                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
+                let reply = Reply::Freed { jobs: vec![task.job] };
+                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
+                task.files.iter().any(has_registered).then_some(freed)
+            }),
+            Self::FreeNothing => {
+                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
+            }
             Self::SamePart => actions.iter_mut().for_each(begin_again),
             Self::LoseResults => actions.iter_mut().for_each(|action| {
                 if let Action::Offer { task, .. } = action {

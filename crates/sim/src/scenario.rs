@@ -15,6 +15,7 @@ use crate::on_demand;
 use crate::outputs;
 use crate::pools::{self, Down};
 use crate::programs;
+use crate::registrations;
 use crate::rng::SimRng;
 use crate::strays;
 
@@ -121,6 +122,8 @@ pub struct Scenario {
     pub programs: bool,
     /// Whether tasks ask for outputs while they run.
     pub on_demand: bool,
+    /// Whether clients register something and name it. Such a daemon has one user.
+    pub registers: bool,
     /// Whether the rings of workers are filled once faults have stopped.
     pub deep: bool,
     /// Whether workers leave processes that the daemon may not end.
@@ -161,6 +164,7 @@ impl Scenario {
             crowd: None,
             programs: false,
             on_demand: on_demand::ask(seed),
+            registers: false,
             deep: false,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),
@@ -187,6 +191,8 @@ impl Scenario {
             scenario.clients = crowd.connections();
             scenario.acts = scenario.acts.min(crowds::ACTS);
         }
+        let has_crowd = scenario.crowd.is_some();
+        scenario.registers = registrations::register(seed, profile, has_crowd, &mut scenario.config);
         scenario.deep = deep::fill(&mut scenario);
         scenario
     }

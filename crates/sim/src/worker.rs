@@ -5,12 +5,12 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bulkhead_core::action::Task;
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::{Death, KillReason, Violation};
-use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::ids::{RegistrationId, Seq, WorkerId};
 
 use crate::boxes::{FakeResult, Pages};
 use crate::on_demand::Wanted;
@@ -80,6 +80,8 @@ pub struct FakeWorker {
     pub pages: Pages,
     /// The supervisor's notes on them.
     pub ring: RingNotes,
+    /// What it was sent of registrations, and was not told to forget.
+    pub registered: BTreeSet<RegistrationId>,
     /// Its task channel.
     pub inbox: VecDeque<(Seq, Task)>,
     /// Messages that its channel takes.
@@ -120,6 +122,7 @@ impl FakeWorker {
             life: Life::Booting,
             pages: Pages::new(),
             ring: RingNotes::default(),
+            registered: BTreeSet::new(),
             inbox: VecDeque::new(),
             capacity,
             closed: false,

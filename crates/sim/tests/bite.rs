@@ -81,6 +81,10 @@ bites! {
     files_that_leak: LeakFiles by "files";
     files_let_go_too_early: LoseFiles by "files";
     shared_outputs_that_leak: LeakScratches by "files";
+    registrations_forgotten_too_early: ForgetEarly by "registrations";
+    registrations_that_are_kept: ForgetNothing by "registrations";
+    blocks_freed_too_early: FreeEarly by "registrations";
+    blocks_that_are_never_freed: FreeNothing by "registrations";
     logs_kept_for_ever: KeepLogs by "logs";
     logs_of_others: AllAdmins by "logs";
     logs_that_leak: LeakLogs by "logs";

@@ -16,6 +16,7 @@ fn run_profile(profile: Profile) {
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     let (mut asked, mut heeded) = (0, 0);
+    let (mut forgotten, mut freed) = (0, 0);
     let (mut deepest, mut strays) = (0, 0);
     let (mut programs, mut programs_ended) = (0, 0);
     let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
@@ -38,6 +39,8 @@ fn run_profile(profile: Profile) {
                 logs += report.logs;
                 deepest = deepest.max(report.deepest);
                 strays += report.strays;
+                forgotten += report.forgotten;
+                freed += report.freed;
             }
             Err(failure) => panic!("{failure}"),
         }
@@ -54,6 +57,10 @@ fn run_profile(profile: Profile) {
     assert!(!is_rough || programs > programs_ended && programs_ended > 0, "{programs} {programs_ended}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
     assert!(!is_rough || strays > 0, "no worker left a process");
+    assert!(
+        is_flood || forgotten > 0 && freed > 0,
+        "{forgotten} registrations forgotten, {freed} blocks free"
+    );
 }
 
 #[test]

@@ -6,9 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::{Action, Task, TaskFile};
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::{Attached, Event, TaskResult};
+use bulkhead_proto::client::message::Request;
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, ScratchId, Seq, WorkerId};
+
+use bulkhead_proto::registration::RegistrationKind;
 
 use crate::report::{Verdict, broken};
 
@@ -24,6 +27,12 @@ enum Carried {
 #[derive(Debug, Default)]
 pub struct FileOracle {
     most: (u64, u64),
+    /// Most bytes in arenas.
+    most_in_arenas: u64,
+    /// Whether one user gets all.
+    one: bool,
+    /// The bytes of files that are arenas.
+    arenas: BTreeMap<FileId, u64>,
     users: BTreeMap<ClientId, u32>,
     /// Files with their users and the bytes that they pin.
     held: BTreeMap<FileId, (u32, u64)>,
@@ -36,13 +45,22 @@ pub struct FileOracle {
 impl FileOracle {
     /// An oracle that holds nothing.
     pub fn new(config: &Config) -> Self {
-        Self { most: (config.files_max, config.files_bytes_max), ..Self::default() }
+        let most = (config.files_max, config.files_bytes_max);
+        let (most_in_arenas, one) = (config.arena_bytes_max, config.users == Users::One);
+        Self { most, most_in_arenas, one, ..Self::default() }
     }
 
     /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
             Event::ClientConnected { client, peer } => drop(self.users.insert(*client, peer.uid)),
+            Event::ClientSaid { client, files, request: Request::Register(register), .. }
+                if register.kind == RegistrationKind::Arena =>
+            {
+                let uid = self.users.get(client).copied().unwrap_or(0);
+                self.held.extend(files.iter().map(|file| (file.file, (uid, 0))));
+                self.arenas.extend(files.iter().map(|file| (file.file, file.pinned_bytes)));
+            }
             Event::ClientSaid { client, files, .. } => {
                 let uid = self.users.get(client).copied().unwrap_or(0);
                 self.held.extend(
@@ -78,6 +96,7 @@ impl FileOracle {
             Action::Offer { worker, seq, task } => self.offered(*worker, *seq, task),
             Action::DropFile { file } => {
                 self.unused(Carried::File(*file))?;
+                self.arenas.remove(file);
                 match self.held.remove(file) {
                     Some(_) => Ok(()),
                     None => broken("files", format!("file {file} is let go, but not held")),
@@ -115,7 +134,13 @@ impl FileOracle {
                     Carried::Scratch(*scratch)
                 }
                 TaskFile::Plan { output } => Carried::Plan(*output),
-                TaskFile::Results { .. } | TaskFile::Log { .. } | TaskFile::Registered { .. } => continue,
+                TaskFile::Registered { content, .. }
+                    if content.files.iter().all(|(file, _)| self.held.contains_key(file)) =>
+                {
+                    all.extend(content.files.iter().map(|(file, _)| Carried::File(*file)));
+                    continue;
+                }
+                TaskFile::Results { .. } | TaskFile::Log { .. } => continue,
                 gone => return broken("files", format!("{gone:?} goes to worker {worker}, and is not held")),
             });
         }
@@ -138,7 +163,11 @@ impl FileOracle {
             }
         }
         let (files, bytes) = self.most;
-        let most = |uid: u32, limit: u64| if uid == 0 { limit } else { limit - limit / 4 };
+        let in_arenas: u64 = self.arenas.values().sum();
+        if in_arenas > self.most_in_arenas {
+            return broken("files", format!("{in_arenas} bytes are in arenas, of {}", self.most_in_arenas));
+        }
+        let most = |uid: u32, limit: u64| if self.one || uid == 0 { limit } else { limit - limit / 4 };
         let greedy = of.iter().find(|(uid, sum)| sum.0 > most(**uid, files) || sum.1 > most(**uid, bytes));
         if all.0 > files || all.1 > bytes || greedy.is_some() {
             return broken(

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Action, Task, TaskFile};
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::ids::{LogId, OutputId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::log::LOG_BYTES;
@@ -34,6 +34,8 @@ struct CountedOutput {
 #[derive(Debug, Default)]
 pub struct MemoryOracle {
     most: u64,
+    /// Whether one user gets all.
+    one: bool,
     offers: BTreeMap<(WorkerId, Seq), OfferRoom>,
     scratches: BTreeMap<ScratchId, (u32, u64)>,
     outputs: BTreeMap<OutputId, CountedOutput>,
@@ -43,7 +45,7 @@ pub struct MemoryOracle {
 impl MemoryOracle {
     /// An oracle that holds nothing.
     pub fn new(config: &Config) -> Self {
-        Self { most: config.outputs_bytes_max, ..Self::default() }
+        Self { most: config.outputs_bytes_max, one: config.users == Users::One, ..Self::default() }
     }
 
     /// Follows an event.
@@ -147,7 +149,7 @@ impl MemoryOracle {
             let sums = of.entry(file.uid).or_default();
             *(if file.is_dropped { &mut sums.1 } else { &mut sums.0 }) += file.bytes;
         }
-        let share = |uid: u32| if uid == 0 { self.most } else { self.most - self.most / 4 };
+        let share = |uid: u32| if self.one || uid == 0 { self.most } else { self.most - self.most / 4 };
         let all: u64 = of.values().map(|(held, _)| held).sum();
         let greedy =
             of.iter().find(|(uid, (held, pinned))| *held > share(**uid) || *pinned > 2 * share(**uid));

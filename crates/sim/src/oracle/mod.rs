@@ -29,6 +29,7 @@ pub mod promise;
 pub mod quiet;
 pub mod receipts;
 pub mod records;
+pub mod registrations;
 pub mod replies;
 pub mod stacks;
 pub mod stuck_share;
@@ -85,6 +86,7 @@ use crate::worker::FakeWorker;
 /// | `accounts` | nobody who holds little is refused for others, no user gets more than a share |
 /// | `on demand` | a task gets an output while it runs only if it asked, once, and may; each question has one answer at once |
 /// | `files`, `outputs` | each is dropped exactly once, not while a worker has it |
+/// | `registrations` | a worker keeps what an offer names that it holds; a block is said to be free once, when no worker has it |
 /// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
 /// | `records` | they count up without a gap |
 /// | `ends` | once faults stop everything ends, a pool whose workers cannot start holding up no other |
@@ -141,6 +143,8 @@ pub struct Oracles {
     pub one_user: one_user::OneUserOracle,
     /// `stuck`.
     pub stuck: stuck_share::StuckOracle,
+    /// `registrations`.
+    pub registrations: registrations::RegistrationOracle,
     /// `on demand`.
     pub on_demand: on_demand::OnDemandOracle,
 }
@@ -178,6 +182,7 @@ impl Oracles {
             ),
             one_user: one_user::OneUserOracle::new(&scenario.config),
             stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
+            registrations: registrations::RegistrationOracle::default(),
             on_demand: on_demand::OnDemandOracle::default(),
         }
     }
@@ -196,6 +201,7 @@ impl Oracles {
         self.logs.told(event);
         self.memory.told(event);
         self.on_demand.told(event);
+        self.registrations.told(event);
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
@@ -225,6 +231,7 @@ impl Oracles {
                     self.expiry.begins(now, *id, job);
                 }
                 self.turns.accepted(*client, submit, *first, *count);
+                self.registrations.accepted(*client, submit, *first, *count);
             }
             let submit =
                 |client, tag| self.replies.submit(client, tag).map(|(uid, submit)| (uid, submit.clone()));
@@ -252,6 +259,7 @@ impl Oracles {
             self.stacks.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
             self.on_demand.decided(action)?;
+            self.registrations.decided(action)?;
             self.overdue.decided(now, action);
             if let Action::Kill { worker, why } = action {
                 self.ledger.killed(*worker, *why);
@@ -326,6 +334,7 @@ impl Oracles {
     ) -> Verdict {
         self.replies.got(client, tag, reply, bytes, &self.ledger)?;
         self.outputs.attached(reply, output)?;
+        self.registrations.got(reply)?;
         if let Some(peer) = self.replies.peer(client) {
             self.users.got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
         }

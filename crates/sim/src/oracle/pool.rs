@@ -268,7 +268,10 @@ impl PoolOracle {
         known.last = seq.0;
         known.holds.insert(seq, kind);
         let ring = |kind: &KindId| usize::from(self.rings.get(usize::from(kind.0)).copied().unwrap_or(0));
-        let mut files = task.files.iter().filter(|file| !matches!(file, TaskFile::Log { .. }));
+        let mut files = task
+            .files
+            .iter()
+            .filter(|file| !matches!(file, TaskFile::Log { .. } | TaskFile::Registered { .. }));
         if files.next().is_some() || task.stage != Stage::Whole {
             known.alone.insert(seq);
         }

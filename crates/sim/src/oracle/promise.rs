@@ -220,7 +220,9 @@ impl Promise {
         // A follower may wait for a first attempt for ever.
         let follows = matches!(self.request, Request::Logs { follow: true, .. });
         let is_answered = self.replies > 0 || !self.replaced.is_empty();
-        self.refused || follows || is_answered && caught_up && !owed
+        // A drop is answered only if it is refused.
+        let is_mute = matches!(self.request, Request::DropRegistration { .. });
+        self.refused || follows || is_mute || is_answered && caught_up && !owed
     }
 }
 
@@ -251,6 +253,7 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             let within = rows.iter().all(|row| is_before(begin, &row.job) && !is_before(last, &row.job));
             sorted && within && rows.len() <= *limit as usize && (!more || is_before(begin, last))
         }
+        (Request::Register(register), Reply::Registered { number }) => register.number == *number,
         (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
         (Request::Deaths { limit }, Reply::Deaths(rows)) => rows.len() <= *limit as usize,
         (Request::Why { job }, Reply::Why(why)) => why.job == *job,

@@ -150,6 +150,12 @@ impl ReplyOracle {
                 false => Ok(()),
             };
         }
+        if let (Tag(0), Reply::Freed { jobs }) = (tag, reply) {
+            return match jobs.is_empty() || !known.credit.sent(bytes, false, credit_bytes) {
+                true => broken("replies", format!("client {client} is told of {jobs:?} too much")),
+                false => Ok(()),
+            };
+        }
         let Some(promise) = known.promises.get_mut(&tag) else {
             return broken(
                 "replies",
