@@ -404,3 +404,23 @@ fn a_daemon_of_several_users_takes_neither_arenas_nor_contexts() {
         );
     }
 }
+
+/// The example of the worker library; that of the client library sends it the same.
+#[test]
+fn the_example_counts_words_of_a_list_that_each_worker_loads_once() {
+    let program = binary("examples/words").display().to_string();
+    let config =
+        format!("worker_program = {program:?}\nbuiltin_kinds = false\n[kinds.words]\nusage = \"TEXT\"\n");
+    let daemon = Daemon::start_with(&Setup { config, chaos: false, ..Setup::default() });
+    let session = open(&daemon);
+    let arena = session.register_arena(512 << 10).unwrap();
+    let list = session.register_context(NewContext::loaded("whale sea ship", Vec::new())).unwrap();
+    let spec = Arc::new(Spec { contexts: vec![list], ..Spec::new("words") });
+    let text = "the whale and the ship ".repeat(2849);
+    for token in 0..7 {
+        session.submit(token, &spec, arena.block(text.as_bytes()).unwrap().into()).unwrap();
+    }
+    assert!(arena.block(text.as_bytes()).is_some() && arena.block(&[0; 128 << 10]).is_none());
+    assert!(ends(&session, 7).values().all(|found| found == "5698"));
+    all_free(&session, &arena);
+}
