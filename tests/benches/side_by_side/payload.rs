@@ -53,9 +53,9 @@ fn once(client: &mut DaemonClient, data: &[u8], expected: u32) {
     let mut file = File::from(memfd::output_file("payload").expect("a memfd"));
     file.write_all(data).expect("there is memory");
     let input = JobInput {
-        bytes: Vec::new(),
         output: OutputMode::Descriptor,
         files: vec![JobFile::read("in", file)],
+        ..JobInput::default()
     };
     let mut run = client.run(Spec::new("noop"), [input], RunOptions::default());
     let end = run.next().expect("one job, one end").expect("the daemon answers").end;

@@ -89,6 +89,7 @@ fn transform(client: &mut DaemonClient, clip: &Path, output: &Path) -> f64 {
             JobFile::open("in", clip).expect("the clip is there"),
             JobFile::written("out", File::create(output).expect("an output file")),
         ],
+        ..JobInput::default()
     };
     seconds(|| {
         let mut run = client.run(Spec::new("transform"), [input], RunOptions::default());
