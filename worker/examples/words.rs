@@ -1,19 +1,15 @@
-//! A worker program whose jobs share a context: `words` counts how many words of a text are in a list that the client registers
-//! once.
+//! A worker program whose jobs share a context: `words` counts the words of a text that are in a list of the client.
 //!
 //! `bulkhead.toml` names this program and the kind:
 //!
 //! ```toml
-//! mode = "user"
 //! worker_program = "/path/to/words"
 //! builtin_kinds = false
 //! [kinds.words]
 //! usage = "TEXT"
-//! summary = "how many words of a text are in the list of the client"
 //! ```
 //!
-//! Then `crates/client/examples/arena.rs` registers a list, and sends texts of 64 KiB through an arena. Each worker loads the list
-//! once.
+//! Then `crates/client/examples/arena.rs` registers a list, which each worker loads once, and sends texts through an arena.
 
 use std::collections::HashSet;
 use std::process::ExitCode;

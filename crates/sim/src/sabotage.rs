@@ -215,6 +215,7 @@ impl Sabotage {
         self.spoil_logs(&mut out.actions, rng);
         self.spoil_answers(&mut out.actions);
         self.spoil_waiting(&mut out.actions);
+        self.spoil_registrations(&mut out.actions);
         let Output { records, actions } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
@@ -256,26 +257,6 @@ impl Sabotage {
                     _ => None,
                 })
             }),
-            Self::ForgetEarly => double(actions, |action| {
-                let Action::Offer { worker, task, .. } = action else { return None };
-                task.files.iter().find_map(|file| match file {
-                    TaskFile::Registered { registration, .. } => {
-                        Some(Action::Forget { worker: *worker, registration: *registration })
-                    }
-                    _ => None,
-                })
-            }),
-            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
-            Self::FreeEarly => double(actions, |action| {
-                let Action::Offer { task, .. } = action else { return None };
-                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
-                let reply = Reply::Freed { jobs: vec![task.job] };
-                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
-                task.files.iter().any(has_registered).then_some(freed)
-            }),
-            Self::FreeNothing => {
-                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
-            }
             Self::SamePart => actions.iter_mut().for_each(begin_again),
             Self::LoseResults => actions.iter_mut().for_each(|action| {
                 if let Action::Offer { task, .. } = action {
@@ -297,6 +278,34 @@ impl Sabotage {
             }
             Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
+            _ => {}
+        }
+    }
+
+    /// Breaks what workers are told of registrations, and clients of their blocks.
+    fn spoil_registrations(self, actions: &mut Vec<Action>) {
+        match self {
+            Self::ForgetEarly => double(actions, |action| {
+                let Action::Offer { worker, task, .. } = action else { return None };
+                task.files.iter().find_map(|file| match file {
+                    TaskFile::Registered { registration, .. } => {
+                        Some(Action::Forget { worker: *worker, registration: *registration })
+                    }
+                    _ => None,
+                })
+            }),
+            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
+            Self::FreeEarly => double(actions, |action| {
+                let Action::Offer { task, .. } = action else { return None };
+                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
+                let reply = Reply::Freed { jobs: vec![task.job] };
+                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
+                task.files.iter().any(has_registered).then_some(freed)
+            }),
+            Self::FreeNothing => {
+                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
+            }
+            // The others break something else.
             _ => {}
         }
     }

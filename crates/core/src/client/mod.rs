@@ -10,8 +10,7 @@
 //! | `mail` | ends that wait as letters, and the replies that carry them |
 //! | `receipts` | ends that were sent and that their client may report as received |
 //! | `followers` | readers of records |
-//! | `sight` | who sees what of another user's |
-//! | `log_readers` | the jobs whose logs clients follow |
+//! | `sight`, `log_readers` | who sees what of another user's; the jobs whose logs clients follow |
 //! | `registrations` | what connections registered, and which workers have it |
 //! | `waits` | the jobs whose ends clients asked for |
 

@@ -1,20 +1,15 @@
 //! Registrations: what connections registered, which jobs name it, and which workers have it.
 //!
-//! | a registration is | who holds it | is left when |
+//! | a registration is | who holds it | until |
 //! |---|---|---|
 //! | open | its connection, and the jobs that name it | its client drops it, or its connection ends |
-//! | dropped | the jobs that name it | the last of them has ended and no worker has an offer of it: its files are dropped, and each worker that has it forgets it |
+//! | dropped | the jobs that name it | the last has ended and no offer of it is left: its files are dropped, its workers forget it |
+//! | in use in a worker | offers in its ring that name it | the last of these is settled, or the worker is dead |
+//! | idle in a worker | the worker | an offer names it; it is dropped; or more than `WORKER_REGISTRATIONS_MAX` were used after it |
 //!
 //! A job names its registrations from its admission until it has ended and no offer of it is left (`job/attachments.rs`). A worker
-//! has a registration from the first offer to it that names it:
-//!
-//! | in a worker it is | until |
-//! |---|---|
-//! | in use: offers in its ring name it | the last of these offers is settled, or the worker is dead |
-//! | idle | an offer names it; or it is the one used longest ago of more than `WORKER_REGISTRATIONS_MAX` idle ones; or it is gone |
-//!
-//! So a worker never forgets what a task names that it may still claim. The shell knows what it has sent; a registration is a number
-//! here. `machine/registrations.rs` checks requests and drives this file.
+//! has one from the first offer to it that names it, and never forgets what a task names that it may still claim. The shell knows
+//! what it has sent; here a registration is a number. `machine/registrations.rs` checks requests and drives this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

@@ -222,17 +222,7 @@ impl Oracles {
     /// A broken promise.
     pub fn decided(&mut self, now: Now, out: &Output, workers: &BTreeMap<WorkerId, FakeWorker>) -> Verdict {
         for action in &out.actions {
-            if let Action::Reply { client, tag, reply: Reply::Accepted { first, count, .. }, .. } = action
-                && let Some((uid, submit)) = self.replies.submit(*client, *tag)
-            {
-                self.ledger.accepted(now, *client, uid, submit, *first, *count)?;
-                self.fairness.accepted(uid, *first, *count);
-                for (id, job) in self.ledger.jobs.range(*first..) {
-                    self.expiry.begins(now, *id, job);
-                }
-                self.turns.accepted(*client, submit, *first, *count);
-                self.registrations.accepted(*client, submit, *first, *count);
-            }
+            self.accepted(now, action)?;
             let submit =
                 |client, tag| self.replies.submit(client, tag).map(|(uid, submit)| (uid, submit.clone()));
             self.accounts.decided(action, submit, &self.ledger)?;
@@ -291,6 +281,22 @@ impl Oracles {
         self.one_user.decided(out, &self.pool, &self.ledger)?;
         self.stuck.decided(out, &self.pool, &self.ledger)?;
         self.turn_over(now, workers)
+    }
+
+    /// If the core accepts jobs by this, the oracles know them from now on.
+    fn accepted(&mut self, now: Now, action: &Action) -> Verdict {
+        if let Action::Reply { client, tag, reply: Reply::Accepted { first, count, .. }, .. } = action
+            && let Some((uid, submit)) = self.replies.submit(*client, *tag)
+        {
+            self.ledger.accepted(now, *client, uid, submit, *first, *count)?;
+            self.fairness.accepted(uid, *first, *count);
+            for (id, job) in self.ledger.jobs.range(*first..) {
+                self.expiry.begins(now, *id, job);
+            }
+            self.turns.accepted(*client, submit, *first, *count);
+            self.registrations.accepted(*client, submit, *first, *count);
+        }
+        Ok(())
     }
 
     /// Everything that one turn decided was heard.
