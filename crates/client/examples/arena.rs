@@ -34,6 +34,8 @@ fn take_ends(session: &Session, sum: &mut u64) -> Result<u64, Box<dyn Error>> {
             SessionEvent::Job { end, .. } => return Err(format!("{end:?}").into()),
             SessionEvent::NotRegistered { refusal, .. } => return Err(refusal.to_string().into()),
             SessionEvent::Notice(text) => eprintln!("arena: {text}"),
+            // These come only if they are asked for.
+            SessionEvent::RunsOn { .. } | SessionEvent::Progress { .. } | SessionEvent::Held { .. } => {}
         }
     }
     Ok(ended)
