@@ -147,6 +147,23 @@ impl SharedPage {
         unsafe { self.start.add(at).cast().as_ref() }
     }
 
+    /// As many words as hold `bytes` bytes from `at` on.
+    ///
+    /// # Panics
+    /// As [`Self::word`], of any of them.
+    fn words(&self, at: usize, bytes: usize) -> &[AtomicU64] {
+        let count = bytes.div_ceil(WORD);
+        let is_inside =
+            count.checked_mul(WORD).and_then(|all| all.checked_add(at)).is_some_and(|end| end <= self.bytes);
+        assert!(
+            at.is_multiple_of(WORD) && is_inside,
+            "no words of the page: at={at} bytes={bytes} of {}",
+            self.bytes
+        );
+        // SAFETY: as in `word`: all of them are inside the mapping and aligned, and are accessed as atomics alone.
+        unsafe { std::slice::from_raw_parts(self.start.add(at).cast().as_ptr(), count) }
+    }
+
     pub(crate) fn writable_word(&self, at: usize) -> &AtomicU64 {
         assert!(self.writable, "the page is mapped for reading only");
         self.word(at)
@@ -184,9 +201,14 @@ impl SharedPage {
     /// # Panics
     /// If that is not inside this page, or `at` is no multiple of 8.
     pub fn read_bytes(&self, at: usize, into: &mut [u8]) {
-        for (index, chunk) in into.chunks_mut(WORD).enumerate() {
-            let word = self.word(at + index * WORD).load(Ordering::Relaxed).to_ne_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
+        let words = self.words(at, into.len());
+        let (whole, rest) = into.as_chunks_mut::<WORD>();
+        for (chunk, word) in whole.iter_mut().zip(words) {
+            *chunk = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+        if let (false, Some(word)) = (rest.is_empty(), words.last()) {
+            let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+            rest.copy_from_slice(&bytes[..rest.len()]);
         }
     }
 
@@ -195,10 +217,16 @@ impl SharedPage {
     /// # Panics
     /// If they do not fit this page, if it is mapped for reading only, or if `at` is no multiple of 8.
     pub fn write_bytes(&self, at: usize, bytes: &[u8]) {
-        for (index, chunk) in bytes.chunks(WORD).enumerate() {
+        assert!(self.writable || bytes.is_empty(), "the page is mapped for reading only");
+        let words = self.words(at, bytes.len());
+        let (whole, rest) = bytes.as_chunks::<WORD>();
+        for (chunk, word) in whole.iter().zip(words) {
+            word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
+        if let (false, Some(last)) = (rest.is_empty(), words.last()) {
             let mut word = [0; WORD];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.writable_word(at + index * WORD).store(u64::from_ne_bytes(word), Ordering::Relaxed);
+            word[..rest.len()].copy_from_slice(rest);
+            last.store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
     }
 }
