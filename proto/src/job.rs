@@ -86,6 +86,10 @@ pub enum OutputMode {
     /// fails if there is no room for it. Other tasks cost no descriptor. Of a job that is done in parts, the merge may ask. An
     /// output that is written in place needs [`OutputMode::Descriptor`].
     Auto,
+    /// As `Auto`, and the client takes results in arenas ([`crate::client::outcome::ResultBlock`]): what is longer than inline
+    /// and at most [`crate::limits::BLOCK_MAX_BYTES`] goes into the arena of its worker if there is room. A daemon in mode
+    /// `"system"` has no arenas; there it means `Auto`, as it does for a job that is done in parts.
+    Arena,
 }
 
 /// How many charged deaths quarantine a job, if neither the job nor its kind says.

@@ -32,6 +32,17 @@ pub const READERS_MAX: u64 = 1024;
 
 /// Largest payload that travels inside a frame, a task message or a box entry, in bytes.
 pub const INLINE_MAX_BYTES: usize = 4096;
+/// Bytes of the arena of one worker: memory that its supervisor makes and seals in size, that it writes its results into, and
+/// that clients map for reading. Only touched pages take memory.
+pub const ARENA_BYTES: usize = 16 << 20;
+/// The unit of an arena, in bytes: blocks begin at a multiple of it.
+pub const ARENA_UNIT_BYTES: usize = 4096;
+/// Most blocks of one arena that are not free.
+pub const ARENA_BLOCKS_MAX: usize = 1024;
+/// Longest result that goes into an arena, in bytes.
+pub const BLOCK_MAX_BYTES: usize = 256 << 10;
+/// Most blocks in one [`crate::client::message::Request::Freed`].
+pub const FREED_MAX: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
 /// The key of the bound of all outputs and logs in memory, in the daemon's configuration.
@@ -183,3 +194,13 @@ const _: () = assert!(
 );
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");
+/// Whether there may be a block of `bytes` bytes at `offset` of an arena. All who hear of a block check this.
+pub fn is_block(offset: u64, bytes: u64) -> bool {
+    let end = offset.checked_add(bytes);
+    (1..=BLOCK_MAX_BYTES as u64).contains(&bytes)
+        && offset.is_multiple_of(ARENA_UNIT_BYTES as u64)
+        && end.is_some_and(|end| end <= ARENA_BYTES as u64)
+}
+
+const _: () = assert!(ARENA_BYTES.is_multiple_of(ARENA_UNIT_BYTES) && BLOCK_MAX_BYTES < ARENA_BYTES);
+const _: () = assert!(INLINE_MAX_BYTES < BLOCK_MAX_BYTES && ARENA_BLOCKS_MAX.is_power_of_two());

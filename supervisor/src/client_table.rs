@@ -4,6 +4,8 @@
 //! (`reading_turns.rs`): a flood delays its sender's own clients, and those of others by no more than one turn. A client that does not send its hello, or does not read its goodbye, within
 //! [`HANDSHAKE_TIMEOUT_NS`] is disconnected. Nothing here waits for a client. Driven by `turn.rs` and `perform.rs`.
 
+mod blocks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
@@ -11,8 +13,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use bulkhead_core::UserTurns;
-use bulkhead_core::account::Resource;
-use bulkhead_core::event::Event;
+use bulkhead_core::{account::Resource, event::Event};
 use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::client::view::Status;

@@ -3,6 +3,8 @@
 //! Its states stand in `connection_state.rs`. It is removed from any state when its socket ends, and from closing when its
 //! outbox is empty, broken or overdue.
 
+mod blocks;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -10,7 +12,7 @@ use std::rc::Rc;
 use bulkhead_core::account::AccountId;
 use bulkhead_core::event::{Event, Peer};
 use bulkhead_proto::client::frame::{Frames, Hello};
-use bulkhead_proto::client::message::{Reply, ReplyFrame, RequestFrame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{ClientId, Tag};
@@ -27,6 +29,7 @@ use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 use crate::rate_limit::{self, LineAbout};
 use crate::request_share::{RequestShare, is_question};
+use crate::result_arena::ToldBlocks;
 use crate::socket_watch::{SocketInterest, SocketReadiness};
 use crate::unread_descriptors::DescriptorGate;
 
@@ -65,6 +68,8 @@ pub(crate) struct Connection {
     flush_unreported: bool,
     /// What the client did wrong, for the log.
     complaint: Option<String>,
+    /// The blocks of arenas that it was told of.
+    told: ToldBlocks,
 }
 
 impl Connection {
@@ -86,6 +91,7 @@ impl Connection {
             has_unparsed: false,
             flush_unreported: false,
             complaint: None,
+            told: ToldBlocks::default(),
         }
     }
 
@@ -139,6 +145,7 @@ impl Connection {
     fn leave(&mut self) {
         (self.readable, self.ending, self.has_left) = (true, true, true);
         self.outbox = Outbox::default();
+        self.told = ToldBlocks::default();
         self.flush_unreported = false;
     }
 
@@ -376,6 +383,11 @@ impl Connection {
                 continue;
             }
             share.take(&request);
+            if let Request::Freed { blocks } = &request {
+                blocks::free(&mut self.told, &mut self.outbox, tag, blocks);
+                self.flush_unreported |= self.outbox.waiting_bytes() > 0;
+                continue;
+            }
             let files = match self.unclaimed.claim_for(&request) {
                 FileClaim::Granted(claimed) => files.hold(claimed),
                 FileClaim::Lost(fault) => break fault,

@@ -81,6 +81,7 @@ mod poll_source;
 mod rate_limit;
 mod reading_turns;
 mod request_share;
+mod result_arena;
 mod sampling;
 mod service_notifier;
 mod settings;

@@ -4,7 +4,7 @@
 //! decides how many results are kept and for how long; the descriptor budget limits how many files are open. Shared
 //! outputs of jobs in parts and logs of attempts are stored here too and count against the same budget. The
 //! background closer closes large files, because freeing their memory takes the kernel tens of milliseconds. Driven
-//! by `perform.rs` and `worker_table.rs`.
+//! by `perform.rs` and `worker_table.rs`. Results in arenas are held here under numbers of the same row (`result_arena.rs`).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,12 +14,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::ids::{LogId, OutputId, ScratchId};
+use bulkhead_link::supervisor::{ArenaDescriptors, FreedBlocks};
+use bulkhead_proto::ids::{LogId, OutputId, ScratchId, WorkerId};
 use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
+use crate::result_arena::{HeldBlock, WorkerArena};
 
 /// Files with more memory than this are closed by the background closer, in bytes: to free 1 MiB takes the kernel 65
 /// us.
@@ -85,6 +87,7 @@ impl Drop for OutputFile {
 #[derive(Debug)]
 pub(crate) struct OutputStore {
     outputs: BTreeMap<OutputId, Rc<OutputFile>>,
+    blocks: BTreeMap<OutputId, Rc<HeldBlock>>,
     scratches: BTreeMap<ScratchId, OutputFile>,
     logs: BTreeMap<LogId, Rc<OutputFile>>,
     last: u64,
@@ -99,8 +102,8 @@ impl OutputStore {
     /// A store of which at most `open_max` descriptors are ever open.
     pub(crate) fn new(open_max: usize, closer: BackgroundCloser) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
-        let (logs, freed) = (BTreeMap::new(), FreedFiles::default());
-        Self { outputs, scratches, logs, last: 0, open: Arc::new(()), open_max, freed, closer }
+        let (blocks, logs, freed) = (BTreeMap::new(), BTreeMap::new(), FreedFiles::default());
+        Self { outputs, blocks, scratches, logs, last: 0, open: Arc::new(()), open_max, freed, closer }
     }
 
     /// The number of open files.
@@ -176,6 +179,35 @@ impl OutputStore {
         file.hold = self.hold_of(Event::OutputClosed { output }, Event::OutputFreed { output });
         self.outputs.insert(output, Rc::new(file));
         Ok(Some(output))
+    }
+
+    /// Makes an arena for a worker; gives the descriptors for it, which are to be closed once they are sent.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub(crate) fn make_arena(&self, worker: WorkerId) -> io::Result<(Rc<WorkerArena>, [OwnedFd; 2])> {
+        let mut parts = None;
+        let file = self.count(|| {
+            let (freed, ArenaDescriptors { arena, reader, freed_page }) = FreedBlocks::create()?;
+            parts = Some((freed, [arena, freed_page]));
+            Ok(reader)
+        })?;
+        let (freed, descriptors) = parts.ok_or_else(|| io::Error::other("no arena was made"))?;
+        Ok((WorkerArena::new(worker, file, freed), descriptors))
+    }
+
+    /// Holds a block that a worker has reported in its arena.
+    pub(crate) fn hold_block(&mut self, arena: &Rc<WorkerArena>, place: (u64, u64)) -> OutputId {
+        self.last += 1;
+        let output = OutputId(self.last);
+        let hold = self.hold_of(Event::OutputClosed { output }, Event::OutputFreed { output });
+        self.blocks.insert(output, HeldBlock::new(arena, self.last, place, hold));
+        output
+    }
+
+    /// A block that is held, to be told to a client.
+    pub(crate) fn block(&self, output: OutputId) -> Option<Rc<HeldBlock>> {
+        self.blocks.get(&output).cloned()
     }
 
     /// As [`Self::take`], for the output that the tasks of a job share. If it is stored, it is no longer shared.
@@ -260,7 +292,9 @@ impl OutputStore {
 
     /// Drops an output. Replies that are queued keep their descriptor of it.
     pub(crate) fn drop_output(&mut self, output: OutputId) {
-        self.outputs.remove(&output);
+        if self.outputs.remove(&output).is_none() {
+            self.blocks.remove(&output);
+        }
     }
 }
 

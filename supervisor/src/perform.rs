@@ -15,12 +15,13 @@ use bulkhead_proto::ids::{ClientId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::message::{TaskMessage, Tasks};
-use bulkhead_sys::shortage;
+use bulkhead_sys::{clock, shortage};
 
 use crate::client_files::ClientFileStore;
 use crate::client_table::ClientTable;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
+use crate::rate_limit::{self, LineAbout};
 use crate::service_notifier::ServiceNotifier;
 use crate::worker_process::WorkerProcess;
 use crate::worker_table::{WorkerTable, registrations};
@@ -60,6 +61,9 @@ impl Performer {
         events: &mut Vec<Event>,
     ) -> bool {
         let mut leave = false;
+        for arena in self.workers.take_ended_arenas() {
+            self.clients.arena_over(arena);
+        }
         for action in actions.drain(..) {
             if follows_offers(&action) {
                 self.send_bundles(events);
@@ -117,6 +121,9 @@ impl Performer {
         if let Reply::Status(status) = &mut reply {
             self.clients.add_accounts(client, status);
         }
+        if let Some(block) = output.and_then(|output| self.outputs.block(output)) {
+            return self.clients.reply_block(client, ReplyFrame { tag, reply }, block);
+        }
         let descriptor = output.and_then(|output| self.outputs.get(output));
         self.clients.reply(client, &ReplyFrame { tag, reply }, descriptor);
     }
@@ -138,6 +145,7 @@ impl Performer {
     fn settle(&mut self, worker: WorkerId, seq: Seq) {
         if let Some(worker) = self.workers.get(worker) {
             worker.offer_files.remove(&seq);
+            worker.arena_offers.retain(|one| *one != seq);
             worker.ring.settle(seq);
         }
     }
@@ -188,6 +196,10 @@ impl Performer {
                 }
             }
         }
+        let mut output = task.output;
+        if output == OutputMode::Arena {
+            output = open_arena(found, seq, &self.outputs);
+        }
         let bytes = encoded_size(&task.input) + uses.as_deref().map_or(0, registrations::encoded_uses);
         let mut bundle = self.bundles.entry(worker).or_default();
         if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
@@ -205,7 +217,7 @@ impl Performer {
             has_files,
             memory_bytes: task.memory_bytes,
             grace_ms: task.grace_ms,
-            output: task.output,
+            output,
             room: task.room(),
             uses,
             input: task.input,
@@ -286,6 +298,22 @@ fn send_offer_files(
     offer_files.mark_sent();
     worker.offer_files.insert(seq, offer_files);
     sent
+}
+
+/// Has a worker use its arena for an offer; without one, the task asks for an output instead.
+fn open_arena(worker: &mut WorkerProcess, seq: Seq, outputs: &OutputStore) -> OutputMode {
+    match worker.give_arena(outputs) {
+        Ok(()) => {
+            worker.arena_offers.push(seq);
+            OutputMode::Arena
+        }
+        Err(error) => {
+            if rate_limit::may_log(LineAbout::Worker(worker.id.0), clock::monotonic_ns()) {
+                log::warn!("a worker gets no arena now worker={} error={error}", worker.id);
+            }
+            OutputMode::Auto
+        }
+    }
 }
 
 /// Whether a send failed because of the worker: it does not read its lane, or has closed it.

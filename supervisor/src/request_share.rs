@@ -93,6 +93,7 @@ pub(crate) fn is_question(request: &Request) -> bool {
         | Request::Received { .. }
         | Request::Register(_)
         | Request::DropRegistration { .. }
+        | Request::Freed { .. }
         | Request::Drain { .. } => false,
     }
 }
@@ -105,6 +106,7 @@ fn cost(request: &Request) -> usize {
         | Request::CancelWaiting { jobs }
         | Request::Retry { jobs }
         | Request::Forget { jobs } => 1 + jobs.len() / ITEMS_PER_REQUEST,
+        Request::Freed { blocks } => 1 + blocks.len() / ITEMS_PER_REQUEST,
         Request::Submit(submit) => 1 + submit.inputs.len() / JOBS_PER_REQUEST,
         Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers => REQUESTS_PER_TURN,
         Request::Job { .. } | Request::Why { .. } | Request::Status | Request::Kinds => COLLECTED,

@@ -176,6 +176,10 @@ impl Settings {
             core: sources.judged(|file| policy::core_config(file, args.workers, enable_chaos, &here))?,
         };
         settings.core.users = if mode == Mode::System { Users::Several } else { Users::One };
+        if mode == Mode::System {
+            // Clients and workers are different users there, and neither maps what the other writes.
+            settings.core.arena_bytes_max = 0;
+        }
         settings.check()?;
         Ok(settings)
     }

@@ -184,6 +184,8 @@ impl WorkerTemplate {
             reached: ReachedStage::starting(),
             folder,
             offer_files: BTreeMap::new(),
+            arena: None,
+            arena_offers: Vec::new(),
             unsent_answer: None,
             registered: BTreeSet::new(),
             unsent_forgets: VecDeque::new(),

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
 use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, Sender, StackPageReader};
@@ -36,7 +37,9 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
 use crate::offer_files::{LaneFiles, OfferFiles};
+use crate::output_store::OutputStore;
 use crate::rate_limit::{self, LineAbout};
+use crate::result_arena::WorkerArena;
 use crate::sampling::WorkerSampler;
 use crate::worker_table::OutputAnswer;
 
@@ -172,6 +175,9 @@ pub(crate) struct WorkerProcess {
     pub(crate) folder: BootFolder,
     /// The files of its open offers.
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
+    /// Its arena, once it was offered a task that may use it, and the open offers of such tasks.
+    pub(crate) arena: Option<Rc<WorkerArena>>,
+    pub(crate) arena_offers: Vec<Seq>,
     /// The answer that a task waits for and that its full lane did not take.
     pub(crate) unsent_answer: Option<OutputAnswer>,
     /// What it was sent that clients registered, and has not been told to forget.
@@ -262,6 +268,26 @@ impl WorkerProcess {
     /// As [`Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
     pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
+    }
+
+    /// Makes its arena and sends it, unless it has one.
+    ///
+    /// # Errors
+    /// No descriptor or memory for it, or as [`Lane::send`]: the next offer tries again.
+    pub(crate) fn give_arena(&mut self, outputs: &OutputStore) -> io::Result<()> {
+        if self.arena.is_some() {
+            return Ok(());
+        }
+        let (arena, [file, freed_page]) = outputs.make_arena(self.id)?;
+        self.lane.send(&codec::encode(&LaneDown::Arena), &[file.as_fd(), freed_page.as_fd()])?;
+        self.arena = Some(arena);
+        Ok(())
+    }
+
+    /// Whether this offer may have a result in the arena, which is told once.
+    pub(crate) fn take_arena_offer(&mut self, seq: Seq) -> bool {
+        let place = self.arena_offers.iter().position(|one| *one == seq);
+        place.map(|place| self.arena_offers.swap_remove(place)).is_some()
     }
 
     /// Makes the page for the text of its stack and sends it, if the worker asked for one.

@@ -57,6 +57,8 @@ pub(crate) struct WorkerTable {
     /// Workers whose deaths were reported, and when to drop what is left of them.
     dead: Vec<WorkerProcess>,
     drop_dead_ns: Option<u64>,
+    /// The arenas of workers that have died since they were last asked for.
+    ended_arenas: Vec<u64>,
     found: Vec<FinishedTask>,
 }
 
@@ -79,6 +81,7 @@ impl WorkerTable {
             told_survivors: Vec::new(),
             dead: Vec::new(),
             drop_dead_ns: None,
+            ended_arenas: Vec::new(),
             found: Vec::new(),
         })
     }
@@ -96,6 +99,11 @@ impl WorkerTable {
     /// Whether there is work left for the next turn, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
         !self.readable_lanes.is_empty() || self.may_have_stops
+    }
+
+    /// The arenas of workers that have died since the last call.
+    pub(crate) fn take_ended_arenas(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.ended_arenas)
     }
 
     /// Spawns a worker. Returns the event of its success or failure.
@@ -256,6 +264,15 @@ fn read_box(
                     output,
                 })
             }
+            (FinishedResult::Block { offset, bytes }, _) => {
+                match (worker.take_arena_offer(seq), &worker.arena) {
+                    (true, Some(arena)) => {
+                        let output = outputs.hold_block(arena, (offset, bytes));
+                        Ok(TaskResult::InArena { output, bytes })
+                    }
+                    _ => Err(Violation::Result),
+                }
+            }
             (FinishedResult::Descriptor { bytes }, Some(files)) => files.take_output(bytes, outputs),
             (FinishedResult::Descriptor { .. }, None) => Err(Violation::Result),
         };
@@ -283,7 +300,7 @@ fn output_of(result: &TaskResult) -> Option<OutputId> {
         TaskResult::Held { output, .. }
         | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } => Some(*output),
-        TaskResult::Inline(_) | TaskResult::Failed { .. } => None,
+        TaskResult::Inline(_) | TaskResult::InArena { .. } | TaskResult::Failed { .. } => None,
     }
 }
 

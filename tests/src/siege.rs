@@ -234,9 +234,14 @@ impl Siege {
     }
 
     /// Waits until the daemon has the resources of one that was never attacked; then ends it and checks for leftovers.
-    pub fn assert_nothing_left(mut self) {
+    pub fn assert_nothing_left(self) {
+        self.assert_left_beside(0);
+    }
+
+    /// The same beside so many arenas, one of each worker that was offered a task which may use it.
+    pub fn assert_left_beside(mut self, arenas: usize) {
         self.await_peace();
-        let should = untroubled();
+        let should = &untroubled().with_descriptors(arenas);
         let end = std::time::Instant::now() + crate::daemon::DEADLINE;
         while Belongings::of(&self.daemon) != *should {
             let is = Belongings::of(&self.daemon);
@@ -269,6 +274,11 @@ impl Siege {
 }
 
 impl Belongings {
+    /// The same with so many descriptors more.
+    fn with_descriptors(&self, more: usize) -> Self {
+        Self { descriptors: self.descriptors.map(|count| count + more), ..self.clone() }
+    }
+
     /// Whether it has so many boot folders.
     pub fn has_folders(&self, count: usize) -> bool {
         self.boot_folders == count

@@ -1,4 +1,4 @@
-//! The files of offers, which arrive on the lane: those of each offer before its task, in the order of seq; and the output
+//! What comes down the lane: the arena, before the first task that may use it; the files of offers, those of each offer before its task, in the order of seq; and the output
 //! that a task asks for while it runs (`proto/src/worker/message.rs` has the states).
 //!
 //! What clients registered comes down the lane too, before the first task that names it (`registrations.rs`).
@@ -11,7 +11,7 @@
 //! The file of a client whose task never came is closed on a thread of its own, because its close may hang. Driven by
 //! `runtime.rs`.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
+use bulkhead_link::worker::ResultArena;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
@@ -50,6 +51,8 @@ pub(crate) struct EarlyFiles {
     lane: Lane,
     early: RefCell<VecDeque<(Seq, RoleFiles)>>,
     registrations: RefCell<WorkerRegistrations>,
+    /// `None`: it could not be mapped.
+    arena: OnceCell<Option<ResultArena>>,
     /// Why no output could be asked for: the worker has to exit.
     broken: RefCell<Option<anyhow::Error>>,
 }
@@ -68,6 +71,7 @@ impl EarlyFiles {
             lane,
             early: RefCell::default(),
             registrations: RefCell::default(),
+            arena: OnceCell::new(),
             broken: RefCell::new(None),
         }
     }
@@ -97,10 +101,29 @@ impl EarlyFiles {
                 let files = files.into_iter().zip(descriptors).collect();
                 self.registrations.borrow_mut().add(registration, kind, bytes.into(), files);
             }
+            LaneDown::Arena => self.store_arena(descriptors)?,
             LaneDown::Forget { registration } => self.registrations.borrow_mut().forget(registration),
             other => return Ok(Some((other, descriptors))),
         }
         Ok(None)
+    }
+
+    /// A worker without memory for the mapping goes on: its results go into files.
+    fn store_arena(&self, descriptors: Vec<OwnedFd>) -> Result<()> {
+        let arena = ResultArena::map(descriptors)
+            .inspect_err(|error| log::warn!("the arena cannot be mapped error={error}"));
+        ensure!(self.arena.set(arena.ok()).is_ok(), "a second arena came");
+        Ok(())
+    }
+
+    /// Waits for the arena, which the supervisor sends before the first task that may use it. `false` if it has hung up.
+    pub(crate) fn wait_for_arena(&self) -> Result<bool> {
+        while self.arena.get().is_none() {
+            if !self.take_frame()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Waits for all that a claimed task uses of registrations: the supervisor sent it before the task. `false` if it has hung
@@ -117,6 +140,11 @@ impl EarlyFiles {
     /// What clients registered.
     pub(crate) fn registrations(&self) -> &RefCell<WorkerRegistrations> {
         &self.registrations
+    }
+
+    /// The arena, if one came and could be mapped.
+    pub(crate) fn arena(&self) -> Option<&ResultArena> {
+        self.arena.get().and_then(Option::as_ref)
     }
 
     fn store(&self, seq: Seq, roles: Vec<FileRole>, descriptors: Vec<OwnedFd>) -> Result<()> {

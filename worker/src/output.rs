@@ -4,7 +4,8 @@
 //! never reported as done. Nothing is synced here: a client that wants its file on the disk syncs it when the job is
 //! done, as `bulkhead -o` does before it gives the file its name. The merge seals the shared output; a merge that finds
 //! it sealed knows that an earlier merge had done all the work. With [`OutputMode::Auto`] the first byte that does not fit the
-//! box makes the task ask the supervisor for a file, once, and wait for it. Driven by `runtime.rs`.
+//! box makes the task ask the supervisor for a file, once, and wait for it. With [`OutputMode::Arena`] that is so of the first
+//! byte beyond [`BLOCK_MAX_BYTES`], and of a shorter output that finds no place in the arena; it is gathered until its end. Driven by `runtime.rs`.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,10 +13,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
+use bulkhead_link::worker::{Finish, PartialOutput, ResultArena, WorkerRing};
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_proto::limits::{BLOCK_MAX_BYTES, INLINE_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
@@ -34,6 +35,7 @@ pub(crate) struct TaskOutput<'a> {
     bell: Option<&'a dyn Fn()>,
     /// Asks for an output: the file, and how long it may become, in bytes.
     ask: Option<AskForOutput<'a>>,
+    arena: Option<&'a ResultArena>,
     files: TaskFiles,
     log: TaskLog,
     stage: Stage,
@@ -61,6 +63,8 @@ enum OverflowTarget {
     Clients,
     /// Into a file of the supervisor, for which the task has not asked.
     OnDemand,
+    /// Into the arena, or as `OnDemand`.
+    Arena,
 }
 
 /// How a task ended and its output, after its files are closed.
@@ -70,6 +74,8 @@ pub(crate) enum TaskEnd {
     Inline(Vec<u8>),
     /// Done, with its output in its descriptor.
     Descriptor { bytes: u64 },
+    /// Done, with its output in a block of the arena.
+    Block { offset: u64, bytes: usize },
     /// It failed with this text; `inline` or `spilled` is the output before the failure, if it is kept.
     Failed { text: String, program: Option<ProgramEnd>, inline: Vec<u8>, spilled: u64 },
 }
@@ -80,6 +86,7 @@ impl TaskEnd {
         match self {
             Self::Inline(bytes) => Finish::Inline(bytes),
             Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
+            Self::Block { offset, bytes } => Finish::Block { offset: *offset, bytes: *bytes },
             Self::Failed { text, program, inline, spilled } => {
                 let output = match (inline.is_empty(), *spilled) {
                     (true, 0) => PartialOutput::Nothing,
@@ -101,6 +108,7 @@ impl<'a> TaskOutput<'a> {
             Some(file) => OverflowTarget::Ours(Arc::clone(file)),
             None if of_job && mode == OutputMode::File => OverflowTarget::Clients,
             None if of_job && mode == OutputMode::Auto => OverflowTarget::OnDemand,
+            None if stage == Stage::Whole && mode == OutputMode::Arena => OverflowTarget::Arena,
             None => OverflowTarget::None,
         };
         let (inline, file, failure) = (Vec::new(), None, None);
@@ -111,6 +119,7 @@ impl<'a> TaskOutput<'a> {
             grace,
             bell: None,
             ask: None,
+            arena: None,
             files,
             log,
             stage,
@@ -144,6 +153,11 @@ impl<'a> TaskOutput<'a> {
         self.contexts.push(context);
     }
 
+    /// The same for a task that may use the arena.
+    pub(crate) fn with_arena(self, arena: Option<&'a ResultArena>) -> Self {
+        Self { arena, ..self }
+    }
+
     /// The files of the task.
     pub(crate) fn files(&self) -> &TaskFiles {
         &self.files
@@ -172,8 +186,25 @@ impl<'a> TaskOutput<'a> {
         match self.failure.take().map(io::Error::other).map(TaskFailure::from).or_else(|| self.files.fault())
         {
             Some(failure) => Err(failure),
-            None => ended,
+            // Last of all: what is in the arena has to be reported.
+            None => ended.and_then(|end| self.place_long(end)),
         }
+    }
+
+    /// Puts an output that was gathered for the arena there, or into a file if it finds no place.
+    fn place_long(&mut self, end: TaskEnd) -> Result<TaskEnd, TaskFailure> {
+        let bytes = match end {
+            TaskEnd::Inline(bytes) if bytes.len() > INLINE_MAX_BYTES => bytes,
+            other => return Ok(other),
+        };
+        if let Some(offset) = self.arena.and_then(|arena| arena.put(&bytes)) {
+            return Ok(TaskEnd::Block { offset, bytes: bytes.len() });
+        }
+        let file = self.ask_for_file()?;
+        self.inline = bytes;
+        self.move_inline_to_file()?;
+        file.set_length(self.spilled)?;
+        Ok(TaskEnd::Descriptor { bytes: file.seal()? })
     }
 
     /// Builds the failure. If a file of the task has changed meanwhile, its text begins with that.
@@ -194,7 +225,7 @@ impl<'a> TaskOutput<'a> {
             return (std::mem::take(&mut self.inline), 0);
         }
         if self.stage == Stage::Whole
-            && matches!(self.place, OverflowTarget::OnDemand)
+            && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
             && let Err(error) = self.ask_for_file()
         {
             log::warn!("the output of a failed task is not kept error={error}");
@@ -277,7 +308,7 @@ impl<'a> TaskOutput<'a> {
 
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
         let file = match &self.place {
-            OverflowTarget::OnDemand => self.ask_for_file()?,
+            OverflowTarget::OnDemand | OverflowTarget::Arena => self.ask_for_file()?,
             OverflowTarget::Ours(file) => Arc::clone(file),
             OverflowTarget::Clients => self
                 .files
@@ -315,7 +346,9 @@ impl<'a> TaskOutput<'a> {
         if self.files.is_in_place() && !is_result && !bytes.is_empty() {
             return Err(io::Error::other("the task writes its output in place, and has no other"));
         }
-        if self.spilled > 0 || self.inline.len() + bytes.len() > INLINE_MAX_BYTES {
+        let gathered_max =
+            if matches!(self.place, OverflowTarget::Arena) { BLOCK_MAX_BYTES } else { INLINE_MAX_BYTES };
+        if self.spilled > 0 || self.inline.len() + bytes.len() > gathered_max {
             return self.spill(bytes);
         }
         self.inline.extend_from_slice(bytes);

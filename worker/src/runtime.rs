@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bulkhead_link::worker::{Channel, StackPage, WorkerRing};
 use bulkhead_proto::codec;
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage, TaskUses};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
@@ -124,6 +125,9 @@ impl Runtime {
             self.early_files.drop_before(task.seq);
             RoleFiles::new()
         };
+        if task.output == OutputMode::Arena && !self.early_files.wait_for_arena()? {
+            return Ok(Some(ExitReason::Closed));
+        }
         // Before the claim: after it, what is in the page is taken for the text of this task.
         if let Some(page) = self.stack_page {
             page.begin(task.seq);
@@ -165,6 +169,7 @@ impl Runtime {
         let bell = || self.ring_if_asleep();
         let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
+        let output = output.with_arena(self.early_files.arena());
         let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
         // Its pages are the client's: an arena counts against no limit of the task. A fault is found again when it is read.
         if let Some(arena) = task.uses.as_ref().and_then(|uses| uses.arena) {

@@ -4,7 +4,7 @@
 //! `discovery::find` finds, and prints how many ended and the digits of the longest.
 //!
 //! Shows what a program with threads does: tokens that say whose a result is, a reader in the background that steps aside, a
-//! thread that reads by itself while it waits, and what to do when the session is full.
+//! thread that reads by itself while it waits, long results in arenas, and what to do when the session is full.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::proto::kind::FACTORIAL;
 use bulkhead_client::{
     JobInput, LeadWait, NotSubmitted, ReceivedOutput, Session, SessionEnd, SessionEvent, SessionLeader,
@@ -38,7 +39,9 @@ impl Pool {
 
     /// Submits a job; a full session is waited for, while the reader in the background makes room.
     fn submit(&self, token: u64, number: u64) -> Result<(), NotSubmitted> {
-        let mut input = JobInput::from(number.to_string().into_bytes());
+        // A result of more than 4096 bytes comes through memory that its worker and this process share, if there is room for it.
+        let mut input =
+            JobInput { output: OutputMode::Arena, ..JobInput::from(number.to_string().into_bytes()) };
         loop {
             match self.session.submit(token, &self.spec, input) {
                 Err(NotSubmitted::Full { input: again, .. }) => {

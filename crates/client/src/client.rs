@@ -117,6 +117,16 @@ impl DaemonClient {
         self.socket.queue(&RequestFrame { tag, request: Request::Received { through } }, &[])
     }
 
+    /// Queues the numbers of blocks that were read; `is_due`: also if they are few.
+    fn queue_freed(&mut self, is_due: bool) -> Result<(), Error> {
+        while let Some(blocks) = self.socket.receiver().freed().take(is_due) {
+            let tag = self.inbox.open();
+            self.inbox.close(tag);
+            self.socket.queue(&RequestFrame { tag, request: Request::Freed { blocks } }, &[])?;
+        }
+        Ok(())
+    }
+
     /// Queues a request. Its tag stays open until [`DaemonClient::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
         self.send_with(request, &[])
@@ -125,6 +135,7 @@ impl DaemonClient {
     /// As [`DaemonClient::send`], with the files of a job.
     pub(crate) fn send_with(&mut self, request: Request, files: &[JobFile]) -> Result<Tag, Error> {
         self.queue_receipt()?;
+        self.queue_freed(true)?;
         let tag = self.inbox.open();
         let queued = self.socket.queue(&RequestFrame { tag, request }, files);
         if queued.is_err() {
@@ -186,6 +197,7 @@ impl DaemonClient {
         self.queue_receipt()?;
         let asked = Instant::now();
         loop {
+            self.queue_freed(false)?;
             while let Some(arrived) = self.arrived()? {
                 if wanted(arrived.tag) {
                     return Ok(Some(arrived));
@@ -231,7 +243,7 @@ impl DaemonClient {
     fn with_descriptors(&mut self, ends: Vec<outcome::JobEnded>) -> Result<Vec<JobEnd>, Error> {
         let mut received = Vec::with_capacity(ends.len());
         for ended in ends {
-            match JobEnd::receive(ended, || self.socket.next_descriptor()) {
+            match JobEnd::receive(ended, self.socket.receiver()) {
                 Ok(end) => received.push(end),
                 Err(Error::Protocol(fault)) => return Err(self.socket.give_up(fault)),
                 Err(other) => return Err(other),
@@ -292,5 +304,6 @@ pub(crate) fn reply_name(reply: &Reply) -> &'static str {
         Reply::Notice(_) => "notice",
         Reply::Registered { .. } => "registered",
         Reply::Freed { .. } => "freed",
+        Reply::ArenaGone { .. } => "arena-gone",
     }
 }

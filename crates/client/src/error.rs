@@ -317,6 +317,13 @@ pub enum ProtocolError {
     NoDescriptor(JobId),
     /// Descriptors that no reply announced.
     StrayDescriptors(usize),
+    /// A result in an arena that cannot be read.
+    Block {
+        /// The job whose output it is.
+        job: JobId,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A descriptor of another size than its reply announced.
     DescriptorSize {
         /// The job whose output it is.
@@ -380,6 +387,7 @@ impl fmt::Display for ProtocolError {
             Self::Job(job) => write!(out, "the end of job {job}, which this request is not about"),
             Self::NoDescriptor(job) => write!(out, "the output of job {job} arrived without its descriptor"),
             Self::StrayDescriptors(count) => write!(out, "{count} descriptors that no reply announced"),
+            Self::Block { job, why } => write!(out, "the output of job {job} cannot be read: {why}"),
             Self::DescriptorSize { job, announced, there } => {
                 write!(out, "the output of job {job} has {there} bytes, {announced} were announced")
             }

@@ -10,12 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use bulkhead_proto::client::frame::{Frames, push_frame};
-use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, RequestFrame};
+use bulkhead_proto::client::outcome::ResultBlock;
 use bulkhead_proto::codec;
+use bulkhead_proto::ids::JobId;
 use bulkhead_sys::socket;
 
 use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
+use crate::read_arenas::{FreedNumbers, ReadArenas};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 128 << 10;
@@ -102,6 +105,7 @@ impl FrameSender {
 pub(crate) struct FrameReceiver {
     frames: Frames,
     descriptors: VecDeque<OwnedFd>,
+    arenas: ReadArenas,
     buffer: Vec<u8>,
     last_heard: Instant,
 }
@@ -112,6 +116,7 @@ impl FrameReceiver {
         Self {
             frames: Frames::default(),
             descriptors: VecDeque::new(),
+            arenas: ReadArenas::default(),
             buffer: vec![0; READ_BYTES],
             last_heard: Instant::now(),
         }
@@ -124,14 +129,29 @@ impl FrameReceiver {
 
     /// The next complete reply among the bytes that were read, and its size in bytes.
     pub(crate) fn next_frame(&mut self) -> Result<Option<(ReplyFrame, usize)>, ProtocolError> {
-        match self.frames.next_frame() {
-            Ok(None) => Ok(None),
-            Ok(Some(bytes)) => match codec::decode(bytes) {
-                Ok(frame) => Ok(Some((frame, bytes.len()))),
-                Err(error) => Err(ProtocolError::Codec(error)),
-            },
-            Err(oversized) => Err(ProtocolError::Frame(oversized)),
+        loop {
+            let Some(bytes) = self.frames.next_frame().map_err(ProtocolError::Frame)? else {
+                return Ok(None);
+            };
+            match codec::decode(bytes).map_err(ProtocolError::Codec)? {
+                ReplyFrame { reply: Reply::ArenaGone { arena }, .. } => self.arenas.forget(arena),
+                frame => return Ok(Some((frame, bytes.len()))),
+            }
         }
+    }
+
+    /// The bytes of a block in an arena, which is freed with this.
+    ///
+    /// # Errors
+    /// As [`ReadArenas::read`].
+    pub(crate) fn read_block(&mut self, job: JobId, block: ResultBlock) -> Result<Vec<u8>, Error> {
+        let descriptor = if block.is_attached { self.next_descriptor() } else { None };
+        self.arenas.read(job, block, descriptor)
+    }
+
+    /// The blocks that were read and that the daemon was not told of.
+    pub(crate) fn freed(&mut self) -> &mut FreedNumbers {
+        &mut self.arenas.freed
     }
 
     /// The descriptor of the current reply. Replies take descriptors in the order of their arrival.

@@ -86,6 +86,11 @@ impl FrameSocket {
         self.receiver.next_descriptor()
     }
 
+    /// The receiving half.
+    pub(crate) fn receiver(&mut self) -> &mut FrameReceiver {
+        &mut self.receiver
+    }
+
     /// Marks the connection as broken after a protocol error, and returns the error.
     pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
         self.broken = true;

@@ -49,6 +49,7 @@ mod output;
 mod own_folder;
 mod permission;
 mod progress;
+mod read_arenas;
 mod receipts;
 mod reorder_buffer;
 mod requests;

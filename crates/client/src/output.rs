@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, OutputGone, Survivor};
 use bulkhead_proto::ids::JobId;
 
 use crate::error::{Error, ProtocolError};
+use crate::frame_halves::FrameReceiver;
 
 /// How a job ended, and its output.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct JobEnd {
 pub enum ReceivedOutput {
     /// None: the job did not end `done`, or it failed and had written nothing.
     None,
-    /// Bytes that arrived in the reply.
+    /// Bytes that arrived in the reply, or that were copied out of an arena.
     Inline(Vec<u8>),
     /// A file, for longer outputs.
     File(ReceivedFile),
@@ -104,18 +104,16 @@ impl Read for OutputReader<'_> {
 }
 
 impl JobEnd {
-    /// Makes it from the daemon's reply, and from the descriptor if the reply announces one.
-    pub(crate) fn receive(
-        ended: JobEnded,
-        mut descriptor: impl FnMut() -> Option<OwnedFd>,
-    ) -> Result<Self, Error> {
+    /// Makes it from the daemon's reply, and from the descriptor or the arena if the reply announces one.
+    pub(crate) fn receive(ended: JobEnded, half: &mut FrameReceiver) -> Result<Self, Error> {
         let JobEnded { job, outcome, output, attempts, survivors } = ended;
         let output = match output {
             outcome::JobOutput::None => ReceivedOutput::None,
             outcome::JobOutput::Gone(gone) => ReceivedOutput::Gone(gone),
             outcome::JobOutput::Inline(payload) => ReceivedOutput::Inline(payload.into()),
+            outcome::JobOutput::Block(block) => ReceivedOutput::Inline(half.read_block(job, block)?),
             outcome::JobOutput::Descriptor { bytes } => {
-                let file = File::from(descriptor().ok_or(ProtocolError::NoDescriptor(job))?);
+                let file = File::from(half.next_descriptor().ok_or(ProtocolError::NoDescriptor(job))?);
                 let there = file.metadata()?.len();
                 if there != bytes {
                     return Err(ProtocolError::DescriptorSize { job, announced: bytes, there }.into());

@@ -55,7 +55,7 @@ impl Window {
     pub(crate) fn of(output: OutputMode) -> Self {
         match output {
             OutputMode::Inline | OutputMode::File => INLINE,
-            OutputMode::Auto => AUTO,
+            OutputMode::Auto | OutputMode::Arena => AUTO,
             OutputMode::Descriptor => DESCRIPTOR,
         }
     }

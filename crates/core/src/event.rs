@@ -340,6 +340,14 @@ pub enum TaskResult {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// Done, with its output in a block of its worker's arena, which the shell holds until the core drops it and no client reads
+    /// it any more.
+    InArena {
+        /// The shell's number for it, of the same row as those of descriptors.
+        output: OutputId,
+        /// Its size in bytes.
+        bytes: u64,
+    },
     /// A plan task is done; its plan is held as above.
     Planned {
         /// The shell's number for it.

@@ -57,6 +57,11 @@ impl FakeResult {
         }
     }
 
+    /// A result in the worker's arena.
+    pub fn block(bytes: u64, elapsed_ns: u64) -> Self {
+        Self { status: ReportStatus::Block.pack(), ..Self::descriptor(bytes, elapsed_ns) }
+    }
+
     /// A failure that left so many bytes in the output descriptor.
     pub fn failed(text: &str, output_bytes: u64, elapsed_ns: u64) -> Self {
         Self {

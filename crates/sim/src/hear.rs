@@ -121,6 +121,10 @@ impl World {
                 }
                 TaskResult::Held { output: self.hold(), bytes: written.output_bytes }
             }
+            Some(ReportStatus::Block) => {
+                self.report.blocks += 1;
+                TaskResult::InArena { output: self.hold(), bytes: written.output_bytes }
+            }
             Some(ReportStatus::Failed { program }) => TaskResult::Failed {
                 message: String::from_utf8_lossy(&written.bytes).into_owned(),
                 program,

@@ -9,6 +9,7 @@
 //! twice in the same place would not be seen.
 
 pub mod agenda;
+mod arenas;
 pub mod boxes;
 pub mod client;
 pub mod clock;

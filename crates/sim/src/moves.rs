@@ -139,7 +139,8 @@ impl World {
         let loops = Truth::of_task(&task.input, task.stage) == Truth::Loops;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.hung |= matches!(ends, Ends::Never);
-        let wanted = if task.output == OutputMode::Auto { Wanted::Later } else { Wanted::Nothing };
+        let may_ask = matches!(task.output, OutputMode::Auto | OutputMode::Arena);
+        let wanted = if may_ask { Wanted::Later } else { Wanted::Nothing };
         self.begin_run(id, FakeRun { seq, ends, loops, wanted });
         self.oracles.exclusive.claimed(id, TaskId::of(task), &self.workers)?;
         self.plan_work(id, after_ns);
@@ -268,10 +269,13 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
             let bytes = if room < MUCH_ROOM { room / 2 } else { 1_000_000 };
             FakeResult::descriptor(bytes + u64::from(count), elapsed_ns)
         }
-        OutputMode::Auto if count % 2 == 1 && !elapsed_ns.is_multiple_of(3) => {
+        OutputMode::Arena if !count.is_multiple_of(4) => {
+            FakeResult::block(5000 + u64::from(count), elapsed_ns)
+        }
+        OutputMode::Auto | OutputMode::Arena if count % 2 == 1 && !elapsed_ns.is_multiple_of(3) => {
             FakeResult::descriptor(1_000_000 + u64::from(count), elapsed_ns)
         }
-        OutputMode::Inline | OutputMode::File | OutputMode::Auto => {
+        OutputMode::Inline | OutputMode::File | OutputMode::Auto | OutputMode::Arena => {
             let mut bytes = task.input.as_bytes().to_vec();
             bytes.extend_from_slice(&TaskId::of(task).part.to_le_bytes());
             bytes.extend_from_slice(&count.to_le_bytes());

@@ -9,6 +9,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::boxes::{ClaimState, ReportStatus};
 
+use crate::arenas;
 use crate::boxes::FakeResult;
 use crate::clock::MS;
 use crate::rng::SimRng;
@@ -41,7 +42,13 @@ impl World {
     pub(crate) fn inline_or_auto(&self, mode: OutputMode) -> OutputMode {
         let mut rng = SimRng::new(self.scenario.seed ^ SALT ^ self.clock.ns());
         let is_auto = self.scenario.on_demand && mode == OutputMode::Inline && rng.chance(600);
-        if is_auto { OutputMode::Auto } else { mode }
+        match is_auto {
+            true if self.scenario.arenas && arenas::takes(self.scenario.seed, self.clock.ns()) => {
+                OutputMode::Arena
+            }
+            true => OutputMode::Auto,
+            false => mode,
+        }
     }
 
     /// A run wants to end with an output that it does not have: it asks first. Gives the run back if it need not.

@@ -63,6 +63,8 @@ pub struct RunReport {
     pub programs_ended: u64,
     /// Questions of tasks for an output.
     pub output_questions: u64,
+    /// Results in arenas.
+    pub blocks: u64,
     /// Those that got one.
     pub outputs_given: u64,
     /// Those that got none.

@@ -188,9 +188,15 @@ fn well_formed(pages: &Pages, seq: Seq, note: &Note) -> Result<FakeResult, Viola
     let written = pages.written(seq).ok_or(Violation::Result)?;
     match (ReportStatus::unpack(written.status), note.output) {
         (Some(ReportStatus::Failed { .. }), _)
-        | (Some(ReportStatus::Inline), OutputMode::Inline | OutputMode::File | OutputMode::Auto)
+        | (
+            Some(ReportStatus::Inline),
+            OutputMode::Inline | OutputMode::File | OutputMode::Auto | OutputMode::Arena,
+        )
+        | (Some(ReportStatus::Block), OutputMode::Arena)
         | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
-        (Some(ReportStatus::Descriptor), OutputMode::Auto) if note.given => Ok(written.clone()),
+        (Some(ReportStatus::Descriptor), OutputMode::Auto | OutputMode::Arena) if note.given => {
+            Ok(written.clone())
+        }
         _ => Err(Violation::Result),
     }
 }

@@ -207,6 +207,8 @@ pub enum Sabotage {
     FreeEarly,
     /// Core: says of no block that it is free.
     FreeNothing,
+    /// Core: has tasks use arenas without a bound.
+    EndlessArenas,
 }
 
 impl Sabotage {
@@ -214,6 +216,7 @@ impl Sabotage {
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
         self.spoil_logs(&mut out.actions, rng);
         self.spoil_answers(&mut out.actions);
+        self.spoil_arenas(&mut out.actions);
         self.spoil_waiting(&mut out.actions);
         self.spoil_registrations(&mut out.actions);
         let Output { records, actions } = out;

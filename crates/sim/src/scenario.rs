@@ -6,6 +6,7 @@
 use bulkhead_core::config::Config;
 use bulkhead_proto::kind::Kind;
 
+use crate::arenas;
 use crate::clock::{MS, S};
 use crate::crowds::{self, Crowd};
 use crate::deep;
@@ -124,6 +125,8 @@ pub struct Scenario {
     pub on_demand: bool,
     /// Whether clients register something and name it. Such a daemon has one user.
     pub registers: bool,
+    /// Whether clients take results in arenas.
+    pub arenas: bool,
     /// Whether the rings of workers are filled once faults have stopped.
     pub deep: bool,
     /// Whether workers leave processes that the daemon may not end.
@@ -165,6 +168,7 @@ impl Scenario {
             programs: false,
             on_demand: on_demand::ask(seed),
             registers: false,
+            arenas: false,
             deep: false,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),
@@ -185,6 +189,7 @@ impl Scenario {
         pools::recycle_strictly(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.little_memory = outputs::bound(seed, &mut scenario.config);
+        scenario.arenas = arenas::bound(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);
         scenario.crowd = crowds::gather(seed, profile, &mut scenario.config);
         if let Some(crowd) = scenario.crowd {

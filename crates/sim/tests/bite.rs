@@ -49,6 +49,7 @@ bites! {
     questions_with_two_answers: GiveTwice by "on demand";
     outputs_that_nobody_asked_for: GiveUnasked by "on demand";
     outputs_with_more_room_than_there_is: GiveTooMuch by "memory";
+    arenas_without_a_bound: EndlessArenas by "arenas";
     usage_exaggerated: Exaggerate by "limits";
     stops_that_are_not_told: DeafToStops by "pool";
     stops_of_programs_that_are_not_told: DeafToProgramStops by "programs";

@@ -18,7 +18,7 @@ fn run_profile(profile: Profile) {
     let (mut asked, mut heeded) = (0, 0);
     let (mut forgotten, mut freed) = (0, 0);
     let (mut deepest, mut strays) = (0, 0);
-    let (mut programs, mut programs_ended) = (0, 0);
+    let (mut programs, mut programs_ended, mut blocks) = (0, 0, 0);
     let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
         assert_eq!(Scenario::new(seed).profile, profile);
@@ -30,6 +30,7 @@ fn run_profile(profile: Profile) {
                 retired += report.retired;
                 asked += report.asked;
                 programs += report.programs;
+                blocks += report.blocks;
                 programs_ended += report.programs_ended;
                 heeded += report.heeded;
                 parts += report.parts;
@@ -47,6 +48,7 @@ fn run_profile(profile: Profile) {
     }
     assert!(jobs > SEEDS, "a profile without jobs proves nothing");
     assert!(parts > SEEDS && merges > 0, "{parts} parts and {merges} merges");
+    assert!(blocks > SEEDS / 2, "{blocks} results went into arenas");
     let is_flood = profile == Profile::Flood;
     assert!(is_flood || files > 0 && told > 0, "{files} files, told {told} times");
     assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");

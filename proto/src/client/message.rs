@@ -31,7 +31,8 @@ pub struct RequestFrame {
 /// A frame to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReplyFrame {
-    /// The request it answers; 0 for [`Reply::Goodbye`], [`Reply::Notice`] and [`Reply::Freed`].
+    /// The request it answers; 0 for [`Reply::Goodbye`], [`Reply::Notice`], [`Reply::Freed`] and
+    /// [`Reply::ArenaGone`].
     pub tag: Tag,
     /// The reply.
     pub reply: Reply,
@@ -173,6 +174,13 @@ pub enum Request {
         /// The client's number.
         number: u32,
     },
+    /// The client does not read these blocks of arenas any more, see [`crate::client::outcome::ResultBlock`]. Nothing answers
+    /// it. A block that this connection was not told of, or has freed, is refused; the others are freed. At most
+    /// [`crate::limits::FREED_MAX`] blocks. What a connection has not freed is freed when it ends.
+    Freed {
+        /// Their numbers.
+        blocks: Vec<u64>,
+    },
 }
 
 impl Request {
@@ -199,6 +207,7 @@ impl Request {
             | Self::Drain { .. }
             | Self::Received { .. }
             | Self::DropRegistration { .. }
+            | Self::Freed { .. }
             | Self::Ping => &[],
         }
     }
@@ -394,11 +403,25 @@ pub enum Reply {
     /// For a client that waits for ends of jobs: why its jobs do not start, as a text for people, or that they start
     /// again. It is no answer to a request.
     Notice(String),
+    /// The worker of this arena is gone, and the client has freed all of its blocks: the client may unmap it. It is no answer to
+    /// a request.
+    ArenaGone {
+        /// The number of the arena.
+        arena: u64,
+    },
 }
 
 impl Reply {
     /// The ends of jobs in this reply, if it carries such.
     pub fn ends(&self) -> Option<&[JobEnded]> {
+        match self {
+            Self::Ended(ended) | Self::Held { ended, .. } => Some(ended),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn ends_mut(&mut self) -> Option<&mut [JobEnded]> {
         match self {
             Self::Ended(ended) | Self::Held { ended, .. } => Some(ended),
             _ => None,

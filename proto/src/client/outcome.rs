@@ -11,7 +11,7 @@ use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
-use crate::limits::OUTPUTS_KEY;
+use crate::limits::{OUTPUTS_KEY, is_block};
 use crate::plain::Plain;
 
 /// The one way in which a job ended.
@@ -129,6 +129,39 @@ pub enum JobOutput {
     },
     /// It was in memory and went to make room.
     Gone(OutputGone),
+    /// A block of an arena.
+    Block(ResultBlock),
+}
+
+/// A result in the arena of the worker that made it. The worker does not write there again until all clients that were told of
+/// the block have freed it ([`crate::client::message::Request::Freed`]); a worker that breaks this harms who reads the
+/// bytes, so only clients of the worker's own user are told of blocks.
+///
+/// The descriptor of an arena is attached to the first reply on a connection that names the arena, and again to the first one
+/// after [`crate::client::message::Reply::ArenaGone`]. The client checks that its size is sealed before it maps it, and checks
+/// offset and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ResultBlock {
+    /// The number of the block, never used before.
+    pub block: u64,
+    /// The number of its arena, never used before.
+    pub arena: u64,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Whether the descriptor of the arena is attached to this reply.
+    pub is_attached: bool,
+}
+
+impl ResultBlock {
+    /// Where it begins and how long it is, if there may be such a block in an arena.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        let is_possible = is_block(self.offset, self.bytes);
+        is_possible
+            .then(|| Some((usize::try_from(self.offset).ok()?, usize::try_from(self.bytes).ok()?)))
+            .flatten()
+    }
 }
 
 /// An output that the daemon has dropped to make room; its job is kept.

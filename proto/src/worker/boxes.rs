@@ -14,8 +14,9 @@ use std::num::NonZeroU8;
 use crate::death::{ProgramEnd, SIGNAL_MAX};
 use crate::ids::Seq;
 use crate::limits::{
-    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
-    OTHER_FRAMES_MAX, RING, STACK_PAGE_BYTES, STACK_TEXT_MAX_BYTES, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+    ARENA_BLOCKS_MAX, BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES,
+    LAST_WORDS_MAX_BYTES, OTHER_FRAMES_MAX, RING, STACK_PAGE_BYTES, STACK_TEXT_MAX_BYTES, SURVIVORS_TOLD,
+    TEXT_MAX_BYTES,
 };
 
 /// Bytes of the box header: one page.
@@ -81,7 +82,7 @@ pub const WORD_AT: usize = 0;
 pub const STATUS_AT: usize = 8;
 /// Entry: length of the result or of the failure's text, in bytes.
 pub const LENGTH_AT: usize = 16;
-/// Entry: length of the output in the output descriptor, in bytes. Of a failure: length of the output that is kept with
+/// Entry: length of the output in the output descriptor, in bytes. Of a result in the arena: its offset there. Of a failure: length of the output that is kept with
 /// its text, which is behind the text if both fit an inline result, else in the output descriptor.
 pub const OUTPUT_BYTES_AT: usize = 24;
 /// Entry: CLOCK_MONOTONIC nanoseconds of the claim.
@@ -111,6 +112,13 @@ pub const UNWANTED_AT: usize = 8;
 pub const STACK_ASKED_AT: usize = 16;
 /// The signal that asks for it: a real-time signal, which no C library keeps for itself.
 pub const STACK_SIGNAL: i32 = 42;
+
+/// Page of freed blocks: how many blocks were freed in all. The supervisor stores it after the entry.
+pub const FREED_COUNT_AT: usize = 0;
+/// Page of freed blocks: the first entry of a ring of [`ARENA_BLOCKS_MAX`]. An entry is the offset of a block.
+pub const FREED_AT: usize = 64;
+/// Bytes of the page of freed blocks.
+pub const FREED_PAGE_BYTES: usize = FREED_AT + 8 * ARENA_BLOCKS_MAX;
 
 /// Stack page: the seq of the claimed offer whose stack the text is; 0 is none.
 pub const STACK_SEQ_AT: usize = 0;
@@ -175,6 +183,11 @@ pub fn result_at(index: usize, length: usize) -> usize {
 pub fn behind_text(text_bytes: usize, output_bytes: u64) -> Option<usize> {
     let room = INLINE_MAX_BYTES.checked_sub(text_bytes)?;
     usize::try_from(output_bytes).ok().filter(|bytes| *bytes <= room)
+}
+
+/// The entry of the page of freed blocks for the block that is freed as the `count`th, counted from 0.
+pub fn freed_at(count: u64) -> usize {
+    FREED_AT + 8 * (count % ARENA_BLOCKS_MAX as u64) as usize
 }
 
 /// The offset of an order in the orders page.
@@ -263,6 +276,8 @@ pub enum ReportStatus {
     Inline,
     /// Done; the result is in the output descriptor.
     Descriptor,
+    /// Done; the result is a block of the worker's arena.
+    Block,
     /// The task's own code failed; the text of the failure is in the box.
     Failed {
         /// How the program ended that an `exec` task ran.
@@ -283,6 +298,7 @@ impl ReportStatus {
         match self {
             Self::Inline => 1,
             Self::Descriptor => 2,
+            Self::Block => 4,
             Self::Failed { program: None } => 3,
             Self::Failed { program: Some(ProgramEnd::Code(code)) } => 3 | u64::from(code.get()) << CODE_SHIFT,
             Self::Failed { program: Some(ProgramEnd::Signal { signal, core }) } => {
@@ -296,6 +312,7 @@ impl ReportStatus {
         match status {
             1 => Some(Self::Inline),
             2 => Some(Self::Descriptor),
+            4 => Some(Self::Block),
             _ if status & 0xff == 3 => {
                 let [_, code, signal, core, 0, 0, 0, 0] = status.to_le_bytes() else { return None };
                 let program = match (NonZeroU8::new(code), signal, core) {
@@ -313,6 +330,7 @@ impl ReportStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{ARENA_BYTES, ARENA_UNIT_BYTES, BLOCK_MAX_BYTES, is_block};
 
     #[test]
     fn claim_words_survive_packing() {
@@ -336,6 +354,7 @@ mod tests {
         for status in [
             ReportStatus::Inline,
             ReportStatus::Descriptor,
+            ReportStatus::Block,
             failed(0),
             failed(1),
             failed(255),
@@ -349,10 +368,25 @@ mod tests {
             [1, 2, 3]
         );
         for status in
-            [0, 4, 0x101, 0x102, 0x1_0103, 0x41_0003, 0x100_0003, 0x20b_0003, 0x1_0000_0003, u64::MAX]
+            [0, 5, 0x101, 0x102, 0x1_0103, 0x41_0003, 0x100_0003, 0x20b_0003, 0x1_0000_0003, u64::MAX]
         {
             assert_eq!(ReportStatus::unpack(status), None, "{status:#x}");
         }
+    }
+
+    #[test]
+    fn a_block_lies_inside_its_arena_and_begins_with_a_unit() {
+        let (end, unit, most) = (ARENA_BYTES as u64, ARENA_UNIT_BYTES as u64, BLOCK_MAX_BYTES as u64);
+        for (offset, bytes) in [(0, 1), (unit, most), (end - most, most), (end - unit, unit)] {
+            assert!(is_block(offset, bytes), "{offset} {bytes}");
+        }
+        for (offset, bytes) in
+            [(0, 0), (0, most + 1), (8, 8), (end - unit, unit + 1), (end, 1), (u64::MAX - unit + 1, unit)]
+        {
+            assert!(!is_block(offset, bytes), "{offset} {bytes}");
+        }
+        assert_eq!(freed_at(ARENA_BLOCKS_MAX as u64), freed_at(0));
+        assert_eq!(freed_at(ARENA_BLOCKS_MAX as u64 - 1) + 8, FREED_PAGE_BYTES);
     }
 
     #[test]

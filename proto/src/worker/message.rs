@@ -53,6 +53,9 @@ pub enum LaneDown {
         /// Which.
         registration: RegistrationId,
     },
+    /// The worker's arena: it comes before the first offer of [`OutputMode::Arena`]. Two descriptors are attached: the arena,
+    /// and the page of freed blocks ([`super::boxes::FREED_COUNT_AT`]).
+    Arena,
     /// The answer to [`LaneUp::NeedOutput`]: the attached descriptor is the output of this offer, as [`FileRole::Output`].
     Output {
         /// The offer.
@@ -114,7 +117,7 @@ pub enum LaneUp {
         stack_text: StackText,
     },
     /// The output of this offer has grown longer than [`crate::limits::INLINE_MAX_BYTES`]. The offer is of
-    /// [`OutputMode::Auto`], came without a file, and is claimed. Its worker waits for the answer; files of later offers may
+    /// [`OutputMode::Auto`] or [`OutputMode::Arena`], came without a file, and is claimed. Its worker waits for the answer; files of later offers may
     /// come before it.
     ///
     /// | state of the offer | worker | supervisor |

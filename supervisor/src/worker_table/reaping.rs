@@ -106,6 +106,7 @@ impl WorkerTable {
         events.extend(worker.late_bootstrap_failure());
         let now_ns = clock::monotonic_ns();
         events.push(worker.death_event(status, now_ns));
+        self.ended_arenas.extend(worker.arena.take().map(|arena| arena.end()));
         self.dead.push(worker);
         self.drop_dead_ns.get_or_insert(now_ns + KEEP_DEAD_NS);
     }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::limits::{
-    BACKTRACE_MAX, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES,
-    OTHER_FRAMES_MAX, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
+    ARENA_BYTES, BACKTRACE_MAX, BLOCK_MAX_BYTES, IMAGE_NAME_MAX_BYTES, IMAGES_MAX, INLINE_MAX_BYTES,
+    LAST_WORDS_MAX_BYTES, OTHER_FRAMES_MAX, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
 };
 use bulkhead_proto::worker::boxes::{
     self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, STATUS_AT,
@@ -22,10 +22,23 @@ use super::{Attack, Deed};
 const INLINE: u64 = 1;
 const DESCRIPTOR: u64 = 2;
 const FAILED: u64 = 3;
+const BLOCK: u64 = 4;
 
 pub(super) const ATTACKS: &[Attack] = &[
     ("status-0", Deed::Claimed(|puppet, task, _| say(puppet, task, 0, 4))),
-    ("status-4", Deed::Claimed(|puppet, task, _| say(puppet, task, 4, 4))),
+    ("status-5", Deed::Claimed(|puppet, task, _| say(puppet, task, 5, 4))),
+    ("block-without-an-arena", Deed::Claimed(|puppet, task, _| block(puppet, task, 0, 5000))),
+    (
+        "arena-block-beyond-the-end",
+        Deed::Claimed(|puppet, task, _| block(puppet, task, ARENA_BYTES as u64, 5000)),
+    ),
+    ("arena-block-between-units", Deed::Claimed(|puppet, task, _| block(puppet, task, 8, 5000))),
+    (
+        "arena-block-too-long",
+        Deed::Claimed(|puppet, task, _| block(puppet, task, 0, BLOCK_MAX_BYTES as u64 + 1)),
+    ),
+    ("arena-block-of-nothing", Deed::Claimed(|puppet, task, _| block(puppet, task, 0, 0))),
+    ("arena-block-that-wraps", Deed::Claimed(|puppet, task, _| block(puppet, task, u64::MAX - 4095, 4096))),
     ("status-all-ones", Deed::Claimed(|puppet, task, _| say(puppet, task, u64::MAX, 4))),
     (
         "length-over-the-limit",
@@ -58,6 +71,12 @@ fn say(puppet: &mut Puppet, task: &TaskMessage, status: u64, length: u64) -> Aft
     puppet.put(task.seq, ClaimState::Done);
     puppet.ring_if_asleep();
     After::Sit
+}
+
+/// Says DONE with a block at this place, in which nothing was written.
+fn block(puppet: &mut Puppet, task: &TaskMessage, offset: u64, bytes: u64) -> After {
+    puppet.put_field(task.seq, OUTPUT_BYTES_AT, offset);
+    say(puppet, task, BLOCK, bytes)
 }
 
 /// Frames without end, progress beyond all bounds and last words that would paint a terminal; then a death that makes

@@ -235,6 +235,7 @@ impl SessionLeader<'_> {
         });
         let mut outbox = locked(&self.session.outbox);
         outbox.note_sign_of_life();
+        outbox.free(half.freed());
         let taken = heard.into_iter().try_for_each(|(tag, reply)| outbox.hear(tag, reply, events));
         // The next look at the outbox tells what is lost, and returns the error.
         if let Err(fault) = taken.and(read) {
@@ -251,12 +252,12 @@ fn heard_reply(frame: ReplyFrame, half: &mut FrameReceiver) -> Result<HeardReply
         Reply::Accepted { first, count, refused } => HeardReply::Accepted { first, count, refused },
         Reply::Refused(refusal) => HeardReply::Refused(refusal),
         Reply::Ended(ends) => {
-            let ends = ends.into_iter().map(|end| JobEnd::receive(end, || half.next_descriptor()));
+            let ends = ends.into_iter().map(|end| JobEnd::receive(end, half));
             HeardReply::Ended(ends.collect::<Result<_, _>>()?)
         }
         Reply::Held { first, ended } => {
             let through = first.saturating_add(ended.len() as u64).saturating_sub(1);
-            let ends = ended.into_iter().map(|end| JobEnd::receive(end, || half.next_descriptor()));
+            let ends = ended.into_iter().map(|end| JobEnd::receive(end, half));
             HeardReply::Held { through, ends: ends.collect::<Result<_, _>>()? }
         }
         Reply::Progress { job, done, total } => HeardReply::Progress { job, done, total },

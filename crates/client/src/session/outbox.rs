@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::file::JobFile;
 use crate::frame_halves::FrameSender;
 use crate::new_context::{NewContext, uses};
+use crate::read_arenas::FreedNumbers;
 use crate::run::Window;
 use crate::session::{NotSubmitted, SessionEnd, SessionEvent, SessionOptions};
 
@@ -124,6 +125,8 @@ pub(super) struct SessionOutbox {
     with_descriptor: u64,
     cancels: Vec<JobId>,
     waiting_cancels: Vec<JobId>,
+    /// Blocks of arenas that were read.
+    freed: FreedNumbers,
     told: Vec<SessionEvent>,
     /// The number of the last held end that was told, of the last that the caller has, and of the last receipt that was sent.
     held_through: u64,
@@ -164,6 +167,7 @@ impl SessionOutbox {
             with_descriptor: 0,
             cancels: Vec::new(),
             waiting_cancels: Vec::new(),
+            freed: FreedNumbers::default(),
             told: Vec::new(),
             cancelling: 0,
             silent_since: Instant::now(),
@@ -264,6 +268,11 @@ impl SessionOutbox {
         }
     }
 
+    /// Blocks of arenas were read.
+    pub(super) fn free(&mut self, freed: &mut FreedNumbers) {
+        self.freed.append(freed);
+    }
+
     fn cancel_list(&mut self, scope: CancelScope) -> &mut Vec<JobId> {
         match scope {
             CancelScope::All => &mut self.cancels,
@@ -332,9 +341,15 @@ impl SessionOutbox {
             self.encode(Request::CancelWaiting { jobs })
         } else if let Some(through) = self.take_receipt() {
             self.encode(Request::Received { through })
+        } else if let Some(blocks) = self.freed.take(false) {
+            self.encode(Request::Freed { blocks })
         } else if self.may_submit(now) {
             self.asks(now);
-            self.encode_submit()
+            // The daemon has then freed them before the jobs are offered.
+            let freed = self.freed.take(true);
+            freed
+                .map_or(Ok(()), |blocks| self.encode(Request::Freed { blocks }))
+                .and_then(|()| self.encode_submit())
         } else {
             return false;
         };

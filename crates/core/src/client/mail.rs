@@ -255,7 +255,7 @@ impl Clients {
 pub(crate) fn bytes_of(ended: &JobEnded) -> u64 {
     let output = match &ended.output {
         JobOutput::Inline(payload) => payload.as_bytes().len(),
-        JobOutput::None | JobOutput::Descriptor { .. } | JobOutput::Gone(_) => 0,
+        JobOutput::None | JobOutput::Descriptor { .. } | JobOutput::Block(_) | JobOutput::Gone(_) => 0,
     };
     let text = match &ended.outcome {
         Outcome::Failed { message, .. } => message.len(),

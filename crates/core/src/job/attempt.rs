@@ -85,7 +85,10 @@ impl Jobs {
             input,
         };
         let (granted, has_log) = grant.map_or((0, false), |grant| (grant.offer_bytes, grant.has_log));
-        let demand = if task.output == OutputMode::Auto { OutputDemand::Open } else { OutputDemand::Never };
+        let demand = match task.output {
+            OutputMode::Auto | OutputMode::Arena => OutputDemand::Open,
+            OutputMode::Inline | OutputMode::Descriptor | OutputMode::File => OutputDemand::Never,
+        };
         let ticket = Ticket { handle: run.handle, attachments, account, granted, has_log, demand };
         StartedAttempt { task, ticket, limits, uid, client, pool }
     }
@@ -260,7 +263,9 @@ impl Jobs {
 /// Where the output of a task goes: a plan into a descriptor, the result of a part inline to the merge.
 fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
     match stage {
-        Stage::Whole | Stage::Merge { .. } => wanted,
+        Stage::Whole => wanted,
+        Stage::Merge { .. } if wanted == OutputMode::Arena => OutputMode::Auto,
+        Stage::Merge { .. } => wanted,
         Stage::Plan => OutputMode::Descriptor,
         Stage::Run { .. } => OutputMode::Inline,
     }

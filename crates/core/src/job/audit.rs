@@ -89,6 +89,7 @@ impl Jobs {
         jobs.chain(self.attachments.held())
             .chain(self.kept_by_account())
             .chain(self.idle_logs())
+            .chain(self.outputs.blocks().map(|(account, bytes)| (account, Resource::ArenaBytes, bytes)))
             .chain(deaths)
     }
 

@@ -5,6 +5,7 @@
 //! | the output of a task, its plan too | the room that the task was told | its offer | the offer is settled, or its worker's death is proven |
 //! | the output that the tasks of a job share | its room | the first offer with it | it is the result, or the job has ended and no offer holds it |
 //! | the packed results of the parts of a job | the most that there may be | the plan's offer | the job has ended and no offer holds them |
+//! | a result in an arena | its size, as [`Resource::ArenaBytes`], and no file | the report | `Event::OutputFreed` |
 //! | an output that its worker has sealed | its size or its memory, whichever is more | the report | `Event::OutputFreed` |
 //! | the log of an attempt | [`LOG_BYTES`] | its offer | `Event::LogFreed` |
 //!
@@ -41,6 +42,15 @@ struct CountedFile {
     dropped: Option<u64>,
     /// Its descriptor is closed, while a client has not read it.
     is_closed: bool,
+    /// It is a block of an arena: it has no descriptor, and its bytes are no [`Resource::OutputBytes`].
+    in_arena: bool,
+}
+
+impl CountedFile {
+    /// What its drop gives back of the memory for outputs and of their files.
+    fn back(self) -> (u64, u64) {
+        if self.in_arena { (0, 0) } else { (self.bytes, 1) }
+    }
 }
 
 /// All outputs and logs.
@@ -121,7 +131,10 @@ impl HeldOutputs {
     pub(super) fn add_log(&mut self, charges: &mut Charges, account: AccountId, log: LogId) {
         self.grow(charges, account, LOG_BYTES);
         self.open(charges, account, 1);
-        self.logs.insert(log, CountedFile { account, bytes: LOG_BYTES, dropped: None, is_closed: false });
+        self.logs.insert(
+            log,
+            CountedFile { account, bytes: LOG_BYTES, dropped: None, is_closed: false, in_arena: false },
+        );
         self.sum(account, |sums| {
             sums.logs += LOG_BYTES;
             sums.running_logs += LOG_BYTES;
@@ -195,7 +208,7 @@ impl HeldOutputs {
             for output in outputs.keys() {
                 let file = self.outputs[output];
                 assert!(file.account == *account && file.dropped.is_none(), "a kept output is held");
-                kept += file.bytes;
+                kept += file.back().0;
             }
         }
         assert_eq!(kept, self.all.kept, "bytes of kept outputs are counted");
@@ -211,12 +224,18 @@ impl HeldOutputs {
     /// What each account is charged with, for the audit.
     pub(super) fn charged(&self) -> BTreeMap<AccountId, u64> {
         let mut charged = BTreeMap::new();
-        let files = self.outputs.values().chain(self.logs.values()).map(|file| (file.account, file.bytes));
+        let files = self.outputs.values().chain(self.logs.values()).filter(|file| !file.in_arena);
+        let files = files.map(|file| (file.account, file.bytes));
         for (account, bytes) in files.chain(self.of.iter().map(|(account, sums)| (*account, sums.granted))) {
             *charged.entry(account).or_default() += bytes;
         }
         charged.retain(|_, bytes| *bytes > 0);
         charged
+    }
+
+    /// The bytes of blocks that each account is charged with, a row for each block, for the audit.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (AccountId, u64)> + '_ {
+        self.outputs.values().filter(|file| file.in_arena).map(|file| (file.account, file.bytes))
     }
 }
 
@@ -240,7 +259,21 @@ impl Jobs {
         let (account, bytes) = (ticket.account, bytes.max(LEAST_BYTES));
         self.outputs.grow(&mut self.table.charges, account, bytes);
         self.outputs.open(&mut self.table.charges, account, 1);
-        let file = CountedFile { account, bytes, dropped: None, is_closed: false };
+        self.hold(output, CountedFile { account, bytes, dropped: None, is_closed: false, in_arena: false });
+    }
+
+    /// The same of a result in the worker's arena.
+    ///
+    /// # Panics
+    /// If another has the same number.
+    pub(crate) fn hold_block(&mut self, ticket: Ticket, output: OutputId, bytes: u64) {
+        let account = ticket.account;
+        self.table.charges.charge(account, Resource::ArenaBytes, bytes);
+        // It never had a descriptor.
+        self.hold(output, CountedFile { account, bytes, dropped: None, is_closed: true, in_arena: true });
+    }
+
+    fn hold(&mut self, output: OutputId, file: CountedFile) {
         let other = self.outputs.outputs.insert(output, file);
         assert!(other.is_none(), "output {output} is held for one job");
     }
@@ -249,11 +282,13 @@ impl Jobs {
     pub(crate) fn drop_output(&mut self, turn: &mut Turn, output: OutputId) {
         if let Some(file) = self.outputs.outputs.get_mut(&output).filter(|file| file.dropped.is_none()) {
             file.dropped = Some(self.outputs.turn);
-            let (account, bytes) = (file.account, file.bytes);
-            self.outputs.sum(account, |sums| {
-                sums.leaving += bytes;
-                sums.leaving_files += 1;
-            });
+            let (file, (bytes, files)) = (*file, file.back());
+            if !file.in_arena {
+                self.outputs.sum(file.account, |sums| {
+                    sums.leaving += bytes;
+                    sums.leaving_files += files;
+                });
+            }
         }
         turn.act(Action::DropOutput { output });
     }
@@ -303,6 +338,9 @@ impl Jobs {
 
     fn file_freed(&mut self, file: CountedFile) {
         assert!(file.dropped.is_some(), "the shell frees what it was told to drop");
+        if file.in_arena {
+            return self.table.charges.release(file.account, Resource::ArenaBytes, file.bytes);
+        }
         self.table.charges.release(file.account, Resource::OutputBytes, file.bytes);
         if !file.is_closed {
             self.file_closed(file);
@@ -362,9 +400,10 @@ impl Jobs {
         assert!(other.is_none(), "output {output} is held for one job");
         self.table.charges.charge(file.account, Resource::KeptOutputs, 1);
         self.table.charges.charge(file.account, Resource::KeptBytes, file.bytes);
+        let (bytes, files) = file.back();
         self.outputs.sum(file.account, |sums| {
-            sums.kept += file.bytes;
-            sums.kept_files += 1;
+            sums.kept += bytes;
+            sums.kept_files += files;
         });
     }
 
@@ -383,9 +422,10 @@ impl Jobs {
         }
         self.table.charges.release(file.account, Resource::KeptOutputs, 1);
         self.table.charges.release(file.account, Resource::KeptBytes, file.bytes);
+        let (bytes, files) = file.back();
         self.outputs.sum(file.account, |sums| {
-            count_down(&mut sums.kept, file.bytes, "bytes of kept outputs");
-            count_down(&mut sums.kept_files, 1, "kept outputs");
+            count_down(&mut sums.kept, bytes, "bytes of kept outputs");
+            count_down(&mut sums.kept_files, files, "kept outputs");
         });
     }
 
@@ -397,8 +437,8 @@ impl Jobs {
         account: AccountId,
         gone: impl Fn(u64) -> OutputGone,
     ) -> bool {
-        let output = self.outputs.kept.get(&account).and_then(BTreeMap::first_key_value);
-        let output = output.map(|(_, key)| *key);
+        let mut kept = self.outputs.kept.get(&account).into_iter().flatten();
+        let output = kept.find(|(output, _)| !self.outputs.outputs[output].in_arena).map(|(_, key)| *key);
         let log = self.oldest_idle_log(account);
         let ended_ns = |key: Key| self.table[key].end().map_or(u64::MAX, |end| end.at_ns);
         match (output, log) {

@@ -75,6 +75,11 @@ pub(crate) enum OutputDemand {
 }
 
 impl Ticket {
+    /// Whose memory its output is.
+    pub(crate) fn account(self) -> AccountId {
+        self.account
+    }
+
     /// Whether its task may ask for an output now.
     pub(crate) fn may_ask(self) -> bool {
         self.demand == OutputDemand::Open

@@ -38,7 +38,7 @@ impl TaskEntry<'_> {
     /// Whether its next task may ask for an output while it runs.
     pub(super) fn may_ask(&self) -> bool {
         let is_of_job = matches!(self.job.task_kind, TaskKind::Whole | TaskKind::Merge);
-        is_of_job && self.batch.policy.output == OutputMode::Auto
+        is_of_job && matches!(self.batch.policy.output, OutputMode::Auto | OutputMode::Arena)
     }
 
     /// Whether the time that it may wait for its first attempt is over, and it had none.

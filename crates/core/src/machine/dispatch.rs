@@ -8,6 +8,7 @@
 //! on in the next turn, which begins at once: `is_searching`.
 
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
+use bulkhead_proto::job::OutputMode;
 
 use crate::action::Action;
 use crate::job::{Candidate, Search, StartedAttempt, TakeChoice, TaskRun};
@@ -229,6 +230,9 @@ impl Core {
             && let Some(named) = self.jobs.named_by(ticket)
         {
             self.clients.lend_registrations(id, named.all.iter().map(|(registration, _)| *registration));
+        }
+        if task.output == OutputMode::Arena && !self.takes_arenas(ticket.account()) {
+            task.output = OutputMode::Auto;
         }
         let offer = NewOffer {
             ticket,

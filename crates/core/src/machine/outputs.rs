@@ -190,6 +190,14 @@ impl Core {
         grant(&self.ledger, &need, self.jobs.output_sums(need.account))
     }
 
+    /// Whether results of an account may go into arenas: it has room. There are no arenas
+    /// (`arena_bytes_max` is 0) where clients and workers are different users. What the tasks that run then bring may pass the bound, by no more than their workers' arenas have room.
+    pub(super) fn takes_arenas(&self, account: AccountId) -> bool {
+        let resource = Resource::ArenaBytes;
+        self.ledger.held(account, resource) < self.ledger.share(account, resource)
+            && self.ledger.left_of_all(account, resource, 0) > 0
+    }
+
     /// What a waiting job's output waits for, if it does.
     pub(super) fn output_wait(&mut self, run: TaskRun) -> Option<OutputWait> {
         let account = self.jobs.batch(run).account();
@@ -229,6 +237,12 @@ impl Core {
             TaskResult::Held { output, bytes }
             | TaskResult::Planned { output, bytes, .. }
             | TaskResult::Failed { output: Leftover::Held { output, bytes }, .. } => (*output, *bytes),
+            TaskResult::InArena { output, bytes } => {
+                if let Some(offer) = self.workers.offer(id, seq) {
+                    self.jobs.hold_block(offer.ticket(), *output, *bytes);
+                }
+                return;
+            }
             TaskResult::Inline(_) | TaskResult::Failed { .. } => return,
         };
         let Some(ticket) = self.workers.offer(id, seq).map(|offer| offer.ticket()) else { return };

@@ -27,7 +27,8 @@ impl Core {
             (TaskKind::Whole | TaskKind::Merge, TaskResult::Inline(payload)) => {
                 self.end_task(run, Outcome::Done, Leftover::Inline(payload));
             }
-            (TaskKind::Whole | TaskKind::Merge, TaskResult::Held { output, bytes }) => {
+            (TaskKind::Whole | TaskKind::Merge, TaskResult::Held { output, bytes })
+            | (TaskKind::Whole, TaskResult::InArena { output, bytes }) => {
                 self.end_task(run, Outcome::Done, Leftover::Held { output, bytes });
             }
             (TaskKind::Plan, TaskResult::Planned { output, parts, .. }) if parts <= PARTS_MAX => {
@@ -41,7 +42,12 @@ impl Core {
                 }
             }
             // The shell checks the form of a report against its task, so these do not occur.
-            (_, TaskResult::Held { output, .. } | TaskResult::Planned { output, .. }) => {
+            (
+                _,
+                TaskResult::Held { output, .. }
+                | TaskResult::InArena { output, .. }
+                | TaskResult::Planned { output, .. },
+            ) => {
                 self.jobs.drop_output(&mut self.turn, output);
                 let message = "its task brought an output that was not asked for".to_owned();
                 self.task_failed(run, message, None, Leftover::Nothing);
@@ -58,9 +64,9 @@ impl Core {
     pub(super) fn timed_out_task_ended(&mut self, run: TaskRun, met: MetLimit, result: TaskResult) {
         let output = match result {
             TaskResult::Inline(payload) => Leftover::Inline(payload),
-            TaskResult::Held { output, bytes } | TaskResult::Planned { output, bytes, .. } => {
-                Leftover::Held { output, bytes }
-            }
+            TaskResult::Held { output, bytes }
+            | TaskResult::InArena { output, bytes }
+            | TaskResult::Planned { output, bytes, .. } => Leftover::Held { output, bytes },
             TaskResult::Failed { output, .. } => output,
         };
         let is_whole = self.jobs.task_kind(run) == TaskKind::Whole;

@@ -52,6 +52,8 @@ impl Core {
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
             Request::Received { through } => self.received(id, tag, through),
+            // The shell knows who reads which block; the core hears of it when nobody does.
+            Request::Freed { .. } => {}
             Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),
             Request::Jobs { state, walk, limit } => {
                 self.show(id, tag, |view| Ok(view.jobs(peer, state, walk, limit)))

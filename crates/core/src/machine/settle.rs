@@ -54,6 +54,7 @@ impl Core {
     fn drop_stale(&mut self, result: TaskResult) {
         self.turn.count(Counter::Stale, 1);
         if let TaskResult::Held { output, .. }
+        | TaskResult::InArena { output, .. }
         | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
         {

@@ -4,6 +4,7 @@
 //! No test looks inside: each reads the actions, records and replies of a turn.
 
 mod alone_turns;
+mod arenas;
 mod attachments;
 mod cancel_waiting;
 mod death;

@@ -66,6 +66,13 @@ pub enum FinishedResult {
         /// Its size, as the worker reports it.
         bytes: u64,
     },
+    /// Done, with its output in a block of the worker's arena. That there may be such a block was checked.
+    Block {
+        /// Where it begins.
+        offset: u64,
+        /// Its size.
+        bytes: u64,
+    },
     /// The task's own code failed.
     Failed {
         /// The output before the failure.

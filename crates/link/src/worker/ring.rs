@@ -63,6 +63,13 @@ pub enum Finish<'a> {
         /// Its size.
         bytes: u64,
     },
+    /// Done, with its output in a block of the arena.
+    Block {
+        /// Where it begins.
+        offset: u64,
+        /// Its size.
+        bytes: usize,
+    },
     /// The task's own code failed. The text is cut after [`TEXT_MAX_BYTES`].
     Failed {
         /// The message.
@@ -196,6 +203,7 @@ impl<P: Words> WorkerRing<P> {
         match *finish {
             Finish::Inline(bytes) => put(ReportStatus::Inline, bytes.len(), bytes, 0),
             Finish::Descriptor { bytes } => put(ReportStatus::Descriptor, 0, &[], bytes),
+            Finish::Block { offset, bytes } => put(ReportStatus::Block, bytes, &[], offset),
             Finish::Failed { text, output, program } => {
                 let text = cut(text, TEXT_MAX_BYTES).as_bytes();
                 let status = ReportStatus::Failed { program };

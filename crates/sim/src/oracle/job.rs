@@ -169,8 +169,15 @@ impl KnownJob {
         match stage {
             Stage::Plan => OutputMode::Descriptor,
             Stage::Run { .. } => OutputMode::Inline,
+            Stage::Merge { .. } if self.policy.output == OutputMode::Arena => OutputMode::Auto,
             Stage::Whole | Stage::Merge { .. } => self.policy.output,
         }
+    }
+
+    /// Whether one of its tasks may be told that its output goes there: without room in arenas it may only ask.
+    pub fn may_go(&self, stage: Stage, told: OutputMode) -> bool {
+        let wanted = self.output(stage);
+        told == wanted || wanted == OutputMode::Arena && told == OutputMode::Auto
     }
 
     /// Whether there is evidence that its life is over, whoever knows of it. Jobs that never began leave no

@@ -344,8 +344,7 @@ impl JobOracle {
                 format!("{id:?} is offered again, offer {old} of worker {other} is open"),
             );
         }
-        let same =
-            task.input == job.input && task.kind.0 == job.kind && task.output == job.output(task.stage);
+        let same = task.input == job.input && task.kind.0 == job.kind && job.may_go(task.stage, task.output);
         if !same || task.fence <= job.fence {
             return broken("outcome", format!("{id:?} is offered as {task:?}, after {:?}", job.fence));
         }

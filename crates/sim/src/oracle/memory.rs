@@ -66,6 +66,8 @@ impl MemoryOracle {
                     }
                     TaskResult::Planned { output, .. }
                     | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } => *output,
+                    // The oracle `arenas` counts these.
+                    TaskResult::InArena { .. } => return,
                     TaskResult::Inline(_) | TaskResult::Failed { .. } => return,
                 };
                 let (uid, bytes) = (room.uid, report.output_bytes);

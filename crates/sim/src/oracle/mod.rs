@@ -3,6 +3,7 @@
 //! They see the events, the output of each turn, and the boxes. They never ask the core.
 
 pub mod accounts;
+pub mod arenas;
 pub mod backoff;
 pub mod credit;
 pub mod depth;
@@ -147,6 +148,8 @@ pub struct Oracles {
     pub registrations: registrations::RegistrationOracle,
     /// `on demand`.
     pub on_demand: on_demand::OnDemandOracle,
+    /// `arenas`.
+    pub arenas: arenas::ArenaOracle,
 }
 
 impl Oracles {
@@ -184,6 +187,7 @@ impl Oracles {
             stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
             registrations: registrations::RegistrationOracle::default(),
             on_demand: on_demand::OnDemandOracle::default(),
+            arenas: arenas::ArenaOracle::new(&scenario.config),
         }
     }
 
@@ -202,6 +206,7 @@ impl Oracles {
         self.memory.told(event);
         self.on_demand.told(event);
         self.registrations.told(event);
+        self.arenas.told(event);
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
@@ -250,6 +255,7 @@ impl Oracles {
             self.files.decided(action)?;
             self.on_demand.decided(action)?;
             self.registrations.decided(action)?;
+            self.arenas.decided(action, &self.ledger)?;
             self.overdue.decided(now, action);
             if let Action::Kill { worker, why } = action {
                 self.ledger.killed(*worker, *why);

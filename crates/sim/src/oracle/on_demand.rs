@@ -68,7 +68,7 @@ impl OnDemandOracle {
     pub fn decided(&mut self, action: &Action) -> Verdict {
         let (worker, seq, answer) = match action {
             Action::Offer { worker, seq, task } => {
-                if task.output == OutputMode::Auto {
+                if matches!(task.output, OutputMode::Auto | OutputMode::Arena) {
                     self.questions.insert((*worker, *seq), DemandState::Open);
                 }
                 return Ok(());

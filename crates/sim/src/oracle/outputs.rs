@@ -23,6 +23,7 @@ impl OutputOracle {
     pub fn told(&mut self, event: &Event) {
         if let Event::Finished { report, .. } = event
             && let TaskResult::Held { output, .. }
+            | TaskResult::InArena { output, .. }
             | TaskResult::Planned { output, .. }
             | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = report.result
         {

@@ -195,7 +195,7 @@ impl TurnOracle {
 
     /// Whether the job writes an output in memory or a log.
     fn needs_room(&self, job: &KnownJob) -> bool {
-        matches!(job.policy.output, OutputMode::Descriptor | OutputMode::Auto)
+        matches!(job.policy.output, OutputMode::Descriptor | OutputMode::Auto | OutputMode::Arena)
             || self.logs.get(usize::from(job.kind)).copied().unwrap_or(true)
     }
 

@@ -348,12 +348,15 @@ fn is_same(report: &TaskResult, shown: &(JobOutput, Option<OutputId>)) -> bool {
         | (TaskResult::Failed { output: Leftover::Inline(one), .. }, (JobOutput::Inline(other), None)) => {
             one == other
         }
-        (TaskResult::Held { output, bytes }, (JobOutput::Descriptor { bytes: shown }, Some(attached))) => {
-            output == attached && bytes == shown
-        }
+        (
+            TaskResult::Held { output, bytes } | TaskResult::InArena { output, bytes },
+            (JobOutput::Descriptor { bytes: shown }, Some(attached)),
+        ) => output == attached && bytes == shown,
         // It went to make room.
         (
-            TaskResult::Held { bytes, .. } | TaskResult::Failed { output: Leftover::Held { bytes, .. }, .. },
+            TaskResult::Held { bytes, .. }
+            | TaskResult::InArena { bytes, .. }
+            | TaskResult::Failed { output: Leftover::Held { bytes, .. }, .. },
             (JobOutput::Gone(gone), None),
         ) => *bytes == gone.bytes,
         (TaskResult::Failed { output: Leftover::Nothing, .. }, (JobOutput::None, None)) => true,

@@ -10,7 +10,7 @@ use crate::words::Words;
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES, is_block};
 use bulkhead_proto::worker::boxes::{
     self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
 };
@@ -31,6 +31,13 @@ pub(super) fn copy(page: &impl Words, seq: Seq) -> Result<FinishedTask, Violatio
             let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
             let message = String::from_utf8(text).map_err(|_| Violation::Result)?;
             FinishedResult::Failed { message, program, output }
+        }
+        ReportStatus::Block => {
+            let (bytes, offset) = (field(LENGTH_AT), field(OUTPUT_BYTES_AT));
+            if !is_block(offset, bytes) {
+                return Err(Violation::Result);
+            }
+            FinishedResult::Block { offset, bytes }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
             bytes @ 0..=OUTPUT_MAX_BYTES => FinishedResult::Descriptor { bytes },

@@ -1,6 +1,8 @@
 //! Tests of both halves of the ring, one step at a time: every result, every protocol violation.
 
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{
+    ARENA_BYTES, BLOCK_MAX_BYTES, INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
+};
 use bulkhead_proto::worker::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 
 use super::*;
@@ -211,6 +213,11 @@ fn results_of_no_known_form_are_violations() {
         vec![status(ReportStatus::Failed { program: None }), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
         vec![status(ReportStatus::Failed { program: None }), (OUTPUT_BYTES_AT, u64::MAX)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, 0)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, BLOCK_MAX_BYTES as u64 + 1)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, 5000), (OUTPUT_BYTES_AT, ARENA_BYTES as u64 - 4096)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, 5000), (OUTPUT_BYTES_AT, 8)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, 5000), (OUTPUT_BYTES_AT, u64::MAX - 4095)],
     ] {
         let (mut ring, worker, hostile) = rings();
         offer(&mut ring, 1..=2);

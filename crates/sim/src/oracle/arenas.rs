@@ -1,0 +1,75 @@
+//! `arenas`: no task is told that it may use its worker's arena while its user has as much there as it may have, or while there
+//! are no arenas; and a bound that has room is used.
+//!
+//! It follows offers, reports and what the shell frees, and never asks the core. `outputs` sees that each block is dropped once.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::Action;
+use bulkhead_core::config::Config;
+use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
+use bulkhead_proto::job::OutputMode;
+
+use crate::oracle::ledger::JobOracle;
+use crate::report::{Verdict, broken};
+use crate::task::TaskId;
+
+/// All blocks that are not free, and the offers that may bring one.
+#[derive(Debug, Default)]
+pub struct ArenaOracle {
+    most: u64,
+    offers: BTreeMap<(WorkerId, Seq), u32>,
+    blocks: BTreeMap<OutputId, (u32, u64)>,
+}
+
+impl ArenaOracle {
+    /// An oracle that knows of no block.
+    pub fn new(config: &Config) -> Self {
+        Self { most: config.arena_bytes_max, ..Self::default() }
+    }
+
+    /// Follows an event.
+    pub fn told(&mut self, event: &Event) {
+        match event {
+            Event::Finished { worker, seq, report } => {
+                let uid = self.offers.remove(&(*worker, *seq));
+                if let (Some(uid), TaskResult::InArena { output, bytes }) = (uid, &report.result) {
+                    self.blocks.insert(*output, (uid, *bytes));
+                }
+            }
+            Event::OutputFreed { output } => _ = self.blocks.remove(output),
+            Event::Died { worker, .. } => self.offers.retain(|(of, _), _| of != worker),
+            _ => {}
+        }
+    }
+
+    /// Follows an action.
+    ///
+    /// # Errors
+    /// It may use the arena, and has no right to; or it may not, and there is room.
+    pub fn decided(&mut self, action: &Action, ledger: &JobOracle) -> Verdict {
+        let Action::Offer { worker, seq, task } = action else { return Ok(()) };
+        let Some(job) = ledger.task(TaskId::own(task.job)) else { return Ok(()) };
+        let (uid, wanted) = (job.uid, job.output(task.stage));
+        let held = |of: Option<u32>| -> u64 {
+            let blocks = self.blocks.values().filter(|(uid, _)| of.is_none_or(|of| of == *uid));
+            blocks.map(|(_, bytes)| bytes).sum()
+        };
+        // A user always comes to a little more than nothing, so only the plain cases are judged.
+        let (own, all) = (held(Some(uid)), held(None));
+        let is_told = task.output == OutputMode::Arena;
+        if is_told && (own >= self.most || all >= self.most + self.most / 8) {
+            let what =
+                format!("user {uid} holds {own} bytes in arenas, all {all}, and {} is allowed", self.most);
+            return broken("arenas", what);
+        }
+        if wanted == OutputMode::Arena && !is_told && all == 0 && self.most > 0 {
+            return broken("arenas", format!("no arena is used, and {} bytes are free", self.most));
+        }
+        if is_told {
+            self.offers.insert((*worker, *seq), uid);
+        }
+        Ok(())
+    }
+}
