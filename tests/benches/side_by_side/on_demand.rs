@@ -25,7 +25,7 @@ pub(crate) fn run(figures: &mut Figures) {
 }
 
 /// A daemon whose kind `letters` has this output, and a client of it.
-fn begin(output: &str) -> (Daemon, DaemonClient) {
+pub(crate) fn begin(output: &str) -> (Daemon, DaemonClient) {
     let worker = binary("bench-worker").display().to_string();
     let config = format!("worker_program = {worker:?}\n[kinds.letters]\nring = 256\noutput = {output:?}\n");
     let daemon = layout::daemon(&Setup { config, ..Setup::default() });
