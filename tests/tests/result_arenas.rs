@@ -249,3 +249,19 @@ fn workers_that_come_and_go_leave_no_arena_open() {
     drop(one);
     settled(&daemon);
 }
+
+#[test]
+fn a_daemon_of_several_users_has_no_arenas() {
+    let more = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\narena_bytes_max = 1073741824";
+    let daemon = daemon(1, more);
+    let mut wire = Wire::connect(&daemon.socket());
+    letters(&mut wire, &[5, 8192]);
+    let outputs: Vec<_> = ends(&mut wire, 2).into_iter().map(|end| end.output).collect();
+    assert_eq!(outputs[1], JobOutput::Descriptor { bytes: 8192 });
+    let input = || JobInput { output: OutputMode::Arena, ..JobInput::from(b"9000".to_vec()) };
+    for item in client(&daemon).run(Spec::new("letters"), (0..20).map(|_| input()), RunOptions::default()) {
+        let item = item.unwrap();
+        assert!(matches!(item.end.output, ReceivedOutput::File(_)));
+        checked(&item.end.output, 9000);
+    }
+}
