@@ -204,3 +204,37 @@ fn a_client_is_told_once_that_a_pool_is_degraded() {
     room.clients.note_told_degraded(BOB, PoolId(0));
     room.clients.note_told_degraded(BOB, PoolId(0));
 }
+
+/// A worker with too many registrations forgets those that no offer names, although one that is in use was used before them.
+#[test]
+fn a_worker_never_forgets_what_an_offer_names() {
+    use bulkhead_proto::ids::{RegistrationId, WorkerId};
+    use bulkhead_proto::limits::WORKER_REGISTRATIONS_MAX;
+
+    use crate::action::RegisteredContent;
+
+    let (mut room, worker) = (ClientRoom::new(), WorkerId(7));
+    let kind = bulkhead_proto::registration::RegistrationKind::Context;
+    let last = WORKER_REGISTRATIONS_MAX as u64 + 3;
+    for number in 1..=last {
+        let content =
+            RegisteredContent { kind, bytes: bulkhead_proto::job::Payload::default(), files: Vec::new() };
+        room.clients.register(&mut room.turn, ((ALICE, number as u32), AccountId::SERVICE), content, 0);
+        room.clients.lend_registrations(worker, [RegistrationId(number)].into_iter());
+    }
+    // The offer that names the first one stays; the others leave.
+    for number in 2..=last {
+        room.clients.offer_over(&mut room.turn, worker, [RegistrationId(number)].into_iter());
+    }
+    let mut out = Output::default();
+    room.turn.end(&mut out);
+    let forgotten: Vec<u64> = out
+        .actions
+        .iter()
+        .filter_map(|action| match action {
+            crate::action::Action::Forget { registration, .. } => Some(registration.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(forgotten, [2, 3]);
+}
