@@ -228,13 +228,11 @@ fn a_worker_never_forgets_what_an_offer_names() {
     }
     let mut out = Output::default();
     room.turn.end(&mut out);
-    let forgotten: Vec<u64> = out
-        .actions
-        .iter()
-        .filter_map(|action| match action {
-            crate::action::Action::Forget { registration, .. } => Some(registration.0),
-            _ => None,
-        })
-        .collect();
+    let mut forgotten = Vec::new();
+    for action in &out.actions {
+        if let crate::action::Action::Forget { registration, .. } = action {
+            forgotten.push(registration.0);
+        }
+    }
     assert_eq!(forgotten, [2, 3]);
 }
