@@ -48,8 +48,8 @@ fn run_profile(profile: Profile) {
     }
     assert!(jobs > SEEDS, "a profile without jobs proves nothing");
     assert!(parts > SEEDS && merges > 0, "{parts} parts and {merges} merges");
-    assert!(blocks > SEEDS / 2, "{blocks} results went into arenas");
     let is_flood = profile == Profile::Flood;
+    assert!(is_flood || blocks > 0, "no result went into an arena");
     assert!(is_flood || files > 0 && told > 0, "{files} files, told {told} times");
     assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");
     let is_deep = !matches!(profile, Profile::Flood | Profile::Starved);
