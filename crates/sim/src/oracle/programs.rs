@@ -41,7 +41,7 @@ struct KnownStop {
 pub struct ProgramOracle {
     limit_ms: Option<u64>,
     stopped: BTreeMap<WorkerId, KnownStop>,
-    /// The offer that each worker was last told to end, whether or not its program was stopped then.
+    /// The offer that each worker was last told to end, or asked for its stack of, whether or not its program was stopped then.
     ending: BTreeMap<WorkerId, Seq>,
     /// Workers that told of a stop in this turn.
     told: BTreeSet<WorkerId>,
@@ -104,7 +104,8 @@ impl ProgramOracle {
             else {
                 continue;
             };
-            if let Action::Unwant { worker, seq } = action {
+            // One that is asked for its stack is killed soon: the oracle `stacks` judges that.
+            if let Action::Unwant { worker, seq } | Action::AskStack { worker, seq, .. } = action {
                 self.ending.insert(*worker, *seq);
             }
             let is_met = self.stopped.get(worker).is_some_and(|stop| self.is_met(now, stop, ledger));
