@@ -90,7 +90,7 @@ bites! {
     logs_of_others: AllAdmins by "logs";
     logs_that_leak: LeakLogs by "logs";
     a_log_dropped_twice: DropLogTwice by "logs";
-    logs_dropped_too_early: LoseLogs by "logs";
+    logs_dropped_too_early: LoseLogs by "logs" | "panic";
     the_log_of_another_job: WrongLog by "logs";
     the_log_of_another_attempt: WrongAttempt by "logs";
     logs_that_are_not_shown: HideLogs by "logs";

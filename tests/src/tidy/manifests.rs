@@ -12,7 +12,7 @@ type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str
 
 const ARROWS: [Row; 14] = [
     ("proto", &[], Some(&["bincode", "serde", "smallvec"])),
-    ("crates/core", &["proto"], Some(&["slab"])),
+    ("crates/core", &["proto"], Some(&["slab", "thin-vec"])),
     ("crates/sim", &["core", "proto"], Some(&[])),
     ("crates/sys", &[], None),
     ("crates/link", &["proto", "sys"], None),

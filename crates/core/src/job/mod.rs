@@ -170,9 +170,12 @@ impl Jobs {
         Owner::User(self.batch(run).uid()).may_be_seen_by(peer).then_some(run)
     }
 
-    /// What accounts took and gave back, as far as it was not posted yet.
-    pub(crate) fn charges(&mut self) -> &mut Charges {
-        &mut self.table.charges
+    /// Posts what accounts took and gave back since the last call. A turn asks some ten times, and mostly nothing has changed.
+    #[inline]
+    pub(crate) fn post_charges(&mut self, post: impl FnOnce(&mut Charges)) {
+        if !self.table.charges.is_empty() {
+            post(&mut self.table.charges);
+        }
     }
 
     /// The last number that was given to a job.

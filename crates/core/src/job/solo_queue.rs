@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::job::list::{IntrusiveList, Key};
+use crate::job::state::TaskKind;
 use crate::job::table::JobTable;
 
 /// The jobs of one pool that wait to run alone.
@@ -44,13 +45,19 @@ impl SoloQueue {
         self.users.get(&uid)?.head()
     }
 
-    /// Puts a job behind those of its user.
+    /// Puts a task behind those of its user. A part or a merge goes before them: its job has room in memory, for which the plans
+    /// of other jobs may wait, and only the first task of a user is looked at.
     pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
         let uid = jobs.batch(key).uid;
         if !self.users.contains_key(&uid) {
             self.turns.push_back(uid);
         }
-        self.users.entry(uid).or_default().push_back(&mut jobs.slab, key);
+        let list = self.users.entry(uid).or_default();
+        if matches!(jobs[key].task_kind, TaskKind::Run | TaskKind::Merge) {
+            list.push_front(&mut jobs.slab, key);
+        } else {
+            list.push_back(&mut jobs.slab, key);
+        }
     }
 
     /// Puts a job that was given back before those of its user, whose turn is the next one.

@@ -16,12 +16,8 @@ impl Core {
     #[inline]
     pub(super) fn post_charges(&mut self) {
         let Self { jobs, turn, ledger, .. } = self;
-        for charges in [jobs.charges(), turn.charges()] {
-            // A turn asks some ten times, and mostly nothing has changed since.
-            if !charges.is_empty() {
-                ledger.post(charges);
-            }
-        }
+        jobs.post_charges(|charges| ledger.post(charges));
+        turn.post_charges(|charges| ledger.post(charges));
     }
 
     /// How much more of a resource an account may take.

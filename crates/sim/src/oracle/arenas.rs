@@ -15,7 +15,7 @@ use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
 
-/// All blocks that are not free, and the offers that may bring one.
+/// All blocks that were not dropped, and the offers that may bring one.
 #[derive(Debug, Default)]
 pub struct ArenaOracle {
     most: u64,
@@ -49,6 +49,10 @@ impl ArenaOracle {
     /// # Errors
     /// It may use the arena, and has no right to; or it may not, and there is room.
     pub fn decided(&mut self, action: &Action, ledger: &JobOracle) -> Verdict {
+        // A block of a report that came too late is dropped at once and never counted.
+        if let Action::DropOutput { output } = action {
+            self.blocks.remove(output);
+        }
         let Action::Offer { worker, seq, task } = action else { return Ok(()) };
         let Some(job) = ledger.task(TaskId::own(task.job)) else { return Ok(()) };
         let (uid, wanted) = (job.uid, job.output(task.stage));
@@ -56,10 +60,11 @@ impl ArenaOracle {
             let blocks = self.blocks.values().filter(|(uid, _)| of.is_none_or(|of| of == *uid));
             blocks.map(|(_, bytes)| bytes).sum()
         };
-        // A user always comes to a little more than nothing, so only the plain cases are judged.
+        // A user who holds less than a 64th always comes to a little more, so only the plain cases are judged.
         let (own, all) = (held(Some(uid)), held(None));
         let is_told = task.output == OutputMode::Arena;
-        if is_told && (own >= self.most || all >= self.most + self.most / 8) {
+        let is_full = own >= self.most || own >= self.most / 64 && all >= self.most + self.most / 8;
+        if is_told && is_full {
             let what =
                 format!("user {uid} holds {own} bytes in arenas, all {all}, and {} is allowed", self.most);
             return broken("arenas", what);

@@ -157,11 +157,7 @@ impl SessionOutbox {
             }
             // For the others the events of the jobs say what became of them.
             HeardReply::Cancelled(running) => {
-                self.cancelling = self.cancelling.saturating_sub(1);
-                let tokens = running
-                    .iter()
-                    .filter_map(|job| self.submits.values().find_map(|submit| submit.token_of(*job)));
-                events.extend(tokens.map(|token| SessionEvent::RunsOn { token }));
+                self.cancelled(&running, events);
                 Ok(())
             }
             HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
@@ -174,11 +170,18 @@ impl SessionOutbox {
                 Err(ProtocolError::Reply("registered").into())
             }
             HeardReply::Refused(_) => {
-                self.cancelling = self.cancelling.saturating_sub(1);
+                self.cancelled(&[], events);
                 Ok(())
             }
             HeardReply::Notice(_) => Ok(()),
         }
+    }
+
+    /// The answer to a cancel: these jobs run on.
+    fn cancelled(&mut self, running: &[JobId], events: &mut Vec<SessionEvent>) {
+        self.cancelling = self.cancelling.saturating_sub(1);
+        let token_of = |job: &JobId| self.submits.values().find_map(|submit| submit.token_of(*job));
+        events.extend(running.iter().filter_map(token_of).map(|token| SessionEvent::RunsOn { token }));
     }
 
     /// The answer to a submit.

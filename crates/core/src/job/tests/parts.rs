@@ -7,7 +7,7 @@ use bulkhead_proto::ids::OutputId;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::PARTS_MAX;
 
-use super::{JobRoom, PARTED, WORKER};
+use super::{JobRoom, PARTED, POOL, WORKER};
 use crate::job::state::TaskKind;
 
 #[test]
@@ -24,6 +24,19 @@ fn parts_are_done_one_by_one_and_merged() {
     assert_eq!(merge, job);
     assert_eq!(room.jobs.close_parts(&mut room.turn, job), Vec::new());
     room.end_as(job, Outcome::Done);
+}
+
+/// The merge has room in memory, for which the plan may wait for ever: only the first task of a user is looked at.
+#[test]
+fn a_merge_that_has_to_run_alone_goes_before_the_plans_of_its_user() {
+    let mut room = JobRoom::new();
+    let first = room.in_parts(0);
+    let merge = room.next_running();
+    room.of_kind(PARTED);
+    let plan = room.next_running();
+    assert_eq!((merge, room.charge(plan), room.charge(merge)), (first, None, None));
+    assert_eq!(room.jobs.take_alone(POOL, 1000), Some(merge));
+    assert_eq!(room.jobs.take_alone(POOL, 1000), Some(plan));
 }
 
 #[test]
