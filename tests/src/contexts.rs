@@ -15,7 +15,7 @@ pub const CRASH: &str = "crash";
 /// A context whose loader fails.
 pub const FAIL: &str = "fail";
 
-/// An input: shows the contexts of the job, see [`shown`].
+/// An input: shows the contexts of the job.
 pub const SHOW: &str = "show";
 /// An input: reads the file `a` of the first context.
 pub const READ: &str = "read";
