@@ -470,7 +470,8 @@ impl ClientTable {
             if let Some(connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.account(), 0);
                 self.unread.note(*client, connection.account(), 0);
-                if let Some(mut socket) = self.unread_descriptors.end(*client, connection.into_socket()) {
+                let (socket, told) = connection.into_parts();
+                if let Some(mut socket) = self.unread_descriptors.end(*client, socket, told) {
                     // Closing the socket would do the same, but maybe later.
                     drop(self.registry.deregister(socket.stream()));
                     // A descriptor is free again, so accepting may succeed.

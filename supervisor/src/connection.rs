@@ -105,9 +105,9 @@ impl Connection {
         self.peer
     }
 
-    /// Ends it; what is left is its socket.
-    pub(crate) fn into_socket(self) -> ClientSocket {
-        self.socket
+    /// Ends it; what is left is its socket, and the blocks that its client may still read of in there.
+    pub(crate) fn into_parts(self) -> (ClientSocket, ToldBlocks) {
+        (self.socket, self.told)
     }
 
     /// The client's user.
@@ -384,8 +384,11 @@ impl Connection {
             }
             share.take(&request);
             if let Request::Freed { blocks } = &request {
-                blocks::free(&mut self.told, &mut self.outbox, tag, blocks);
-                self.flush_unreported |= self.outbox.waiting_bytes() > 0;
+                // A client that has left holds none any more.
+                if !self.has_left {
+                    blocks::free(&mut self.told, &mut self.outbox, tag, blocks);
+                    self.flush_unreported |= self.outbox.waiting_bytes() > 0;
+                }
                 continue;
             }
             let files = match self.unclaimed.claim_for(&request) {

@@ -186,6 +186,10 @@ impl OutputStore {
     /// # Errors
     /// As [`Self::make`].
     pub(crate) fn make_arena(&self, worker: WorkerId) -> io::Result<(Rc<WorkerArena>, [OwnedFd; 2])> {
+        // Arenas live on while one of their blocks is read, and nothing evicts them: results go into files then, which are counted.
+        if self.open() >= self.open_max / 2 {
+            return Err(io::Error::other("half of the files for outputs are open"));
+        }
         let mut parts = None;
         let file = self.count(|| {
             let (freed, ArenaDescriptors { arena, reader, freed_page }) = FreedBlocks::create()?;

@@ -86,7 +86,7 @@ pub(crate) struct ToldBlocks {
     /// How many blocks of each arena whose descriptor was sent it holds, and whether the arena's worker is dead.
     arenas: BTreeMap<u64, ToldArena>,
     /// The blocks, and how often it was told of each and has not freed it.
-    blocks: BTreeMap<u64, (Rc<HeldBlock>, u32)>,
+    blocks: BTreeMap<u64, (Rc<HeldBlock>, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +96,11 @@ struct ToldArena {
 }
 
 impl ToldBlocks {
+    /// Whether it holds no block.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Notes that the connection is told of a block. Gives what to tell, and the file to attach if it has none of this arena.
     pub(crate) fn tell(&mut self, block: Rc<HeldBlock>) -> (ResultBlock, Option<Rc<OutputFile>>) {
         let HeldBlock { arena, block: number, offset, bytes, .. } = &*block;

@@ -26,6 +26,7 @@ use mio::{Interest, Registry};
 use crate::client_socket::{ClientSocket, KeptSocket};
 use crate::output_store::MemoryHold;
 use crate::poll_source::PollSource;
+use crate::result_arena::ToldBlocks;
 use crate::shell_ledger::{HeldShare, ShellLedger};
 
 /// Most descriptors that lie unread on one connection.
@@ -52,7 +53,7 @@ pub(crate) struct UnreadDescriptors {
     /// Something was read since [`Self::next_waiting`] last found nobody.
     has_freed: bool,
     /// Connections that have ended with descriptors unread.
-    kept: BTreeMap<ClientId, KeptSocket>,
+    kept: BTreeMap<ClientId, KeptConnection>,
 }
 
 impl UnreadDescriptors {
@@ -116,10 +117,17 @@ impl UnreadDescriptors {
         next
     }
 
-    /// A connection has ended. Gives its socket back if nothing lies unread there; else keeps it, shut down.
-    pub(crate) fn end(&mut self, client: ClientId, socket: ClientSocket) -> Option<ClientSocket> {
+    /// A connection has ended. Gives its socket back if no descriptor lies unread there, and nothing at all if its client was told
+    /// of blocks of arenas; else keeps it, shut down.
+    pub(crate) fn end(
+        &mut self,
+        client: ClientId,
+        socket: ClientSocket,
+        told: ToldBlocks,
+    ) -> Option<ClientSocket> {
         self.lines.leave(client, socket.account());
-        if !self.is_unread(client) || self.recheck(client, socket.as_fd()) {
+        let has_none = !self.is_unread(client) || self.recheck(client, socket.as_fd());
+        if has_none && (told.is_empty() || send_queue::is_empty(socket.as_fd()).unwrap_or(true)) {
             return Some(socket);
         }
         let kept = socket.keep();
@@ -127,7 +135,7 @@ impl UnreadDescriptors {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = PollSource::Client(client).token();
         match self.registry.reregister(&mut SourceFd(&kept.as_fd().as_raw_fd()), token, interest) {
-            Ok(()) => drop(self.kept.insert(client, kept)),
+            Ok(()) => drop(self.kept.insert(client, KeptConnection { socket: kept, _told: told })),
             Err(error) => {
                 log::error!(
                     "cannot wait until a client has read its descriptors client={client} error={error}"
@@ -141,15 +149,24 @@ impl UnreadDescriptors {
     /// Closes the connection of a client that has ended, once nothing lies unread there. Returns `true` if so.
     pub(crate) fn close_if_read(&mut self, client: ClientId) -> bool {
         let Some(kept) = self.kept.remove(&client) else { return false };
-        if send_queue::is_empty(kept.as_fd()).unwrap_or(true) {
+        let socket = kept.socket.as_fd();
+        if send_queue::is_empty(socket).unwrap_or(true) {
             self.uncount(client);
             // The background closer may hold the socket still, and the poll with it.
-            drop(self.registry.deregister(&mut SourceFd(&kept.as_fd().as_raw_fd())));
+            drop(self.registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
             return true;
         }
         self.kept.insert(client, kept);
         false
     }
+}
+
+/// A connection that has ended and was not read.
+#[derive(Debug)]
+struct KeptConnection {
+    socket: KeptSocket,
+    /// A reply that lies there may name them: their places are not used again before.
+    _told: ToldBlocks,
 }
 
 /// Lets the descriptors of one connection pass, one by one.

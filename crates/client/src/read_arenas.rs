@@ -69,7 +69,9 @@ impl ReadArenas {
         let fault = |why| Error::from(ProtocolError::Block { job, why });
         if block.is_attached {
             let descriptor = descriptor.ok_or(ProtocolError::NoDescriptor(job))?;
-            self.arenas.insert(block.arena, SharedPage::map_read_only(descriptor.as_fd(), ARENA_BYTES)?);
+            // Without it the other blocks of this arena cannot be read either: the connection is of no use.
+            let arena = SharedPage::map_read_only(descriptor.as_fd(), ARENA_BYTES);
+            self.arenas.insert(block.arena, arena.map_err(|_| fault("its arena cannot be mapped"))?);
         }
         let arena = self.arenas.get(&block.arena).ok_or_else(|| fault("its arena was not sent"))?;
         let (offset, length) = block.place().ok_or_else(|| fault("there is no such place in an arena"))?;

@@ -11,6 +11,7 @@ use mio::{Events, Poll};
 
 use super::*;
 use crate::background_closer::BackgroundCloser;
+use crate::result_arena::ToldBlocks;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALICE: u32 = 1;
@@ -133,7 +134,7 @@ fn ended(pair: &mut Pair, unread: &mut UnreadDescriptors) -> Option<ClientSocket
     let token = PollSource::Client(pair.client).token();
     unread.registry.register(&mut ours, token, Interest::READABLE).unwrap();
     let socket = ClientSocket::new(ours, pair.seat.take().unwrap(), 1, BackgroundCloser::default());
-    unread.end(pair.client, socket)
+    unread.end(pair.client, socket, ToldBlocks::default())
 }
 
 /// Connections of all users.

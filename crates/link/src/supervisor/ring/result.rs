@@ -34,7 +34,8 @@ pub(super) fn copy(page: &impl Words, seq: Seq) -> Result<FinishedTask, Violatio
         }
         ReportStatus::Block => {
             let (bytes, offset) = (field(LENGTH_AT), field(OUTPUT_BYTES_AT));
-            if !is_block(offset, bytes) {
+            // What fits into the box does not go into the arena, where each block costs the daemon more than it holds.
+            if bytes <= INLINE_MAX_BYTES as u64 || !is_block(offset, bytes) {
                 return Err(Violation::Result);
             }
             FinishedResult::Block { offset, bytes }

@@ -214,6 +214,7 @@ fn results_of_no_known_form_are_violations() {
         vec![status(ReportStatus::Failed { program: None }), (OUTPUT_BYTES_AT, u64::MAX)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
         vec![status(ReportStatus::Block), (LENGTH_AT, 0)],
+        vec![status(ReportStatus::Block), (LENGTH_AT, INLINE_MAX_BYTES as u64)],
         vec![status(ReportStatus::Block), (LENGTH_AT, BLOCK_MAX_BYTES as u64 + 1)],
         vec![status(ReportStatus::Block), (LENGTH_AT, 5000), (OUTPUT_BYTES_AT, ARENA_BYTES as u64 - 4096)],
         vec![status(ReportStatus::Block), (LENGTH_AT, 5000), (OUTPUT_BYTES_AT, 8)],
