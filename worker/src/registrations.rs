@@ -23,7 +23,7 @@ use bulkhead_sys::shared_page::SharedPage;
 use bulkhead_task::{RegisteredContext, TaskFailure};
 
 /// The buffer for inputs keeps no more than this between tasks.
-const KEPT_BYTES: usize = 4 << 20;
+pub(crate) const KEPT_BYTES: usize = 4 << 20;
 
 /// One registration.
 #[derive(Debug)]
@@ -106,9 +106,10 @@ impl WorkerRegistrations {
         let fault = |_| TaskFailure::new("the input of the job does not fit the memory of its worker");
         let (at, length) = (usize::try_from(block.offset), usize::try_from(block.length));
         let (at, length) = (at.map_err(fault)?, length.map_err(fault)?);
-        if into.capacity() > KEPT_BYTES && length <= KEPT_BYTES {
-            *into = Vec::new();
-        }
+        into.clear();
+        // The task has its memory limit already: a refused allocation fails it, and the worker lives.
+        let does_not_fit = |_| TaskFailure::new("the input of the job does not fit the memory of its worker");
+        into.try_reserve_exact(length).map_err(does_not_fit)?;
         into.resize(length, 0);
         page.read_bytes(at, into);
         Ok(())

@@ -24,6 +24,7 @@ use bulkhead_task::TaskFailure;
 use crate::early_files::{EarlyFiles, RoleFiles, dispose};
 use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
+use crate::registrations::KEPT_BYTES;
 use crate::registry::{ContextLoader, KindHandler};
 use crate::stage_call;
 use crate::task_files::TaskFiles;
@@ -215,7 +216,11 @@ impl Runtime {
         let registrations = self.early_files.registrations();
         registrations.borrow_mut().map(arena)?;
         registrations.borrow().read(arena, task.input.as_bytes(), &mut block)?;
-        stage_call::call(handler, task.stage, &block, output)
+        let ended = stage_call::call(handler, task.stage, &block, output);
+        if block.capacity() > KEPT_BYTES {
+            *block = Vec::new();
+        }
+        ended
     }
 
     /// Loads the contexts that a task names, each once in this worker, in their order.
