@@ -5,6 +5,7 @@
 //! out with the next request, before the next wait, or when the client is dropped; none has a reply to wait for.
 
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
@@ -25,6 +26,9 @@ use crate::receipts::Receipts;
 /// How long the daemon may send nothing at all while a request has no answer.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The last number that a client of this process has used. None is used twice: see `session/outbox.rs`.
+static LAST_REGISTRATION: AtomicU32 = AtomicU32::new(0);
+
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct DaemonClient {
@@ -33,8 +37,6 @@ pub struct DaemonClient {
     notices: Notices,
     receipts: Receipts,
     reply_timeout: Duration,
-    /// The number of the last registration.
-    registrations: u32,
 }
 
 /// When a wait for an answer ends without one.
@@ -56,14 +58,12 @@ impl DaemonClient {
             notices: Notices::default(),
             receipts: Receipts::default(),
             reply_timeout: REPLY_TIMEOUT,
-            registrations: 0,
         }
     }
 
     /// The number of the next registration.
-    pub(crate) fn next_registration(&mut self) -> u32 {
-        self.registrations += 1;
-        self.registrations
+    pub(crate) fn next_registration() -> u32 {
+        LAST_REGISTRATION.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The socket and its halves, and the last tag that was used. The receipt of what was reported goes out first.

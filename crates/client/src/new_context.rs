@@ -60,7 +60,7 @@ impl DaemonClient {
     /// # Errors
     /// As every request: [`Error::Refused`] says what bound was met, or why this daemon does not take it.
     pub fn register_context(&mut self, context: NewContext) -> Result<ContextNumber, Error> {
-        let number = self.next_registration();
+        let number = Self::next_registration();
         let (request, files) = context.into_request(number);
         match self.ask_with(request, &files)? {
             Reply::Registered { number: said } if said == number => Ok(ContextNumber(number)),

@@ -265,7 +265,7 @@ impl Session {
     /// # Errors
     /// No memory or descriptor for it; [`Error::Closed`]: the daemon is gone.
     pub fn register_arena(&self, bytes: usize) -> Result<Arena, Error> {
-        let number = locked(&self.outbox).next_registration();
+        let number = SessionOutbox::next_registration();
         let (arena, file) = Arena::create(number, bytes)?;
         self.register(number, NewContext::arena(file))?;
         Ok(arena)
@@ -277,7 +277,7 @@ impl Session {
     /// # Errors
     /// [`Error::Closed`]: the daemon is gone. [`Error::TooLong`]: it does not fit a frame.
     pub fn register_context(&self, context: NewContext) -> Result<ContextNumber, Error> {
-        let number = locked(&self.outbox).next_registration();
+        let number = SessionOutbox::next_registration();
         self.register(number, context)?;
         Ok(ContextNumber(number))
     }

@@ -13,9 +13,10 @@
 
 mod answers;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bulkhead_proto::client::message::{Request, RequestFrame, Submit};
@@ -43,6 +44,9 @@ const ASKED_MAX: usize = 2;
 
 /// Registrations of the client that became the session have lower numbers.
 const FIRST_REGISTRATION: u32 = 1 << 31;
+/// The last number that a session of this process has used. None is used twice, so that an arena of one session is not taken
+/// for that of another: the daemon knows no such number there.
+static LAST_REGISTRATION: AtomicU32 = AtomicU32::new(FIRST_REGISTRATION);
 
 /// Which jobs a cancel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,15 +137,13 @@ pub(super) struct SessionOutbox {
     receipt: u64,
     receipt_sent: u64,
     /// Cancels without an answer.
-    cancelling: usize,
+    cancelling: HashSet<Tag>,
     /// Since when the daemon has sent nothing, or the first request without an answer was made.
     silent_since: Instant,
     /// The blocks of accepted jobs that a worker may read.
     blocks: HashMap<JobId, InputBlock>,
     /// Registrations that have no answer.
     registering: HashMap<Tag, u32>,
-    /// The number of the last registration.
-    registrations: u32,
     /// Replies to requests up to this one are dropped: the client had sent them.
     base: Tag,
     last: Tag,
@@ -169,14 +171,13 @@ impl SessionOutbox {
             waiting_cancels: Vec::new(),
             freed: FreedNumbers::default(),
             told: Vec::new(),
-            cancelling: 0,
+            cancelling: HashSet::new(),
             silent_since: Instant::now(),
             held_through: 0,
             receipt: 0,
             receipt_sent: 0,
             blocks: HashMap::new(),
             registering: HashMap::new(),
-            registrations: FIRST_REGISTRATION,
             base: last,
             last,
             not_before: None,
@@ -298,9 +299,8 @@ impl SessionOutbox {
     }
 
     /// The number of the next registration.
-    pub(super) fn next_registration(&mut self) -> u32 {
-        self.registrations += 1;
-        self.registrations
+    pub(super) fn next_registration() -> u32 {
+        LAST_REGISTRATION.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Queues a registration, behind the jobs that are encoded and before those that are not.
@@ -330,15 +330,11 @@ impl SessionOutbox {
             return false;
         }
         let encoded = if !self.cancels.is_empty() {
-            self.asks(now);
-            self.cancelling += 1;
             let jobs = first_of(&mut self.cancels);
-            self.encode(Request::Cancel { jobs })
+            self.encode_cancel(now, Request::Cancel { jobs })
         } else if !self.waiting_cancels.is_empty() {
-            self.asks(now);
-            self.cancelling += 1;
             let jobs = first_of(&mut self.waiting_cancels);
-            self.encode(Request::CancelWaiting { jobs })
+            self.encode_cancel(now, Request::CancelWaiting { jobs })
         } else if let Some(through) = self.take_receipt() {
             self.encode(Request::Received { through })
         } else if let Some(blocks) = self.freed.take(false) {
@@ -354,6 +350,13 @@ impl SessionOutbox {
             return false;
         };
         encoded.map_err(|fault| self.fail(fault)).is_ok()
+    }
+
+    fn encode_cancel(&mut self, now: Instant, request: Request) -> Result<(), Error> {
+        self.asks(now);
+        let encoded = self.encode(request);
+        self.cancelling.insert(self.last);
+        encoded
     }
 
     fn encode(&mut self, request: Request) -> Result<(), Error> {
@@ -477,6 +480,7 @@ impl SessionOutbox {
         self.waiting_cancels.clear();
         self.blocks.clear();
         self.registering.clear();
+        self.cancelling.clear();
         (self.asked, self.in_flight, self.with_descriptor, self.bytes) = (0, 0, 0, 0);
         let lost = std::mem::take(&mut self.jobs).into_keys();
         events.extend(lost.map(|token| SessionEvent::Job { token, end: SessionEnd::Lost }));

@@ -71,7 +71,7 @@ impl SessionOutbox {
 
     /// Whether a request has no answer yet. The ends of accepted jobs are no answers.
     fn owes_answer(&self) -> bool {
-        self.asked + self.cancelling + self.registering.len() > 0
+        self.asked + self.cancelling.len() + self.registering.len() > 0
     }
 
     /// The daemon has sent something.
@@ -157,7 +157,7 @@ impl SessionOutbox {
             }
             // For the others the events of the jobs say what became of them.
             HeardReply::Cancelled(running) => {
-                self.cancelled(&running, events);
+                self.cancelled(tag, &running, events);
                 Ok(())
             }
             HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
@@ -170,7 +170,8 @@ impl SessionOutbox {
                 Err(ProtocolError::Reply("registered").into())
             }
             HeardReply::Refused(_) => {
-                self.cancelled(&[], events);
+                // Of a cancel, or of the drop of a registration.
+                self.cancelled(tag, &[], events);
                 Ok(())
             }
             HeardReply::Notice(_) => Ok(()),
@@ -178,8 +179,8 @@ impl SessionOutbox {
     }
 
     /// The answer to a cancel: these jobs run on.
-    fn cancelled(&mut self, running: &[JobId], events: &mut Vec<SessionEvent>) {
-        self.cancelling = self.cancelling.saturating_sub(1);
+    fn cancelled(&mut self, tag: Tag, running: &[JobId], events: &mut Vec<SessionEvent>) {
+        self.cancelling.remove(&tag);
         let token_of = |job: &JobId| self.submits.values().find_map(|submit| submit.token_of(*job));
         events.extend(running.iter().filter_map(token_of).map(|token| SessionEvent::RunsOn { token }));
     }
