@@ -204,6 +204,12 @@ impl Clients {
         }
     }
 
+    /// Whether a worker was sent all of these.
+    pub(crate) fn has_lent(&self, worker: WorkerId, mut ids: impl Iterator<Item = RegistrationId>) -> bool {
+        let lent = self.registrations.lent.get(&worker);
+        ids.all(|id| lent.is_some_and(|lent| lent.contains_key(&id)))
+    }
+
     /// A worker is offered a task that names these.
     pub(crate) fn lend_registrations(&mut self, worker: WorkerId, ids: impl Iterator<Item = RegistrationId>) {
         let table = &mut self.registrations;

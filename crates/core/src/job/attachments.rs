@@ -89,6 +89,11 @@ impl AttachmentTable {
         self.held.get_mut(&id).expect("attachments that a job or an offer has are held")
     }
 
+    /// What the job of these attachments uses that its connection registered.
+    pub(super) fn named_of(&self, id: AttachmentsId) -> Option<&NamedRegistrations> {
+        self.held.get(&id)?.named.as_ref().map(|job| &*job.named)
+    }
+
     /// Holds the files that came with a job, and charges them; `None` if none came.
     ///
     /// # Panics

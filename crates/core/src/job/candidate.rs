@@ -20,7 +20,7 @@ use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
 use crate::job::task_entry::TaskEntry;
 use crate::job::turns::Search;
-use crate::job::{Jobs, OutputNeed, OutputSums};
+use crate::job::{Jobs, NamedRegistrations, OutputNeed, OutputSums};
 use crate::turn::{AccountId, Flavour, Turn, ms};
 
 /// A waiting run, as the machine judges it.
@@ -59,6 +59,18 @@ impl Candidate<'_> {
     /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self) -> bool {
         self.entry.needs_descriptor()
+    }
+
+    /// Whether a descriptor goes to the worker with its next task: the daemon's own, or its client's.
+    pub(crate) fn needs_any_descriptor(&self) -> bool {
+        self.needs_descriptor() || self.entry.job.has_files() || self.entry.job.has_registered()
+    }
+
+    /// What its job uses that its connection registered.
+    pub(crate) fn named(&self) -> Option<&NamedRegistrations> {
+        let has_some = self.entry.job.has_registered();
+        let id = self.entry.job.attachments().filter(|_| has_some)?;
+        self.attachments.named_of(id)
     }
 
     /// Whether its next task may ask for an output while it runs, and whose memory that takes.

@@ -11,7 +11,7 @@ use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 use bulkhead_proto::job::OutputMode;
 
 use crate::action::Action;
-use crate::job::{Candidate, Search, StartedAttempt, TakeChoice, TaskRun};
+use crate::job::{Candidate, NamedRegistrations, Search, StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::machine::outputs::has_room;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
@@ -94,7 +94,7 @@ impl Core {
         self.jobs.first_alone(
             pool,
             |uid| workers.may_hold_more(pool, uid).then(|| workers.held_by(pool, uid)),
-            |first| !(short && first.needs_descriptor()) && has_room(&self.ledger, &self.turn, first),
+            |first| !(short && first.needs_any_descriptor()) && has_room(&self.ledger, &self.turn, first),
         )
     }
 
@@ -124,7 +124,7 @@ impl Core {
         let serves_one = workers.serves_one(pool);
         let (mut uid, mut cost_ns, mut needs_descriptor) = (0, 0, false);
         let run = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
-            if short && candidate.needs_descriptor()
+            if short && candidate.needs_any_descriptor()
                 || candidate.plan_waits(slots)
                 || candidate.has_expired(turn)
                 || !has_room(ledger, turn, candidate)
@@ -169,15 +169,19 @@ impl Core {
             return false;
         }
         let (workers, short) = (&self.workers, self.workers.is_short());
-        let (ledger, turn) = (&self.ledger, &self.turn);
+        let (ledger, turn, clients) = (&self.ledger, &self.turn, &self.clients);
         let Some(worker) = workers.get(id) else { return false };
         let (mut cost_ns, mut needs_descriptor) = (0, false);
         let found = self.jobs.take(turn, (pool, Search::Ahead), 1, |candidate| {
             // A task behind one of another user would be one worker more for its own user, once it is the first.
             let uid = candidate.uid();
             let is_one_more = workers.is_bounded(pool, uid) && !worker.ring().is_all_of(uid);
-            let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
-            if is_one_more || is_short || candidate.has_expired(turn) {
+            let is_short = short && candidate.needs_any_descriptor() || !has_room(ledger, turn, candidate);
+            // A busy worker would leave descriptors in its lane, where they count for nobody.
+            let has_all =
+                |named: &NamedRegistrations| clients.has_lent(id, named.all.iter().map(|(one, _)| *one));
+            let is_unsent = candidate.named().is_some_and(|named| !has_all(named));
+            if is_one_more || is_short || is_unsent || candidate.has_expired(turn) {
                 return TakeChoice::Skip;
             }
             if !workers.may_serve(worker, uid) {

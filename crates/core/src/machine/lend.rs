@@ -59,7 +59,7 @@ impl Core {
     /// Takes a task of a user that has to run alone.
     fn take_alone_of(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
         let first = self.jobs.first_alone_of(pool, uid)?;
-        let is_short = self.workers.is_short() && first.needs_descriptor();
+        let is_short = self.workers.is_short() && first.needs_any_descriptor();
         if is_short || !has_room(&self.ledger, &self.turn, &first) {
             return None;
         }
@@ -71,7 +71,7 @@ impl Core {
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
         let (ledger, turn) = (&self.ledger, &self.turn);
         self.jobs.take_of(turn, (pool, uid), |candidate| {
-            let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
+            let is_short = short && candidate.needs_any_descriptor() || !has_room(ledger, turn, candidate);
             match is_short || candidate.plan_waits(slots) || candidate.has_expired(turn) {
                 true => TakeChoice::Skip,
                 false => TakeChoice::Take,
