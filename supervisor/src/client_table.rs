@@ -470,8 +470,7 @@ impl ClientTable {
             if let Some(connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.account(), 0);
                 self.unread.note(*client, connection.account(), 0);
-                let (socket, told) = connection.into_parts();
-                if let Some(mut socket) = self.unread_descriptors.end(*client, socket, told) {
+                if let Some(mut socket) = self.unread_descriptors.end(*client, connection.into_parts()) {
                     // Closing the socket would do the same, but maybe later.
                     drop(self.registry.deregister(socket.stream()));
                     // A descriptor is free again, so accepting may succeed.

@@ -122,8 +122,7 @@ impl UnreadDescriptors {
     pub(crate) fn end(
         &mut self,
         client: ClientId,
-        socket: ClientSocket,
-        told: ToldBlocks,
+        (socket, told): (ClientSocket, ToldBlocks),
     ) -> Option<ClientSocket> {
         self.lines.leave(client, socket.account());
         let has_none = !self.is_unread(client) || self.recheck(client, socket.as_fd());

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no word of the page")]
+    #[should_panic(expected = "no words of the page")]
     fn an_access_beyond_the_end_is_a_bug() {
         let (page, _fd) = SharedPage::create("end", 4096).unwrap();
         page.read_bytes(4088, &mut [0; 9]);

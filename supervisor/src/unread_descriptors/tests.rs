@@ -134,7 +134,7 @@ fn ended(pair: &mut Pair, unread: &mut UnreadDescriptors) -> Option<ClientSocket
     let token = PollSource::Client(pair.client).token();
     unread.registry.register(&mut ours, token, Interest::READABLE).unwrap();
     let socket = ClientSocket::new(ours, pair.seat.take().unwrap(), 1, BackgroundCloser::default());
-    unread.end(pair.client, socket, ToldBlocks::default())
+    unread.end(pair.client, (socket, ToldBlocks::default()))
 }
 
 /// Connections of all users.
