@@ -15,9 +15,9 @@ use bulkhead_sys::shared_page::SharedPage;
 
 use crate::error::{Error, ProtocolError};
 
-/// So many freed blocks are told without waiting for a request.
+/// After so many freed blocks the client sends `Request::Freed` at once; fewer wait for its next request.
 const FREED_COUNT: usize = 64;
-/// So many bytes of freed blocks are told without waiting for a request.
+/// The same, by the bytes of the freed blocks.
 const FREED_BYTES: u64 = 1 << 20;
 
 /// Blocks that were read and that the daemon was not told of.

@@ -86,7 +86,7 @@ fn progress_and_jobs_that_go_on_after_a_cancel_are_told_by_their_tokens() {
         peer.reply(asked.tag, Reply::CancelledWaiting { ended, running, refused });
         peer.reply(second, Reply::Ended(vec![cancelled(8)]));
         peer.reply(second, Reply::Ended(vec![done(9, b"nine")]));
-        // What comes late is of no job.
+        // Progress that comes after the end of its job gives no event.
         peer.reply(second, Reply::Progress { job: JobId(9), done: 9, total: 10 });
         peer.reply(Tag(0), Reply::Notice("the end".to_owned()));
         assert!(peer.request().is_none());

@@ -1,17 +1,18 @@
 //! Tests of the count, over real sockets and a real poll.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bulkhead_core::account::{Ledger, LoweredBounds, Users};
+use bulkhead_proto::ids::WorkerId;
 use bulkhead_sys::socket::send_with_fd;
 use mio::{Events, Poll};
 
 use super::*;
 use crate::background_closer::BackgroundCloser;
-use crate::result_arena::ToldBlocks;
+use crate::output_store::OutputStore;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ALICE: u32 = 1;
@@ -130,11 +131,16 @@ fn users_take_turns_and_who_has_left_is_passed_over() {
 
 /// Ends a connection, as the table of clients does.
 fn ended(pair: &mut Pair, unread: &mut UnreadDescriptors) -> Option<ClientSocket> {
+    ended_after(pair, unread, ToldBlocks::default())
+}
+
+/// The same of a connection whose client was told of blocks.
+fn ended_after(pair: &mut Pair, unread: &mut UnreadDescriptors, told: ToldBlocks) -> Option<ClientSocket> {
     let mut ours = mio::net::UnixStream::from_std(pair.ours.try_clone().unwrap());
     let token = PollSource::Client(pair.client).token();
     unread.registry.register(&mut ours, token, Interest::READABLE).unwrap();
     let socket = ClientSocket::new(ours, pair.seat.take().unwrap(), 1, BackgroundCloser::default());
-    unread.end(pair.client, (socket, ToldBlocks::default()))
+    unread.end(pair.client, (socket, told))
 }
 
 /// Connections of all users.
@@ -186,6 +192,28 @@ fn what_has_ended_and_was_read_is_not_kept() {
     pair.read(16);
     assert!(ended(&mut pair, &mut unread).is_some());
     assert!(!unread.is_unread(pair.client));
+}
+
+#[test]
+fn a_block_is_held_until_the_reply_that_names_it_was_read() {
+    let mut poll = Poll::new().unwrap();
+    let mut unread = over(&poll, 1000);
+    let mut store = OutputStore::new(8, BackgroundCloser::default());
+    let (arena, _) = store.make_arena(WorkerId(7)).unwrap();
+    let output = store.hold_block(&arena, (0, 5000));
+    let mut told = ToldBlocks::default();
+    told.tell(store.block(output).unwrap());
+    store.drop_output(output);
+    let mut pair = Pair::new(&unread, 1, ALICE);
+    (&pair.ours).write_all(b"reply").unwrap();
+    assert!(ended_after(&mut pair, &mut unread, told).is_none());
+    let mut freed = Vec::new();
+    store.tell_freed(&mut freed);
+    assert!(freed.is_empty(), "its client may read the reply, and then the block");
+    pair.theirs.read_exact(&mut [0; 5]).unwrap();
+    await_close(&mut unread, &mut poll, pair.client);
+    store.tell_freed(&mut freed);
+    assert_eq!(freed.len(), 1);
 }
 
 /// A client's own end may lie in the queue of ours: while it does, no close of the client's frees what it was sent.

@@ -31,7 +31,7 @@ pub(crate) struct Flavour {
 }
 
 impl Flavour {
-    /// Whether its tasks are told apart by their kind alone.
+    /// Whether it is flavour 0: the kind alone says how long its tasks take.
     pub(crate) fn is_none(self) -> bool {
         self.number == 0
     }

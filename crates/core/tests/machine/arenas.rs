@@ -18,7 +18,7 @@ fn rig(change: impl FnOnce(&mut Config)) -> Rig {
     Rig::with(config)
 }
 
-/// One job that takes arenas; the mode that its task is told.
+/// Submits a job with [`OutputMode::Arena`]; gives the mode in the offer of its task.
 fn submit(rig: &mut Rig, attached: bool) -> (JobId, OutputMode) {
     let policy = Policy { output: OutputMode::Arena, ..Policy::default() };
     let job = rig.submit_as(ALICE, "quick", 1, policy, attached);

@@ -1,5 +1,5 @@
-//! `arenas`: no task is told that it may use its worker's arena while its user has as much there as it may have, or while there
-//! are no arenas; and a bound that has room is used.
+//! `arenas`: the core offers a task with `OutputMode::Arena` only while its user holds less in arenas than it may; and it does so
+//! while nobody holds anything there.
 //!
 //! It follows offers, reports and what the shell frees, and never asks the core. `outputs` sees that each block is dropped once.
 

@@ -1,7 +1,8 @@
-//! `registrations`: a worker never forgets what an offer names that it holds, and forgets all in the end; the block of an input is
-//! said to be free once, when no worker holds an offer of its job, and only if no end says so.
+//! `registrations`: the core has a worker forget a registration only while the worker holds no offer that names it, and has it
+//! forget all in the end. It sends `Reply::Freed` for a job once, when no worker holds an offer of it, and not if the job is done or
+//! has failed.
 //!
-//! It follows offers, their ends, and what clients are told, and never asks the core. `files` counts descriptors and bytes.
+//! It follows offers, their ends and the replies to clients, and never asks the core. `files` counts descriptors and bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
