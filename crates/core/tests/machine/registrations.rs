@@ -288,3 +288,21 @@ fn tasks_that_name_registrations_share_a_ring() {
     rig.using_now(Some(1), &[], 10);
     assert!(rig.workers.values().flatten().count() > 1, "short ones are offered ahead");
 }
+
+#[test]
+fn a_busy_worker_is_sent_no_registration() {
+    let mut rig = Rig::with(of_one(1));
+    rig.register(ALICE, arena(1), 4096);
+    for _ in 0..20 {
+        let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), false);
+        rig.finish(job);
+    }
+    let held = |rig: &Rig| rig.workers.values().flatten().count();
+    let busy = rig.submit_as(ALICE, "quick", 1, Policy::default(), false);
+    rig.using_now(Some(1), &[], 1);
+    assert_eq!(held(&rig), 1, "its descriptor would lie in the lane");
+    rig.finish(busy);
+    assert_eq!(held(&rig), 1, "the worker was idle");
+    rig.using_now(Some(1), &[], 1);
+    assert_eq!(held(&rig), 2, "the worker has it");
+}
