@@ -77,7 +77,7 @@ impl Performer {
     /// Performs one action. Returns `true` if the daemon shall exit.
     fn perform_one(&mut self, action: Action, now_ns: u64, events: &mut Vec<Event>) -> bool {
         match action {
-            Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
+            Action::Offer { worker, seq, task } => self.offer(worker, seq, task, now_ns, events),
             Action::Reply { client, tag, reply, output } => self.reply(client, tag, reply, output),
             Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
             Action::DropOutput { output } => self.outputs.drop_output(output),
@@ -171,10 +171,10 @@ impl Performer {
     }
 
     /// Writes orders and claim word and sends the descriptors at once; the task itself is sent with its bundle.
-    fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
+    fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, now_ns: u64, events: &mut Vec<Event>) {
         let Some(found) = self.workers.get(worker) else { return };
         if !found.ring.has_outstanding() {
-            found.sampler.note_first_offer();
+            found.sampler.note_first_offer(now_ns);
         }
         found.ring.offer(seq, task.job, task.fence);
         // Most tasks have neither.

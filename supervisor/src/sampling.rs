@@ -12,6 +12,9 @@ use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::process_identity::ProcessIdentity;
 use bulkhead_sys::process_stats::ProcessStats;
 
+/// How long the processor time that was noted before an offer stands for the offers after it.
+const NOTE_PAUSE_NS: u64 = 1_000_000;
+
 /// The sampler of one worker, from its spawn on.
 #[derive(Debug)]
 pub(crate) struct WorkerSampler {
@@ -20,6 +23,8 @@ pub(crate) struct WorkerSampler {
     stats: Option<ProcessStats>,
     /// Its processor time when it got an offer while it had no other.
     offered_cpu_ns: Option<u64>,
+    /// Before this moment [`Self::offered_cpu_ns`] is new enough.
+    noted_until_ns: u64,
     /// The sample taken before the kill.
     pub(crate) last: Option<ProcessSeen>,
 }
@@ -32,6 +37,7 @@ impl WorkerSampler {
             pid: process.pid(),
             stats: ProcessStats::of_child(process).ok(),
             offered_cpu_ns: None,
+            noted_until_ns: 0,
             last: None,
         }
     }
@@ -50,8 +56,13 @@ impl WorkerSampler {
         }
     }
 
-    /// Notes the processor time before the first of a row of offers.
-    pub(crate) fn note_first_offer(&mut self) {
+    /// Notes the processor time before the first of a row of offers, at most once in [`NOTE_PAUSE_NS`]. So a task that follows
+    /// others shows up to that much of their time as its own, and short tasks do not pay for a system call each.
+    pub(crate) fn note_first_offer(&mut self, now_ns: u64) {
+        if now_ns < self.noted_until_ns {
+            return;
+        }
+        self.noted_until_ns = now_ns + NOTE_PAUSE_NS;
         self.offered_cpu_ns = self.stats.as_ref().and_then(|stats| stats.cpu_ns().ok());
     }
 

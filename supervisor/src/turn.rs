@@ -49,6 +49,8 @@ pub(crate) struct EventLoop {
     pub(crate) signals: Signals,
     pub(crate) spin: SpinBeforeSleep,
     pub(crate) heap: HeapTrimmer,
+    /// The turn before has not polled.
+    pub(crate) left_out_poll: bool,
     pub(crate) grace_ms: u64,
     /// When the sleep was to end at the latest, CLOCK_MONOTONIC nanoseconds.
     pub(crate) asked_ns: Option<u64>,
@@ -108,7 +110,14 @@ impl EventLoop {
         let busy = self.performer.clients.is_busy() || self.performer.workers.is_busy();
         if batch.is_empty() && !busy {
             self.spin.run(&mut self.performer.workers, &mut self.performer.outputs, batch);
+            // The end of a short task is answered before descriptors are looked at, every second time at most.
+            if !batch.is_empty() && !self.left_out_poll {
+                self.left_out_poll = true;
+                ready.clear();
+                return Ok(());
+            }
         }
+        self.left_out_poll = false;
         if batch.is_empty() && self.performer.clients.has_delayed() {
             self.performer.clients.flush(false, batch);
         }

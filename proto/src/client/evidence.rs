@@ -121,7 +121,8 @@ pub struct ProcessSeen {
     pub state: RunState,
     /// Processor time of all its threads since its start, in microseconds.
     pub cpu_us: u64,
-    /// Processor time since its task was offered to it, in microseconds, if that is measured.
+    /// Processor time since its task was offered to it, in microseconds, if that is measured; of tasks that it ran in the
+    /// millisecond before the offer too.
     pub task_cpu_us: Option<u64>,
     /// Processor time of its descendants since its start, in microseconds: of those that live, and of those whose parent
     /// has reaped them.
