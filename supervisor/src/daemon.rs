@@ -120,6 +120,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
         signals,
         spin,
         heap: HeapTrimmer::default(),
+        late_flushes: Vec::new(),
         left_out_poll: false,
         grace_ms,
         asked_ns: None,

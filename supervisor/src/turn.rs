@@ -49,6 +49,8 @@ pub(crate) struct EventLoop {
     pub(crate) signals: Signals,
     pub(crate) spin: SpinBeforeSleep,
     pub(crate) heap: HeapTrimmer,
+    /// Flushes for which the core does not wait: it hears them with the next batch.
+    pub(crate) late_flushes: Vec<Event>,
     /// The turn before has not polled.
     pub(crate) left_out_poll: bool,
     pub(crate) grace_ms: u64,
@@ -90,6 +92,7 @@ impl EventLoop {
             let leave = self.performer.perform(&mut out.actions, now.mono_ns, batch);
             let expecting = self.spin.is_worth_it(&self.performer.workers, now.mono_ns);
             self.performer.clients.flush(expecting, batch);
+            self.set_flushes_aside(batch);
             self.performer.outputs.tell_freed(batch);
             // Records are logged last: the retry of a job whose worker died has been sent by now.
             for record in out.records.drain(..) {
@@ -104,6 +107,15 @@ impl EventLoop {
             }
         }
         false
+    }
+
+    /// A job's end is the last that its client waits for: a turn only for the credit would delay the next request.
+    fn set_flushes_aside(&mut self, batch: &mut Vec<Event>) {
+        let can_wait = |event: &mut Event| match event {
+            Event::ClientFlushed { client } => !self.core.awaits_flush(*client),
+            _ => false,
+        };
+        self.late_flushes.extend(batch.extract_if(.., can_wait));
     }
 
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
@@ -172,6 +184,7 @@ impl EventLoop {
 
     /// Turns all that is ready into events: deaths and results first, then the requests of clients.
     fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
+        batch.append(&mut self.late_flushes);
         let now_ns = clock::monotonic_ns();
         self.excuse_lateness(now_ns);
         rate_limit::log_counts(now_ns);

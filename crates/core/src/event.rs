@@ -60,7 +60,8 @@ pub enum Event {
         /// [`crate::action::Action::DropFile`].
         files: Vec<Attached>,
     },
-    /// All replies to this client have left: it has its whole credit again.
+    /// All replies to this client have left: it has its whole credit again. Unless `Core::awaits_flush` says that something may
+    /// wait for it, it comes with the next batch and makes none by itself.
     ClientFlushed {
         /// Who.
         client: ClientId,

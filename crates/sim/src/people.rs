@@ -113,6 +113,14 @@ impl World {
         self.plan(after, Move::Flush(place));
     }
 
+    /// Flushes for which the core does not wait come with the next batch, whatever makes it.
+    pub(crate) fn hear_late_flushes(&mut self, batch: &mut Vec<Event>) {
+        for client in std::mem::take(&mut self.late_flushes) {
+            self.oracles.replies.flushed(client);
+            batch.push(Event::ClientFlushed { client });
+        }
+    }
+
     /// The shell hears one client.
     pub(crate) fn hear_client(&mut self, place: usize, batch: &mut Vec<Event>) {
         let credit = self.scenario.config.client_credit_bytes;
@@ -125,9 +133,12 @@ impl World {
             batch.push(Event::ClientConnected { client: id, peer });
         }
         if std::mem::take(&mut client.flushed) {
-            self.oracles.replies.flushed(id);
-            batch.push(Event::ClientFlushed { client: id });
+            self.late_flushes.push(id);
+            if self.core.awaits_flush(id) {
+                self.hear_late_flushes(batch);
+            }
         }
+        let client = &self.clients[place];
         if client.unread_bytes < credit {
             for _ in 0..reads {
                 let Some((tag, request)) = self.clients[place].written.pop_front() else { break };

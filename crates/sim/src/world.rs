@@ -48,6 +48,8 @@ pub struct World {
     pub(crate) executions: BTreeMap<Vec<u8>, u32>,
     /// Events that performing made, for the next turn.
     pub(crate) told_back: Vec<Event>,
+    /// Clients that have read all, and for which the core does not wait.
+    pub(crate) late_flushes: Vec<ClientId>,
     /// The sources that have news.
     pub(crate) news: BTreeSet<NewsSource>,
     /// Descriptors that the fake shell holds.
@@ -102,6 +104,7 @@ impl World {
             clients_made: 0,
             executions: BTreeMap::new(),
             told_back: Vec::new(),
+            late_flushes: Vec::new(),
             news: BTreeSet::new(),
             held: BTreeSet::new(),
             outputs_made: 0,
@@ -184,6 +187,7 @@ impl World {
         if batch.is_empty() && self.core.deadline().is_none_or(|at| at > self.clock.ns()) {
             return Ok(());
         }
+        self.hear_late_flushes(&mut batch);
         self.step(batch)?;
         if self.report.steps.is_multiple_of(self.scenario.look_every) && !self.exited {
             self.inspect()?;

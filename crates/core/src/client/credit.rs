@@ -71,6 +71,14 @@ impl Clients {
         }
     }
 
+    /// Whether something may wait for the credit that this client's flush gives back: it has letters or a reader, or less than
+    /// half of its credit.
+    pub(crate) fn awaits_flush(&self, turn: &Turn, id: ClientId) -> bool {
+        self.see(id).is_some_and(|client| {
+            !client.letters.is_empty() || !client.readers.is_empty() || client.credit < whole_credit(turn) / 2
+        })
+    }
+
     /// Counts an end of an attached job that its client has not read.
     ///
     /// # Panics

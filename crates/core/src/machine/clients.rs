@@ -15,6 +15,11 @@ impl Core {
         self.clients.connect(&mut self.turn, id, peer, account);
     }
 
+    /// Whether [`crate::event::Event::ClientFlushed`] of this client needs a turn of its own. Else it may come with the next batch.
+    pub fn awaits_flush(&self, id: ClientId) -> bool {
+        self.clients.awaits_flush(&self.turn, id)
+    }
+
     /// All replies to a client have left: it has its whole credit again.
     pub(super) fn client_flushed(&mut self, id: ClientId) {
         self.clients.flushed(&self.turn, id);

@@ -103,7 +103,9 @@ impl Core {
         let mut filled = Vec::new();
         for slot in self.workers.places(pool) {
             // Where workers serve one user each, another worker may get the job that was found for this one.
-            while let Some((idle, _)) = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle()) {
+            while self.jobs.queued_in(pool) > 0
+                && let Some((idle, _)) = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle())
+            {
                 let Some((taken, uid)) = self.take_for_idle(pool) else {
                     return (filled, self.jobs.is_search_open(pool));
                 };

@@ -75,6 +75,32 @@ fn jobs_that_are_forgotten_before_they_are_told_share_a_reply() {
     assert_eq!(rig.told(ALICE, Some(again)).len(), 1, "those waits are over");
 }
 
+/// A flush for which nothing waits may come with the next batch: an ended job costs no turn for the credit alone.
+#[test]
+fn a_flush_is_awaited_only_where_something_waits_for_credit() {
+    let mut rig = Rig::with(Config { client_credit_bytes: 10_000, ..config(1) });
+    assert!(!rig.core.awaits_flush(ALICE));
+    let job = attached(&mut rig, 1);
+    rig.finish(job);
+    assert!(!rig.core.awaits_flush(ALICE), "it was told, and most of the credit is left");
+    let large = rig.submit(1);
+    rig.finish_with(large, TaskResult::Inline(Payload::from(vec![1; 4000])), 1000);
+    rig.ask(ALICE, Request::Result { job: large });
+    assert!(!rig.core.awaits_flush(ALICE), "more than half of the credit is left");
+    rig.ask(ALICE, Request::Result { job: large });
+    assert!(rig.core.awaits_flush(ALICE), "less than half of it is left");
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    assert!(!rig.core.awaits_flush(ALICE));
+    for _ in 0..3 {
+        rig.ask(ALICE, Request::Result { job: large });
+    }
+    let untold = attached(&mut rig, 1);
+    rig.finish(untold);
+    assert!(rig.core.awaits_flush(ALICE), "an end waits for credit");
+    rig.ask(BOB, Request::Events { after: 0, follow: true });
+    assert!(rig.core.awaits_flush(BOB), "a reader goes on with a flush");
+}
+
 #[test]
 fn attached_results_stream_and_are_forgotten() {
     let mut rig = Rig::new(2);
