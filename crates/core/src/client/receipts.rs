@@ -73,9 +73,8 @@ impl SentEnds {
         Some(job)
     }
 
-    /// A held job has left. Drops the ends of those that are not kept, if they may be half of all.
-    fn one_gone(&mut self, is_kept: impl Fn(JobId) -> bool) {
-        self.gone += 1;
+    /// Drops the ends of jobs that are not kept, if they may be more than half of all.
+    fn drop_gone(&mut self, is_kept: impl Fn(JobId) -> bool) {
         if 2 * self.gone <= self.ends.len() {
             return;
         }
@@ -116,7 +115,15 @@ impl Clients {
     /// A held job of a client has left the table, or runs again.
     pub(crate) fn held_job_gone(&mut self, id: ClientId, is_kept: impl Fn(JobId) -> bool) {
         if let Some(client) = self.connected(id) {
-            client.sent.one_gone(is_kept);
+            client.sent.gone += 1;
+            client.sent.drop_gone(is_kept);
+        }
+    }
+
+    /// Ends of a client were taken off: those of results that are gone may be more than half of the rest.
+    pub(crate) fn ends_taken(&mut self, id: ClientId, is_kept: impl Fn(JobId) -> bool) {
+        if let Some(client) = self.connected(id) {
+            client.sent.drop_gone(is_kept);
         }
     }
 

@@ -112,7 +112,11 @@ impl Core {
     /// A client has the ends up to this number where it wants them: their results need not be kept.
     pub(super) fn received(&mut self, id: ClientId, tag: Tag, through: u64) {
         match self.clients.receive(id, through) {
-            Ok(jobs) => jobs.into_iter().for_each(|job| _ = self.forget_received(id, job)),
+            Ok(received) => {
+                received.into_iter().for_each(|job| _ = self.forget_received(id, job));
+                let jobs = &self.jobs;
+                self.clients.ends_taken(id, |job| jobs.is_held(job));
+            }
             Err(last) => {
                 let why = format!("receipt through {through}, and {last} held ends were sent so far");
                 self.refuse(id, tag, Refusal::Invalid { why });
@@ -135,6 +139,8 @@ impl Core {
             count += u32::from(self.forget_received(id, job));
         }
         if count > 0 {
+            let jobs = &self.jobs;
+            self.clients.ends_taken(id, |job| jobs.is_held(job));
             let uid = self.clients.see(id).map_or(0, |client| client.peer().uid);
             self.turn.count(Counter::Evicted, u64::from(count));
             self.jobs.note_evicted(uid, UNRECEIVED, count);

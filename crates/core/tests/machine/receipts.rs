@@ -30,6 +30,19 @@ fn held_results_that_are_gone_are_not_remembered_for_their_receipts() {
     assert!(!rig.has_result(left));
 }
 
+/// A receipt for a job that failed takes its end off and leaves the job: what is left may be gone results alone.
+#[test]
+fn a_receipt_leaves_no_more_gone_ends_than_others() {
+    let mut rig = Rig::new(1);
+    let first = rig.submit_held(2, Policy::default());
+    let second = JobId(first.0 + 1);
+    rig.fail(first);
+    rig.fail(second);
+    rig.change(ALICE, Request::Forget { jobs: vec![second] });
+    rig.received(1);
+    assert!(matches!(rig.outcome(first), Some(Outcome::Failed { .. })), "a failed job is kept");
+}
+
 impl Rig {
     fn submit_held(&mut self, count: usize, policy: Policy) -> JobId {
         let inputs = vec![Payload::default(); count];

@@ -3,7 +3,7 @@
 //!
 //! It follows offers, reports and what the shell frees, and never asks the core. `outputs` sees that each block is dropped once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Action;
 use bulkhead_core::config::Config;
@@ -20,7 +20,11 @@ use crate::task::TaskId;
 pub struct ArenaOracle {
     most: u64,
     offers: BTreeMap<(WorkerId, Seq), u32>,
+    /// Whose each block is, and its bytes.
     blocks: BTreeMap<OutputId, (u32, u64)>,
+    /// Those that the core has dropped: the account holds them until the shell has freed them, but for those of reports that came
+    /// too late, which were never counted.
+    dropped: BTreeSet<OutputId>,
 }
 
 impl ArenaOracle {
@@ -38,7 +42,10 @@ impl ArenaOracle {
                     self.blocks.insert(*output, (uid, *bytes));
                 }
             }
-            Event::OutputFreed { output } => _ = self.blocks.remove(output),
+            Event::OutputFreed { output } => {
+                self.blocks.remove(output);
+                self.dropped.remove(output);
+            }
             Event::Died { worker, .. } => self.offers.retain(|(of, _), _| of != worker),
             _ => {}
         }
@@ -49,16 +56,17 @@ impl ArenaOracle {
     /// # Errors
     /// It may use the arena, and has no right to; or it may not, and there is room.
     pub fn decided(&mut self, action: &Action, ledger: &JobOracle) -> Verdict {
-        // A block of a report that came too late is dropped at once and never counted.
-        if let Action::DropOutput { output } = action {
-            self.blocks.remove(output);
+        if let Action::DropOutput { output } = action
+            && self.blocks.contains_key(output)
+        {
+            self.dropped.insert(*output);
         }
         let Action::Offer { worker, seq, task } = action else { return Ok(()) };
         let Some(job) = ledger.task(TaskId::own(task.job)) else { return Ok(()) };
         let (uid, wanted) = (job.uid, job.output(task.stage));
         let held = |of: Option<u32>| -> u64 {
-            let blocks = self.blocks.values().filter(|(uid, _)| of.is_none_or(|of| of == *uid));
-            blocks.map(|(_, bytes)| bytes).sum()
+            let blocks = self.blocks.iter().filter(|(output, _)| !self.dropped.contains(output));
+            blocks.filter(|(_, (uid, _))| of.is_none_or(|of| of == *uid)).map(|(_, (_, bytes))| bytes).sum()
         };
         // A user who holds less than a 64th always comes to a little more, so only the plain cases are judged.
         let (own, all) = (held(Some(uid)), held(None));
@@ -69,7 +77,7 @@ impl ArenaOracle {
                 format!("user {uid} holds {own} bytes in arenas, all {all}, and {} is allowed", self.most);
             return broken("arenas", what);
         }
-        if wanted == OutputMode::Arena && !is_told && all == 0 && self.most > 0 {
+        if wanted == OutputMode::Arena && !is_told && self.blocks.is_empty() && self.most > 0 {
             return broken("arenas", format!("no arena is used, and {} bytes are free", self.most));
         }
         if is_told {
