@@ -137,9 +137,9 @@ impl ItemWriter {
             return Ok(());
         };
         let at = self.at(self.next);
-        page.store(at, self.region.mark(self.counted), Ordering::Relaxed);
-        page.store(at + 8, ResultHead { number: length, is_failed }.to_word(), Ordering::Relaxed);
         page.write_bytes(at + in_memory(RESULT_HEAD_BYTES), result);
+        page.store(at + 8, ResultHead { number: length, is_failed }.to_word(), Ordering::Relaxed);
+        page.store(at, self.region.mark(self.counted), Ordering::Relaxed);
         self.counted += 1;
         let counted = self.region.count_word(self.counted);
         page.store(self.at(ChunkRegion::COUNTED_AT), counted, Ordering::Release);

@@ -94,14 +94,15 @@ fn ended(outcome: Outcome, output: Vec<u8>) -> SessionEnd {
     SessionEnd::Ended(JobEnd { job: JobId(1), outcome, output, attempts: 1, survivors: Vec::new() })
 }
 
-/// The result of an item: its length and its bytes depend on its number.
-fn result_of(item: u64) -> Vec<u8> {
-    vec![item as u8; (item * 7 % 90) as usize]
+/// The result of an item: its length depends on its number, its bytes also on the round. The second is so long that the reader may come
+/// while it is written.
+fn result_of(round: u64, item: u64) -> Vec<u8> {
+    vec![(round + item) as u8; if item == 1 { 40_000 } else { (item * 7 % 90) as usize }]
 }
 
 /// Runs the items of a chunk until one draw says that the worker dies, or until the client has closed it. Gives how many items ran, and
 /// whether the chunk ended well.
-fn work(region: ChunkRegion, items: u64, dies_after: u64, task: &mut ChunkTask) -> (u64, bool) {
+fn work(round: u64, region: ChunkRegion, items: u64, dies_after: u64, task: &mut ChunkTask) -> (u64, bool) {
     let texts: Vec<String> = (0..items).map(|item| item.to_string()).collect();
     let bytes = ChunkInput::encode(Some(region), b"", &texts).unwrap();
     let chunk = ChunkInput::read(&bytes).unwrap();
@@ -113,7 +114,7 @@ fn work(region: ChunkRegion, items: u64, dies_after: u64, task: &mut ChunkTask) 
         if ran > dies_after {
             break;
         }
-        writer.store(&result_of(item as u64), item % 5 == 4, task).unwrap();
+        writer.store(&result_of(round, item as u64), item % 5 == 4, task).unwrap();
     }
     (ran, false)
 }
@@ -122,7 +123,7 @@ fn work(region: ChunkRegion, items: u64, dies_after: u64, task: &mut ChunkTask) 
 #[test]
 fn however_reader_and_worker_race_nothing_is_lost_and_nothing_could_run_twice() {
     let (arena, _) = Arena::create(1, 64 << 10).unwrap();
-    let (store, context) = ItemStore::create(2, &arena, 16 << 10).unwrap();
+    let (store, context) = ItemStore::create(2, &arena, 256 << 10).unwrap();
     let (_, files) = context.into_request(2);
     let (mut state, mut stops) = (5_u64, [0; 4]);
     let mut draw = |below: u64| {
@@ -131,10 +132,10 @@ fn however_reader_and_worker_race_nothing_is_lost_and_nothing_could_run_twice() 
     };
     for round in 0..4000 {
         let items = draw(30);
-        let room = draw(2500) as usize;
+        let room = (draw(2) * 40_000 + draw(2500)) as usize;
         let (input, chunk) = store.chunk(b"", &vec![""; items as usize], room).unwrap();
         let dies_after = if draw(2) == 0 { items } else { draw(items + 1) };
-        let (reads_late, waits) = (draw(2) == 0, draw(400));
+        let (reads_late, waits) = (draw(2) == 0, draw(3000));
         let descriptor = files[0].file.as_fd().try_clone_to_owned().unwrap();
         let named = vec![(FileUse::new(STORE_FILE, Way::Out), descriptor)];
         let context = Arc::new(RegisteredContext::new(Vec::new(), named));
@@ -143,7 +144,7 @@ fn however_reader_and_worker_race_nothing_is_lost_and_nothing_could_run_twice() 
         let (found, ran, ends_well) = std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 barrier.wait();
-                work(region, items, dies_after, &mut task)
+                work(round, region, items, dies_after, &mut task)
             });
             barrier.wait();
             if reads_late {
@@ -157,7 +158,7 @@ fn however_reader_and_worker_race_nothing_is_lost_and_nothing_could_run_twice() 
             (found, ran, ends_well)
         });
         drop(input);
-        let wanted = (0..items).map(|item| (result_of(item), item % 5 == 4));
+        let wanted = (0..items).map(|item| (result_of(round, item), item % 5 == 4));
         let is_same = found.delivered().zip(wanted).all(|(result, (bytes, is_failed))| match result {
             ItemResult::Done(found) => !is_failed && found == bytes,
             ItemResult::Failed(found) => is_failed && found == bytes,
@@ -168,7 +169,7 @@ fn however_reader_and_worker_race_nothing_is_lost_and_nothing_could_run_twice() 
         match found.stop() {
             ChunkStop::AllDelivered => assert_eq!((delivered, ran), (items, items)),
             ChunkStop::LongResult { .. } => {
-                assert!(ends_well && reads_late && task.output == result_of(delivered))
+                assert!(ends_well && reads_late && task.output == result_of(round, delivered))
             }
             ChunkStop::Begun => assert_eq!(began, delivered + 1),
             ChunkStop::Unbegun => assert_eq!(began, delivered),

@@ -6,7 +6,8 @@ use super::*;
 use crate::output::{JobEnd, ReceivedOutput};
 
 const PAGE: usize = 8192;
-const PLACE: ChunkRegion = ChunkRegion { key: 0x1234_5678_9abc_def0, offset: 1024, length: 2048 };
+const PLACE: ChunkRegion =
+    ChunkRegion { key: 0x1234_5678_9abc_def0, offset: PAGE as u64 - 2048, length: 2048 };
 
 fn ended(outcome: Outcome) -> SessionEnd {
     let output = ReceivedOutput::None;
@@ -21,7 +22,7 @@ fn crashed() -> SessionEnd {
     ended(Outcome::Crashed { crashes: 1, last: "signal".to_owned() })
 }
 
-/// A region in the middle of a page, as its worker writes it.
+/// A region at the end of a page, as its worker writes it.
 struct Region(SharedPage);
 
 impl Region {
@@ -196,7 +197,7 @@ fn more_results_than_fit_are_not_read_beyond_the_end() {
     let whole = region.read(80, &crashed());
     assert_eq!((whole.delivered().len(), whole.stop()), (63, ChunkStop::Unbegun));
     assert!(whole.delivered().last() == Some(ItemResult::Done(&rest)));
-    // The words behind the region look like a mark; no one reads them.
+    // Nothing behind the region is read: there the page ends.
     region.counts(64, 64);
     let outcome = region.read(80, &crashed());
     assert_eq!(outcome.delivered().len(), 63);
