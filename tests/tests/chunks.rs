@@ -3,175 +3,19 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::path::Path;
+mod chunk_bench;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bulkhead_client::{
-    Arena, Chunk, ChunkStop, ItemResult, ItemStore, JobEnd, JobInput, NotChunked, ReceivedOutput, Session,
-    SessionEnd, SessionEvent, SessionOptions, Spec, connect, one_item,
+    ChunkStop, JobInput, NotChunked, Session, SessionEnd, SessionOptions, Spec, connect, one_item,
 };
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::job::{OutputMode, Policy};
-use bulkhead_tests::chunks::{HANGING, ITEMS, LIARS, LIES, STEP_NAMES, STEPS, config, result_of, runs};
-use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, binary, eventually, send_signal};
-use bulkhead_tests::or_skip;
-use bulkhead_tests::other_users::system_daemon;
-use bulkhead_tests::raid::may_become_others;
-use tempfile::TempDir;
-
-/// A daemon, a session with an arena and a store, and the folder in which runs are counted.
-struct Bench {
-    session: Session,
-    arena: Arena,
-    store: ItemStore,
-    folder: TempDir,
-    daemon: Daemon,
-}
-
-fn start(workers: u16, store_bytes: usize) -> Bench {
-    let daemon =
-        Daemon::start_with(&Setup { workers, config: config(&binary("chunk-worker")), ..Setup::default() });
-    let client = connect::connect(&daemon.socket()).unwrap();
-    let session = Session::over(client, SessionOptions::default()).unwrap();
-    let arena = session.register_arena(1 << 20).unwrap();
-    let store = session.register_item_store(&arena, store_bytes).unwrap();
-    Bench { session, arena, store, folder: tempfile::tempdir().unwrap(), daemon }
-}
-
-/// The next ends, as many as these.
-fn ends(session: &Session, count: usize) -> BTreeMap<u64, SessionEnd> {
-    let (mut told, mut events, until) = (BTreeMap::new(), Vec::new(), Instant::now() + DEADLINE);
-    while told.len() < count {
-        let turn = session.lead().turn(Some(until), None, &mut events);
-        for event in events.drain(..) {
-            match event {
-                SessionEvent::Job { token, end } => drop(told.insert(token, end)),
-                SessionEvent::NotRegistered { refusal, .. } => panic!("{refusal}"),
-                _ => {}
-            }
-        }
-        assert!(turn.is_ok() || told.len() == count, "{turn:?}: {} of {count} are told", told.len());
-        assert!(Instant::now() < until, "{} of {count} are told", told.len());
-    }
-    told
-}
-
-fn outcome(end: &SessionEnd) -> &Outcome {
-    let SessionEnd::Ended(JobEnd { outcome, .. }) = end else { panic!("{end:?}") };
-    outcome
-}
-
-fn failure(end: &SessionEnd) -> &str {
-    let Outcome::Failed { message, .. } = outcome(end) else { panic!("{end:?}") };
-    message
-}
-
-impl Bench {
-    fn head(&self) -> String {
-        self.folder.path().display().to_string()
-    }
-
-    fn submit(&self, kind: &str, head: &str, items: &[String]) -> Chunk {
-        self.submit_with(kind, head, items, Policy::default(), 4096)
-    }
-
-    fn submit_with(&self, kind: &str, head: &str, items: &[String], policy: Policy, room: usize) -> Chunk {
-        let spec = self.store.spec(Spec { policy, ..Spec::new(kind) });
-        let (input, chunk) = self.store.chunk(head.as_bytes(), items, room).unwrap();
-        self.session.submit(1, &Arc::new(spec), input).unwrap();
-        chunk
-    }
-
-    fn end(&self) -> SessionEnd {
-        ends(&self.session, 1).remove(&1).unwrap()
-    }
-
-    /// Runs items until each has a result or has failed with its job, as a client does: what never began is submitted again.
-    fn run_all(&self, items: &[String]) -> Vec<Result<String, String>> {
-        let (mut told, mut from) = (Vec::new(), 0);
-        while from < items.len() {
-            let chunk = self.submit(ITEMS, &self.head(), &items[from..]);
-            let end = self.end();
-            let found = chunk.read(&end);
-            told.extend(found.delivered().map(told_of));
-            match found.stop() {
-                ChunkStop::AllDelivered => {}
-                ChunkStop::Begun => told.push(Err(outcome(&end).word().to_owned())),
-                ChunkStop::LongResult { is_failed } => told.push(long(end, is_failed)),
-                other => panic!("{other:?} with {end:?}"),
-            }
-            assert_eq!(from + found.rest().start, told.len());
-            from = told.len();
-        }
-        told
-    }
-
-    /// Each of these items has run once, and no other.
-    fn each_ran_once(&self, items: &[String]) {
-        let names: BTreeMap<String, u32> = items.iter().map(|item| (name(item), 1)).collect();
-        assert_eq!(runs(self.folder.path()), names);
-    }
-
-    /// Waits, as a leader does, until all of the arena and all of the store is free.
-    fn all_free(&self) {
-        let (mut events, until) = (Vec::new(), Instant::now() + DEADLINE);
-        let whole = vec![0; self.arena.length()];
-        let is_free = || {
-            let room = self.store.length() - 2 * 64;
-            self.store.chunk(b"", &["x"], room).is_ok() && self.arena.block(&whole).is_some()
-        };
-        while !is_free() {
-            assert!(Instant::now() < until, "a region is never free");
-            let soon = Instant::now() + Duration::from_millis(20);
-            self.session.lead().turn(Some(soon), None, &mut events).unwrap();
-        }
-    }
-
-    /// The process that hangs in an item.
-    fn hanging(&self) -> u32 {
-        let file = self.folder.path().join(HANGING);
-        eventually("an item hangs", || std::fs::read_to_string(&file).ok()?.parse().ok())
-    }
-}
-
-fn told_of(result: ItemResult<'_>) -> Result<String, String> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match result {
-        ItemResult::Done(bytes) => Ok(text(bytes)),
-        ItemResult::Failed(bytes) => Err(text(bytes)),
-    }
-}
-
-/// The output of a job that is the result of one item.
-fn long(end: SessionEnd, is_failed: bool) -> Result<String, String> {
-    let SessionEnd::Ended(end) = end else { panic!("{end:?}") };
-    let mut text = String::new();
-    match end.output {
-        ReceivedOutput::Inline(bytes) => text = String::from_utf8(bytes).unwrap(),
-        ReceivedOutput::File(file) => drop(file.reader().read_to_string(&mut text).unwrap()),
-        other => panic!("{other:?}"),
-    }
-    if is_failed { Err(text) } else { Ok(text) }
-}
-
-fn name(item: &str) -> String {
-    item.split(' ').next().unwrap_or_default().to_owned()
-}
-
-fn names(count: usize) -> Vec<String> {
-    (0..count).map(|at| format!("item{at}")).collect()
-}
-
-/// What [`Bench::run_all`] gives when all are done but this one.
-fn all_done_but(items: &[String], at: usize, word: &str) -> Vec<Result<String, String>> {
-    let done = items.iter().map(|item| Ok(result_of(&name(item))));
-    let mut all: Vec<_> = done.collect();
-    all[at] = Err(word.to_owned());
-    all
-}
+use bulkhead_tests::chunks::{HANGING, ITEMS, STEP_NAMES, STEPS, result_of, runs};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, send_signal};
+use chunk_bench::{all_done_but, ends, failure, long, names, outcome, start, told_of};
 
 #[test]
 fn chunks_of_every_length_come_whole_and_their_regions_are_used_again() {
@@ -365,23 +209,6 @@ fn a_result_without_room_ends_its_chunk_and_comes_as_the_output_whatever_its_len
     bench.all_free();
 }
 
-/// With another policy than that of the store's spec the daemon tries again; no item runs a second time.
-#[test]
-fn a_retry_of_a_chunk_of_which_an_item_has_begun_runs_nothing() {
-    let bench = start(2, 16 << 10);
-    let mut items = names(3);
-    items[1] += " abort";
-    let mut spec = bench.store.spec(Spec::new(ITEMS));
-    spec.policy.crashes_max = Some(3);
-    let (input, chunk) = bench.store.chunk(bench.head().as_bytes(), &items, 300).unwrap();
-    bench.session.submit(1, &Arc::new(spec), input).unwrap();
-    let end = bench.end();
-    assert!(failure(&end).contains("2 items of the chunk have begun in an earlier attempt"), "{end:?}");
-    let found = chunk.read(&end);
-    assert_eq!((found.delivered().len(), found.stop(), found.rest()), (1, ChunkStop::Begun, 2..3));
-    bench.each_ran_once(&items[..2]);
-}
-
 #[test]
 fn a_job_with_one_item_needs_no_store() {
     let bench = start(1, 16 << 10);
@@ -397,130 +224,6 @@ fn a_job_with_one_item_needs_no_store() {
     assert!(failure(&ended[&4]).contains("must return its result"));
     assert_eq!(long(ended.remove(&1).unwrap(), false).unwrap(), "a is done");
     assert_eq!(long(ended.remove(&3).unwrap(), false).unwrap().len(), 100_000);
-}
-
-#[test]
-fn what_is_no_chunk_of_this_kind_is_said() {
-    let bench = start(1, 16 << 10);
-    let chunk = bench.submit("noop", "", &names(2));
-    let end = bench.end();
-    let ChunkStop::Fault(fault) = chunk.read(&end).stop() else { panic!("{end:?}") };
-    assert!(fault.to_string().contains("0 of its 2 items have a result: does its kind take chunks?"));
-    let (input, chunk) = bench.store.chunk(bench.head().as_bytes(), &names(2), 100).unwrap();
-    bench.session.submit(1, &Arc::new(Spec::new(ITEMS)), input).unwrap();
-    let end = bench.end();
-    assert!(failure(&end).contains("names no item store"), "{end:?}");
-    let found = chunk.read(&end);
-    assert_eq!((found.stop(), found.rest()), (ChunkStop::Unbegun, 0..2));
-    let chunk = bench.submit(ITEMS, &bench.head(), &["a write".to_owned(), "b".to_owned()]);
-    let end = bench.end();
-    assert!(failure(&end).contains("must return its result"), "{end:?}");
-    assert_eq!(chunk.read(&end).stop(), ChunkStop::Begun);
-    bench.session.submit(1, &Arc::new(Spec::new(ITEMS)), JobInput::from(b"text".to_vec())).unwrap();
-    assert!(failure(&bench.end()).contains("the input of 4 bytes is no chunk of items: it is too short"));
-}
-
-/// Every lie ends what is delivered before it, reads nothing that is not there, and lets nothing run again.
-#[test]
-fn a_worker_that_lies_about_its_results_harms_its_own_chunk_alone() {
-    let bench = start(2, 16 << 10);
-    for (lie, is_done) in LIES {
-        drop(std::fs::remove_file(bench.folder.path().join("runs")));
-        let items = names(5);
-        let chunk = bench.submit(LIARS, &format!("{} {lie}", bench.head()), &items);
-        let end = bench.end();
-        assert_eq!(outcome(&end).word(), if is_done { "done" } else { "crashed" }, "{lie}");
-        let found = chunk.read(&end);
-        assert!(matches!(found.stop(), ChunkStop::Fault(_)), "{lie}: {found:?}");
-        assert!(found.rest().is_empty(), "{lie}: {found:?}");
-        let wanted = ["item0", "item1"].map(|name| Ok(result_of(name)));
-        let told: Vec<_> = found.delivered().map(told_of).collect();
-        assert!(told.is_empty() || told == wanted, "{lie}: {told:?}");
-        bench.each_ran_once(&items[..2]);
-    }
-    assert!(bench.run_all(&["after".to_owned()])[0].is_ok());
-}
-
-#[test]
-fn a_worker_that_writes_over_the_region_of_another_chunk_leaves_it_in_error_and_nothing_runs_twice() {
-    let bench = start(2, 64 << 10);
-    for lie in ["zeroes-all", "copies-itself"] {
-        let mut items: Vec<String> = names(4).iter().map(|name| format!("{lie}{name}")).collect();
-        items[2] += " hang";
-        drop(std::fs::remove_file(bench.folder.path().join("runs")));
-        drop(std::fs::remove_file(bench.folder.path().join(HANGING)));
-        let spec = Arc::new(bench.store.spec(Spec::new(ITEMS)));
-        let (input, victim) = bench.store.chunk(bench.head().as_bytes(), &items, 1000).unwrap();
-        bench.session.submit(7, &spec, input).unwrap();
-        let pid = bench.hanging();
-        let liar = bench.submit(LIARS, &format!("{} {lie}", bench.head()), &names(1));
-        assert_eq!(outcome(&bench.end()).word(), "done");
-        drop(liar);
-        send_signal(pid, "KILL");
-        let end = ends(&bench.session, 1).remove(&7).unwrap();
-        let found = victim.read(&end);
-        assert!(matches!(found.stop(), ChunkStop::Fault(_)), "{lie}: {found:?}");
-        assert_eq!((found.delivered().len(), found.rest().len()), (0, 0), "nothing of it is run again");
-        bench.each_ran_once(&items[..3]);
-    }
-}
-
-#[test]
-fn a_client_that_lies_about_its_region_harms_its_own_jobs_alone() {
-    let bench = start(1, 16 << 10);
-    let spec = Arc::new(bench.store.spec(Spec::new(ITEMS)));
-    let chunk = |key: u64, offset: u64, length: u64| {
-        let region = bulkhead_proto::chunk::ChunkRegion { key, offset, length };
-        bulkhead_proto::chunk::ChunkInput::encode(Some(region), bench.head().as_bytes(), &["a"]).unwrap()
-    };
-    let pids = || bench.daemon.workers().iter().filter_map(|row| row.pid).collect::<BTreeSet<_>>();
-    let before = pids();
-    let mut cut = chunk(1, 0, 64);
-    cut.truncate(50);
-    let lies = [
-        (chunk(1, 0, 128), "is that of another one"),
-        (chunk(0, 16 << 10, 64), "of a store of 16384 bytes"),
-        (chunk(0, u64::MAX - 63, 128), "of a store of 16384 bytes"),
-        (chunk(0, 32, 64), "of a store of 16384 bytes"),
-        (cut, "no chunk of items"),
-    ];
-    for (bytes, wanted) in lies {
-        bench.session.submit(1, &spec, bench.arena.block(&bytes).unwrap().into()).unwrap();
-        let end = bench.end();
-        assert!(failure(&end).contains(wanted), "{end:?}");
-    }
-    assert!(before.is_subset(&pids()), "no worker had to go");
-    assert!(runs(Path::new(&bench.head())).is_empty());
-}
-
-/// As arenas are refused; a job that names one then says so too.
-#[test]
-fn a_daemon_of_several_users_takes_no_chunks_and_says_why() {
-    or_skip!(may_become_others());
-    let daemon = system_daemon("");
-    let client = connect::connect(&daemon.socket()).unwrap();
-    let session = Session::over(client, SessionOptions::default()).unwrap();
-    let arena = session.register_arena(4096).unwrap();
-    let store = session.register_item_store(&arena, 4096).unwrap();
-    let (input, chunk) = store.chunk(b"", &["a"], 10).unwrap();
-    session.submit(1, &Arc::new(store.spec(Spec::new("noop"))), input).unwrap();
-    let (mut refusals, mut events, mut ended) = (Vec::new(), Vec::new(), None);
-    while ended.is_none() {
-        session.lead().turn(Some(Instant::now() + DEADLINE), None, &mut events).unwrap();
-        for event in events.drain(..) {
-            match event {
-                SessionEvent::NotRegistered { refusal, .. } => refusals.push(refusal.to_string()),
-                SessionEvent::Job { end, .. } => ended = Some(end),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    assert!(
-        matches!(&refusals[..], [one] if one.contains("an arena is not taken by one that serves several"))
-    );
-    let end = ended.unwrap();
-    assert!(matches!(&end, SessionEnd::Refused(_)), "{end:?}");
-    assert_eq!(chunk.read(&end).rest(), 0..1);
 }
 
 /// The example of the worker library; that of the client library sends it the same.
