@@ -72,11 +72,11 @@ impl Squares {
             }
             // Nothing says that another chunk would not end as this one before its first item.
             ChunkStop::Unbegun if outcome.delivered().len() == 0 => {
-                self.results.extend(numbers.map(|number| (number, Err(format!("{end:?}")))));
+                self.results.extend(numbers.map(|number| (number, Err(reason(&end)))));
                 return;
             }
             ChunkStop::Unbegun => return self.waiting.push(rest),
-            ChunkStop::Begun => format!("{end:?}"),
+            ChunkStop::Begun => reason(&end),
             ChunkStop::Fault(fault) => {
                 self.results.extend((next..numbers.end).map(|number| (number, Err(fault.to_string()))));
                 return;
@@ -108,6 +108,14 @@ impl Squares {
                 }
             }
         }
+    }
+}
+
+/// How a job ended, in words.
+fn reason(end: &SessionEnd) -> String {
+    match end {
+        SessionEnd::Ended(end) => end.outcome.to_string(),
+        other => format!("{other:?}"),
     }
 }
 
