@@ -27,11 +27,12 @@ pub const LIARS: &str = "liars";
 pub const STEP_NAMES: [&str; 4] = ["before", "begun", "ran", "counted"];
 
 /// What a worker of the kind [`LIARS`] does to its region, and whether the job is then done.
-pub const LIES: [(&str, bool); 9] = [
+pub const LIES: [(&str, bool); 10] = [
     ("counts-beyond-items", true),
     ("counts-without-begin", false),
     ("begins-two-at-once", false),
     ("counts-all", false),
+    ("counts-back", false),
     ("length-beyond-region", false),
     ("length-of-all-memory", false),
     ("mark-of-another", false),
@@ -183,6 +184,7 @@ fn lie(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         "counts-beyond-items" => counts(chunk.len() as u64 + 1, chunk.len() as u64 + 1),
         "counts-without-begin" => counts(2, 3),
         "begins-two-at-once" => counts(4, 2),
+        "counts-back" => counts(1, 1),
         "counts-all" => counts(chunk.len() as u64, chunk.len() as u64),
         "length-beyond-region" => put(region.mark(2), room + 1),
         "length-of-all-memory" => put(region.mark(2), u64::MAX >> 8),

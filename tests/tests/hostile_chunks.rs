@@ -57,7 +57,7 @@ fn a_worker_that_lies_about_its_results_harms_its_own_chunk_alone() {
         assert!(found.rest().is_empty(), "{lie}: {found:?}");
         let wanted = ["item0", "item1"].map(|name| Ok(result_of(name)));
         let told: Vec<_> = found.delivered().map(told_of).collect();
-        assert!(told.is_empty() || told == wanted, "{lie}: {told:?}");
+        assert!(wanted.starts_with(&told), "{lie}: {told:?}");
         bench.each_ran_once(&items[..2]);
     }
     assert!(bench.run_all(&["after".to_owned()])[0].is_ok());

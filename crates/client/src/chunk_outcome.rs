@@ -73,6 +73,11 @@ pub enum ChunkFault {
         /// The item.
         index: usize,
     },
+    /// An item has a result that had not begun, by the counts: they were higher before.
+    WentBack {
+        /// The item.
+        index: usize,
+    },
     /// The job is done, and items have no result.
     Unfinished {
         /// How many have one.
@@ -121,6 +126,12 @@ impl fmt::Display for ChunkFault {
             Self::Result { index } => {
                 write!(out, "what the worker of the chunk has stored for item {index} is no result")
             }
+            Self::WentBack { index } => {
+                write!(
+                    out,
+                    "item {index} has a result, and had not begun by the counts of the chunk: they went back"
+                )
+            }
             Self::Unfinished { counted, items } => write!(
                 out,
                 "the chunk is done and {counted} of its {items} items have a result: does its kind take chunks?"
@@ -162,8 +173,11 @@ impl RegionReader<'_> {
         let is_done = matches!(end, SessionEnd::Ended(end) if end.outcome == Outcome::Done);
         outcome.stop = match copied {
             Err(fault) => ChunkStop::Fault(fault),
-            Ok(()) if counted == items => ChunkStop::AllDelivered,
-            Ok(()) => match ResultHead::from_word(long) {
+            Ok(_) if counted == items => ChunkStop::AllDelivered,
+            Ok(at) if self.has_result_of_unbegun(at, counted, begun) => {
+                ChunkStop::Fault(ChunkFault::WentBack { index: in_memory(begun) })
+            }
+            Ok(_) => match ResultHead::from_word(long) {
                 Some(ResultHead { number, is_failed }) if is_done && number == counted && begun > counted => {
                     ChunkStop::LongResult { is_failed }
                 }
@@ -175,29 +189,39 @@ impl RegionReader<'_> {
         outcome
     }
 
-    /// Copies so many results, at most as many as there are items.
+    /// Copies so many results, at most as many as there are items. Gives the place behind the last.
     ///
     /// # Errors
     /// One is none, or would reach beyond the region: those before it are copied.
-    fn copy_results(&self, counted: u64, outcome: &mut ChunkOutcome) -> Result<(), ChunkFault> {
+    fn copy_results(&self, counted: u64, outcome: &mut ChunkOutcome) -> Result<u64, ChunkFault> {
         let mut at = ChunkRegion::HEADER_BYTES;
         for index in 0..counted {
             let fault = ChunkFault::Result { index: outcome.ends.len() };
-            if at + RESULT_HEAD_BYTES > self.place.length {
-                return Err(fault);
-            }
-            let mark = self.load(at);
-            let head = ResultHead::from_word(self.load(at + 8)).filter(|_| mark == self.place.mark(index));
-            let ResultHead { number: length, is_failed } = head.ok_or(fault)?;
-            let next = ResultHead::stored_bytes(length).and_then(|bytes| at.checked_add(bytes));
-            let next = next.filter(|next| *next <= self.place.length).ok_or(fault)?;
+            let (ResultHead { number: length, is_failed }, next) = self.result_at(at, index).ok_or(fault)?;
             let start = outcome.bytes.len();
             outcome.bytes.resize(start + in_memory(length), 0);
             self.page.read_bytes(self.at(at + RESULT_HEAD_BYTES), &mut outcome.bytes[start..]);
             outcome.ends.push((outcome.bytes.len(), is_failed));
             at = next;
         }
-        Ok(())
+        Ok(at)
+    }
+
+    /// Whether the first item that has not begun, by the counts, has a result behind the counted ones: then the counts went back.
+    fn has_result_of_unbegun(&self, at: u64, counted: u64, begun: u64) -> bool {
+        // The item that has begun may have a result that was not counted.
+        let at = if begun > counted { self.result_at(at, counted).map(|(_, next)| next) } else { Some(at) };
+        at.is_some_and(|at| self.result_at(at, begun).is_some())
+    }
+
+    /// The head of the result of this item, if it begins at this place of the region, and the place behind the result.
+    fn result_at(&self, at: u64, index: u64) -> Option<(ResultHead, u64)> {
+        if at + RESULT_HEAD_BYTES > self.place.length || self.load(at) != self.place.mark(index) {
+            return None;
+        }
+        let head = ResultHead::from_word(self.load(at + 8))?;
+        let next = at.checked_add(ResultHead::stored_bytes(head.number)?)?;
+        (next <= self.place.length).then_some((head, next))
     }
 
     /// Loads a word, by its place in the region.

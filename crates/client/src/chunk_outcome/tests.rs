@@ -184,6 +184,25 @@ fn a_result_that_lies_ends_what_is_delivered_and_nothing_beyond_the_region_is_re
 }
 
 #[test]
+fn counts_that_went_back_are_seen_by_the_results_that_are_left() {
+    let region = Region::new();
+    let mut at = ChunkRegion::HEADER_BYTES;
+    for index in 0..3 {
+        at = region.put(at, index, b"result", false);
+    }
+    for (begun, counted) in [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)] {
+        region.counts(begun, counted);
+        let outcome = region.read(5, &crashed());
+        assert_eq!(outcome.delivered().len() as u64, counted);
+        assert!(fault(&outcome).contains(&format!("item {begun} has a result")), "{begun} {counted}");
+    }
+    // The third had begun, and its worker died between the result and its count.
+    region.counts(3, 2);
+    let outcome = region.read(5, &crashed());
+    assert_eq!((outcome.stop(), outcome.rest()), (ChunkStop::Begun, 3..5));
+}
+
+#[test]
 fn more_results_than_fit_are_not_read_beyond_the_end() {
     let region = Region::new();
     // 62 empty results fill a half, then one fills the other half.
