@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bulkhead_proto::chunk::{ChunkRegion, RESULT_HEAD_BYTES, ResultHead, STORE_FILE};
 use bulkhead_sys::raise;
@@ -40,7 +41,7 @@ pub const LIES: [(&str, bool); 10] = [
     ("long-of-another", true),
 ];
 
-/// The file that a worker leaves when it hangs, with its process id.
+/// The file that a worker leaves when an item of it hangs, or waits for a cancel, with its process id.
 pub const HANGING: &str = "hanging";
 
 /// The text of a config that declares the kinds.
@@ -91,6 +92,12 @@ fn item(head: &[u8], item: &[u8], task: &mut dyn TaskContext) -> Result<Vec<u8>,
         ("kill", _) => die(),
         ("exit", _) => std::process::exit(0),
         ("hang", _) => hang(&folder),
+        ("linger", _) => {
+            tell(&folder);
+            while !task.is_cancelled() {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        }
         ("write", _) => task.write_all(b"output of its own")?,
         ("long", bytes) => return Ok(vec![name.as_bytes()[0]; bytes.parse().expect("a length")]),
         _ => {}
@@ -104,10 +111,15 @@ fn die() -> ! {
 }
 
 fn hang(folder: &Path) -> ! {
+    tell(folder);
+    stay()
+}
+
+/// Leaves the file [`HANGING`].
+fn tell(folder: &Path) {
     let (new, told) = (folder.join("new"), folder.join(HANGING));
     std::fs::write(&new, std::process::id().to_string()).expect("a file");
     std::fs::rename(new, told).expect("a file");
-    stay()
 }
 
 fn stay() -> ! {

@@ -143,6 +143,30 @@ fn a_worker_that_is_killed_from_outside_a_limit_of_time_and_a_cancel_leave_what_
     bench.all_free();
 }
 
+/// The end of the job is told at once, and its worker lives on: the item that runs may end before the chunk is read or after, and
+/// no other begins.
+#[test]
+fn a_worker_that_lives_on_after_a_cancel_begins_no_further_item() {
+    let bench = start(1, 16 << 10);
+    let mut items = names(3);
+    items[1] += " linger";
+    let policy = Policy { grace_ms: Some(10_000), ..Policy::default() };
+    let chunk = bench.submit_with(ITEMS, &bench.head(), &items, policy, 1000);
+    let pid = bench.hanging();
+    bench.session.cancel(&[1]);
+    let end = bench.end();
+    assert_eq!(outcome(&end), &Outcome::Cancelled);
+    let found = chunk.read(&end);
+    let stop = if found.delivered().len() == 2 { ChunkStop::Unbegun } else { ChunkStop::Begun };
+    assert_eq!((found.stop(), found.rest()), (stop, 2..3), "{found:?}");
+    // The region is free when the worker has ended the task.
+    bench.all_free();
+    bench.each_ran_once(&items[..2]);
+    assert!(bench.daemon.workers().iter().any(|row| row.pid == Some(pid)), "its worker was not killed");
+    assert_eq!(bench.run_all(&items[2..]), [Ok(result_of("item2"))]);
+    bench.each_ran_once(&items);
+}
+
 #[test]
 fn what_is_cancelled_while_it_waits_has_run_nothing() {
     let bench = start(1, 16 << 10);
