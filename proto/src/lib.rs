@@ -8,11 +8,12 @@
 //! |---|---|
 //! | [`client`] | clients and supervisor: requests, replies, outcomes, rows, records, `why`, exit codes |
 //! | [`worker`] | supervisor and workers: messages, the shared pages, the stages of a job |
-//! | all others | both: numbers, jobs, kinds, files, registrations, deaths, limits, logs, the `exec` program, the codec |
+//! | all others | both: numbers, jobs, kinds, files, registrations, chunks, deaths, limits, logs, the `exec` program, the codec |
 //!
 //! Neither [`client`] nor [`worker`] knows of the other, and no other module knows of either.
 
 pub mod bound;
+pub mod chunk;
 pub mod client;
 pub mod codec;
 pub mod death;

@@ -68,6 +68,8 @@ pub const REGISTRATIONS_MAX: u64 = 4096;
 pub const WORKER_REGISTRATIONS_MAX: usize = 64;
 /// Most bytes of a context that travel with its registration.
 pub const CONTEXT_BYTES_MAX: usize = 3072;
+/// Most items of one chunk.
+pub const CHUNK_ITEMS_MAX: usize = 65_536;
 /// Most parts that a job may be split into.
 pub const PARTS_MAX: u32 = 65_536;
 /// Most bytes of inline results that all parts of one job may leave for its merge.

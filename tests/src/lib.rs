@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a test that cannot go on says so by a panic, and asks again and again
 
+pub mod chunks;
 pub mod clips;
 pub mod contexts;
 pub mod daemon;

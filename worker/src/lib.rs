@@ -12,9 +12,12 @@
 
 mod boot_folder;
 mod bootstrap;
+mod chunk_run;
 mod early_files;
 #[cfg(feature = "builtin")]
 mod exec;
+mod item_store;
+mod item_writer;
 mod output;
 mod panics;
 mod registrations;
@@ -34,6 +37,7 @@ use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 use crate::runtime::ExitReason;
 
 pub use bulkhead_link::worker::StackPage;
+pub use bulkhead_proto::chunk::ChunkInput;
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_proto::worker::boxes::STACK_SIGNAL;
@@ -41,6 +45,7 @@ pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use bulkhead_task::{
     FanOut, PackedParts, Planned, PositionedFile, RegisteredContext, Split, TaskContext, TaskFailure,
 };
+pub use item_writer::ItemWriter;
 pub use registry::Registry;
 pub use taken_lane::take_lane;
 

@@ -3,7 +3,7 @@
 //! | a registration | when |
 //! |---|---|
 //! | arrives | in the lane before the first task that names it; a second time changes nothing |
-//! | is mapped (arena), loaded (context) | after the claim of the first task that names it, as a part of that task |
+//! | is mapped (arena, item store), loaded (context) | after the claim of the first task that names it, as a part of that task |
 //! | is forgotten | when the supervisor says so: no task that can still be claimed names it |
 //!
 //! Nothing of a client is trusted: the seals of an arena are checked before it is mapped, each place in it before it is read, and its
@@ -21,6 +21,8 @@ use bulkhead_proto::registration::{ArenaBlock, RegistrationKind};
 use bulkhead_proto::worker::message::TaskUses;
 use bulkhead_sys::shared_page::SharedPage;
 use bulkhead_task::{RegisteredContext, TaskFailure};
+
+use crate::item_store::store_of;
 
 /// The buffer for inputs keeps no more than this between tasks.
 pub(crate) const KEPT_BYTES: usize = 4 << 20;
@@ -69,6 +71,19 @@ impl WorkerRegistrations {
     /// Whether all that a task names is here.
     pub(crate) fn has_all(&self, uses: &TaskUses) -> bool {
         uses.arena.iter().chain(&uses.contexts).all(|id| self.0.contains_key(id))
+    }
+
+    /// Maps the arena and the item store that a task uses, as far as that was not done and is possible.
+    pub(crate) fn map_early(&mut self, uses: &TaskUses) {
+        if let Some(arena) = uses.arena {
+            let _ = self.map(arena);
+        }
+        for id in &uses.contexts {
+            // No code of this program loads files, and no store is loaded as a context.
+            if let Some(Held::Context(context, RegistrationKind::Files)) = self.0.get(id) {
+                drop(store_of(context));
+            }
+        }
     }
 
     /// Maps an arena, if that was not done.

@@ -2,8 +2,8 @@
 //!
 //! A worker program fills a registry and passes it to [`crate::run`]; the runtime looks handlers up once, when the
 //! supervisor has sent the names of its kinds. A handler reads and writes bytes ([`Registry::with`]) or values
-//! ([`Registry::typed`]). A kind whose jobs are split over the workers has three functions ([`Registry::planned`], with
-//! bytes [`Registry::with_plan`]).
+//! ([`Registry::typed`]); one that takes chunks is called for each item ([`Registry::with_items`]). A kind whose jobs are split over
+//! the workers has three functions ([`Registry::planned`], with bytes [`Registry::with_plan`]).
 
 use std::any::Any;
 use std::fmt;
@@ -17,6 +17,8 @@ use bulkhead_task::{FanOut, RegisteredContext, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::chunk_run::ItemHandler;
+
 mod typed_plan;
 
 /// The code of a kind, as the runtime calls it: one task at a time, from one thread.
@@ -24,6 +26,8 @@ mod typed_plan;
 pub(crate) enum KindHandler {
     /// Each of its jobs is one task.
     Whole(Arc<BoxedHandler>),
+    /// The same, and the task has items.
+    Items(Arc<ItemHandler>),
     /// Its jobs are split into parts.
     Split(Arc<dyn FanOut>),
 }
@@ -83,6 +87,35 @@ impl Registry {
         F: Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailure> + Send + Sync + 'static,
     {
         self.add(name, KindHandler::Whole(Arc::new(handler)))
+    }
+
+    /// Adds a kind whose jobs are chunks of items: the handler is called for each, with what all items of the chunk share (its head)
+    /// and with the item, and returns the result. The result is stored and counted before the next item begins, so the client
+    /// has it whatever becomes of the worker. An item whose handler returns an error fails alone. A crash, a panic or a limit of
+    /// time ends the job: the client gets the results that are counted, the item that had begun fails, and the client
+    /// submits the others again. Each item counts as progress. The handler must not write output to its task.
+    ///
+    /// A client makes chunks with `ItemStore::chunk` of the client library, and jobs of one item with `one_item`.
+    ///
+    /// ```no_run
+    /// use bulkhead_worker::{Registry, TaskContext, TaskFailure, run};
+    ///
+    /// fn square(_: &[u8], item: &[u8], _: &mut dyn TaskContext) -> Result<Vec<u8>, TaskFailure> {
+    ///     let number = std::str::from_utf8(item).ok().and_then(|text| text.parse::<i64>().ok());
+    ///     let square = number.and_then(|number| number.checked_mul(number));
+    ///     Ok(square.ok_or_else(|| TaskFailure::new("no number, or a large one"))?.to_string().into_bytes())
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     run(&Registry::new().with_items("squares", square))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_items<F>(self, name: &str, handler: F) -> Self
+    where
+        F: Fn(&[u8], &[u8], &mut dyn TaskContext) -> Result<Vec<u8>, TaskFailure> + Send + Sync + 'static,
+    {
+        self.add(name, KindHandler::Items(Arc::new(handler)))
     }
 
     /// Adds a kind whose input and output are values, encoded as JSON, which a command line and every language can

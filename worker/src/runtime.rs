@@ -172,9 +172,10 @@ impl Runtime {
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
         let output = output.with_arena(self.early_files.arena());
         let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
-        // Its pages are the client's: an arena counts against no limit of the task. A fault is found again when it is read.
-        if let Some(arena) = task.uses.as_ref().and_then(|uses| uses.arena) {
-            let _ = self.early_files.registrations().borrow_mut().map(arena);
+        // Their pages are the client's: arena and store count against no limit of the task. A fault is found again when they are
+        // used.
+        if let Some(uses) = task.uses.as_deref() {
+            self.early_files.registrations().borrow_mut().map_early(uses);
         }
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {

@@ -1,5 +1,5 @@
-//! Calls the function of a kind that a task's stage needs: the handler, or the plan, run or merge of a job that is
-//! split.
+//! Calls the function of a kind that a task's stage needs: the handler, the handler of each item, or the plan, run or merge of a job
+//! that is split.
 //!
 //! The plan task packs its parts, and a brief for all later tasks, into its output (`proto/src/worker/stage.rs`); only
 //! workers read more of it than the count of parts. Each later task checks every offset of the plan, because another
@@ -12,6 +12,7 @@ use bulkhead_proto::limits::{FRAME_MAX_BYTES, PARTS_MAX};
 use bulkhead_proto::worker::stage::{Brief, Stage, pack};
 use bulkhead_task::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskFailure};
 
+use crate::chunk_run::run_items;
 use crate::output::TaskOutput;
 use crate::registry::KindHandler;
 use crate::task_files::CheckedFile;
@@ -28,13 +29,14 @@ pub(crate) fn call(
 ) -> Result<(), TaskFailure> {
     match (code, stage) {
         (KindHandler::Whole(handler), Stage::Whole) => handler(input, output),
+        (KindHandler::Items(handler), Stage::Whole) => run_items(&**handler, input, output),
         (KindHandler::Split(kind), Stage::Plan) => plan(&**kind, input, output),
         (KindHandler::Split(kind), Stage::Run { part, parts }) => run(&**kind, input, (part, parts), output),
         (KindHandler::Split(kind), Stage::Merge { parts }) => merge(&**kind, input, parts, output),
         (KindHandler::Split(_), Stage::Whole) => {
             Err(TaskFailure::new("this kind splits its jobs: write plans = true in its table of the config"))
         }
-        (KindHandler::Whole(_), _) => Err(TaskFailure::new(
+        (KindHandler::Whole(_) | KindHandler::Items(_), _) => Err(TaskFailure::new(
             "this kind does not split its jobs: leave plans = true out of its table of the config",
         )),
     }

@@ -13,6 +13,7 @@ use bulkhead_proto::registration::ArenaBlock;
 use bulkhead_sys::shared_page::SharedPage;
 
 use crate::block_allocator::BlockAllocator;
+use crate::chunk::TakenRegion;
 use crate::file::JobFile;
 
 /// Memory for inputs. A clone is the same arena.
@@ -39,9 +40,14 @@ impl Arena {
 
     /// Copies an input into a block. `None`: no free part has room for it, until blocks are free again.
     pub fn block(&self, input: &[u8]) -> Option<InputBlock> {
+        self.block_with(input, None)
+    }
+
+    /// The same for a chunk: its region of an item store is used no longer than the block.
+    pub(crate) fn block_with(&self, input: &[u8], region: Option<Arc<TakenRegion>>) -> Option<InputBlock> {
         let place = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).take(input.len() as u64)?;
         self.0.page.write_bytes(usize::try_from(place.offset).expect("an arena is in memory"), input);
-        Some(InputBlock(Arc::new(TakenBlock { arena: self.clone(), place })))
+        Some(InputBlock(Arc::new(TakenBlock { arena: self.clone(), place, _region: region })))
     }
 
     /// How long it is, in bytes.
@@ -63,6 +69,8 @@ pub struct InputBlock(Arc<TakenBlock>);
 struct TakenBlock {
     arena: Arena,
     place: ArenaBlock,
+    /// Where the results of its items go, if it is a chunk: dropped with the block.
+    _region: Option<Arc<TakenRegion>>,
 }
 
 impl InputBlock {

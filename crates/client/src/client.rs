@@ -16,7 +16,7 @@ use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
 use crate::frame_halves::{FrameReceiver, FrameSender};
 use crate::frame_socket::FrameSocket;
-use crate::inbox::{Answer, Inbox, ReceivedReply};
+use crate::inbox::{Answer, Inbox, ReceivedReply, bytes_in_arenas};
 use crate::interrupt::Interrupts;
 use crate::logs::JobLog;
 use crate::notices::Notices;
@@ -224,6 +224,10 @@ impl DaemonClient {
                 Some(found) => break found,
             }
         };
+        let in_arenas = match &frame.reply {
+            Reply::Ended(ends) | Reply::Held { ended: ends, .. } => bytes_in_arenas(ends),
+            _ => 0,
+        };
         let answer = match frame.reply {
             Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
             Reply::Ended(ends) => Answer::Ended(self.with_descriptors(ends)?),
@@ -237,7 +241,7 @@ impl DaemonClient {
             }
             other => Answer::Plain(other),
         };
-        Ok(Some(ReceivedReply { tag: frame.tag, answer, bytes }))
+        Ok(Some(ReceivedReply { tag: frame.tag, answer, bytes: bytes + in_arenas }))
     }
 
     fn with_descriptors(&mut self, ends: Vec<outcome::JobEnded>) -> Result<Vec<JobEnd>, Error> {

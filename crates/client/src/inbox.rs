@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput};
 use bulkhead_proto::ids::Tag;
 
 use crate::error::{Error, ProtocolError};
@@ -36,8 +37,17 @@ pub(crate) struct ReceivedReply {
     pub(crate) tag: Tag,
     /// Its content.
     pub(crate) answer: Answer,
-    /// The size of its frame.
+    /// The size of its frame, and of the results that were copied out of arenas for it.
     pub(crate) bytes: usize,
+}
+
+/// Bytes of the results of these ends that lie in arenas: they are in no frame, and a copy of them is buffered.
+pub(crate) fn bytes_in_arenas(ends: &[JobEnded]) -> usize {
+    let blocks = ends.iter().filter_map(|end| match &end.output {
+        JobOutput::Block(block) => block.place(),
+        _ => None,
+    });
+    blocks.map(|(_, bytes)| bytes).sum()
 }
 
 /// The open requests, each with its buffered replies.
@@ -104,7 +114,28 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::client::outcome::{Outcome, ResultBlock};
+    use bulkhead_proto::ids::JobId;
+    use bulkhead_proto::job::Payload;
+
     use super::*;
+
+    #[test]
+    fn results_in_arenas_count_with_their_reply_and_no_place_that_lies_does() {
+        let end = |output| JobEnded {
+            job: JobId(1),
+            outcome: Outcome::Done,
+            output,
+            attempts: 1,
+            survivors: Vec::new(),
+        };
+        let block = |offset, bytes| {
+            end(JobOutput::Block(ResultBlock { block: 1, arena: 5, offset, bytes, is_attached: false }))
+        };
+        let inline = end(JobOutput::Inline(Payload::zeroed(100)));
+        let ends = [block(0, 5000), inline, block(8192, 131_072), block(1, u64::MAX), end(JobOutput::None)];
+        assert_eq!(bytes_in_arenas(&ends), 5000 + 131_072);
+    }
 
     fn pong(tag: Tag, bytes: usize) -> ReceivedReply {
         ReceivedReply { tag, answer: Answer::Plain(Reply::Pong { pid: 1 }), bytes }

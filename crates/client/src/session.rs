@@ -24,6 +24,7 @@ use bulkhead_sys::bell::Bell;
 
 use crate::arena::Arena;
 use crate::batch::{JobInput, Spec};
+use crate::chunk::ItemStore;
 use crate::client::{DaemonClient, REPLY_TIMEOUT};
 use crate::error::Error;
 use crate::new_context::{ContextNumber, NewContext};
@@ -280,6 +281,48 @@ impl Session {
         let number = SessionOutbox::next_registration();
         self.register(number, context)?;
         Ok(ContextNumber(number))
+    }
+
+    /// Makes a store of at least so many bytes for the results of chunks, whose items are in this arena, and registers it as
+    /// [`Session::register_arena`] does an arena: only a daemon of one user takes both. A chunk is one job with many items. Its
+    /// worker stores the result of each before the next begins, so a crash takes one item with it: what has a result is delivered,
+    /// and what never began can be submitted again.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// # use bulkhead_client::{ChunkStop, ItemResult, JobInput, Session, SessionEnd, SessionOptions, Spec, discovery};
+    /// # let session = Session::over(discovery::find(None)?, SessionOptions::default())?;
+    /// # let (token, end) = (7, SessionEnd::Lost);
+    /// let arena = session.register_arena(16 << 20)?;
+    /// let store = session.register_item_store(&arena, 16 << 20)?;
+    /// let spec = Arc::new(store.spec(Spec::new("squares")));
+    /// let (input, chunk) = store.chunk(b"", &["1", "2", "3"], 100)?;
+    /// session.submit(token, &spec, input)?;
+    /// // When the event of the token has come:
+    /// let outcome = chunk.read(&end);
+    /// for result in outcome.delivered() {
+    ///     let ItemResult::Done(bytes) = result else { continue };
+    ///     println!("{}", String::from_utf8_lossy(bytes));
+    /// }
+    /// if outcome.stop() == ChunkStop::Begun {
+    ///     println!("item {} fails with {end:?}", outcome.delivered().len());
+    /// }
+    /// println!("to be submitted again: {:?}", outcome.rest());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::register_arena`].
+    pub fn register_item_store(&self, arena: &Arena, bytes: usize) -> Result<ItemStore, Error> {
+        let number = SessionOutbox::next_registration();
+        let (store, context) = ItemStore::create(number, arena, bytes)?;
+        self.register(number, context)?;
+        Ok(store)
+    }
+
+    /// Drops a store, as [`Session::drop_arena`] does an arena.
+    pub fn drop_item_store(&self, store: &ItemStore) {
+        self.drop_context(store.context());
     }
 
     fn register(&self, number: u32, context: NewContext) -> Result<(), Error> {

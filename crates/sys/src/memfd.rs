@@ -89,6 +89,15 @@ pub fn fix_size(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Forbids further seals.
+///
+/// # Errors
+/// As [`fix_size`].
+pub(crate) fn seal_seals(fd: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL))?;
+    Ok(())
+}
+
 fn fixed() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }

@@ -53,6 +53,17 @@ impl SharedPage {
         Ok((page, fd))
     }
 
+    /// As [`Self::create`], for a file that several processes map for writing: nobody can add a seal to it, for instance one that
+    /// forbids further mappings.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_for_writers(name: &str, bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let (page, fd) = Self::create(name, bytes)?;
+        memfd::seal_seals(fd.as_fd())?;
+        Ok((page, fd))
+    }
+
     /// Forbids new writable mappings and write(2); existing writable mappings stay the only ones that write. Also
     /// seals the seals.
     ///
@@ -103,6 +114,18 @@ impl SharedPage {
     /// EINVAL: it is not sealed against changes of its size, or not `bytes` long. EPERM: it is sealed against
     /// writing. ENOMEM.
     pub fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(fd, bytes, true)
+    }
+
+    /// Maps all of a file of another process for reading and writing.
+    ///
+    /// # Errors
+    /// EINVAL: it is no memfd, it is not sealed against changes of its size, or its size is no multiple of 8. EPERM: it is sealed
+    /// against writing. ENOMEM.
+    pub fn map_for_writing(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        // First of all: only of a memfd does fstat never hang.
+        memfd::seals_of(fd)?;
+        let bytes = usize::try_from(memfd::size_of(fd)?).map_err(|_| Errno::EINVAL)?;
         Self::map(fd, bytes, true)
     }
 
@@ -194,6 +217,14 @@ impl SharedPage {
     /// If `at` is no word of this page, or it is mapped for reading only.
     pub fn compare_exchange(&self, at: usize, current: u64, new: u64) -> Result<u64, u64> {
         self.writable_word(at).compare_exchange(current, new, EXCHANGE.0, EXCHANGE.1)
+    }
+
+    /// Sets these bits of the word at `at` (AcqRel), and returns the word that was there.
+    ///
+    /// # Panics
+    /// If `at` is no word of this page, or it is mapped for reading only.
+    pub fn set_bits(&self, at: usize, bits: u64) -> u64 {
+        self.writable_word(at).fetch_or(bits, Ordering::AcqRel)
     }
 
     /// Copies bytes from `at` into `into`, word by word: a concurrent write can tear it between words.
@@ -296,6 +327,26 @@ mod tests {
             SharedPage::map_shared(file.as_fd(), 4096).unwrap_err().raw_os_error(),
             Some(libc::EINVAL)
         );
+    }
+
+    #[test]
+    fn what_several_write_is_mapped_whole_and_nobody_can_seal_it() {
+        let (ours, fd) = SharedPage::create_for_writers("written by several", 8192).unwrap();
+        let theirs = SharedPage::map_for_writing(fd.as_fd()).unwrap();
+        assert_eq!(theirs.length(), 8192);
+        theirs.store(8184, 5, Ordering::Release);
+        assert_eq!(ours.set_bits(8184, 1 << 63), 5);
+        assert_eq!(theirs.load(8184, Ordering::Acquire), 1 << 63 | 5);
+        let sealed = SharedPage::seal_future_writes(fd.as_fd()).unwrap_err();
+        assert_eq!(sealed.raw_os_error(), Some(libc::EPERM));
+        let loose = File::from(memfd::create("loose").unwrap());
+        loose.set_len(4096).unwrap();
+        for other in [loose, File::open("/dev/null").unwrap()] {
+            assert_eq!(
+                SharedPage::map_for_writing(other.as_fd()).unwrap_err().raw_os_error(),
+                Some(libc::EINVAL)
+            );
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod arena;
 mod ceiling;
+mod chunk;
 mod factorial;
 mod figures;
 mod idle;
@@ -35,7 +36,7 @@ struct Section {
     run: fn(&mut Figures),
 }
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     Section { name: "noop", what: "no-op jobs, submitted one by one, results checked", run: noop::run },
     Section { name: "session", what: "no-op jobs that four threads submit, and one", run: session::run },
     Section { name: "latency", what: "one job at a time", run: latency::run },
@@ -49,6 +50,7 @@ const SECTIONS: [Section; 12] = [
     Section { name: "payload", what: "64 MiB in, 64 MiB out, checksums of both", run: payload::run },
     Section { name: "on_demand", what: "results whose length nobody knew beforehand", run: on_demand::run },
     Section { name: "arena", what: "results in arenas, and with a descriptor each", run: arena::run },
+    Section { name: "chunk", what: "items in chunks of 100, and with a job each", run: chunk::run },
     Section { name: "factorial", what: "8 x 200,000! and 200 x 20,000!", run: factorial::run },
     Section { name: "transform", what: "a 1080p clip, 96 frames", run: transform::run },
     Section { name: "idle", what: "system calls of an idle daemon, and its size", run: idle::run },

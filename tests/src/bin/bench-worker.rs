@@ -2,7 +2,7 @@
 //!
 //! `once PATH` sends its process id to the datagram socket at PATH and waits there to be killed, unless an earlier
 //! attempt did so: the file `PATH.ID`, with the job's own word, records that. `grow:MIB` before it makes the process
-//! that large first. `letters N` writes N letters. A job with a file `in` reads it and writes as many bytes of its own. The supervisor of a benchmark
+//! that large first. `letters N` writes N letters. An item of `items` comes back. A job with a file `in` reads it and writes as many bytes of its own. The supervisor of a benchmark
 //! starts it; it must never be started by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
@@ -25,7 +25,12 @@ const PIECE: usize = 256 << 10;
 static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
-    run(&Registry::builtin().with("noop", once).with("letters", letters))
+    run(&Registry::builtin().with("noop", once).with("letters", letters).with_items("items", item))
+}
+
+/// An item that comes back unchanged.
+fn item(_: &[u8], item: &[u8], _: &mut dyn TaskContext) -> Result<Vec<u8>, TaskFailure> {
+    Ok(item.to_vec())
 }
 
 /// As many letters as the input says.
