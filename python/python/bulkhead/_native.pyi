@@ -65,7 +65,9 @@ Event: TypeAlias = tuple[int, What]
 class MemoryFile:
     """Bytes in memory behind a descriptor (memfd): a call or a result that is too long for messages, or has buffers.
 
-    The descriptor is closed when the object goes; `mmap.mmap` has one of its own.
+    The descriptor is closed when the object goes. `mmap.mmap` keeps one of its own as long as it lives (before Python 3.13): a
+    program that keeps thousands of results must read them into memory instead (`os.preadv`).
+    All holders share the position of the file: use it by position alone.
     """
 
     def __new__(cls, length: int = 0) -> MemoryFile:
@@ -154,8 +156,7 @@ class Session:
     def submit_many(self, first_token: int, rules: int, head: bytes, bodies: Sequence[bytes]) -> None:
         """Submits a call for each body, with tokens from `first_token` on, as `submit` does, in one go.
 
-        Raises as `submit`. After `ConnectionError` or `OSError` a first part may have been submitted: their ends are told as others are,
-        and the others are told `withdrawn`.
+        Raises as `submit`, and nothing was submitted then.
         """
 
     def submit_file(self, token: int, rules: int, file: MemoryFile) -> None:
@@ -218,15 +219,10 @@ class Task:
     def is_cancelled(self) -> bool:
         """Whether the call is to end: it was cancelled or met a limit of time. Only with a grace."""
 
-    def output(self) -> int:
-        """A descriptor for a result that has buffers, to be filled from byte 0 on by `os.pwritev`. The handler then returns `None`.
-
-        It stays the task's. Raises `OSError`: there is no room for it, and what bound was met; it is asked for once.
-        """
-
-    @property
-    def output_max_bytes(self) -> int:
-        """How long that result may become, in bytes, once `output` was called; 0 before."""
+LongResult: TypeAlias = tuple[int, Callable[[int], object]]
+"""A result that has buffers: its length in bytes, and a function that is then called, within the same call, with the descriptor of
+a file of this length to fill from byte 0 on by `os.pwritev`. If there is no room for it, the call ends as `failed`, the text says
+what bound was met, and the function is not called. If the function raises, the call ends as `failed`."""
 
 def take_lane() -> None:
     """Moves the connection to the daemon off standard input, where children would inherit it; first of all in a worker.
@@ -235,18 +231,18 @@ def take_lane() -> None:
     """
 
 def serve(
-    handler: Callable[[bytes | MemoryFile, tuple[object, ...], Task], bytes | None],
+    handler: Callable[[bytes | MemoryFile, tuple[object, ...], Task], bytes | LongResult],
     *,
     load: Callable[[bytes | MemoryFile], object] | None = None,
     stack: Callable[[int], object] | None = None,
 ) -> int:
     """Serves the daemon that started this process, one call at a time, all in this thread; gives the exit code.
 
-    `handler(input, contexts, task)` gives the result; `None`: it is in `task.output()`, or empty. `input` is a `MemoryFile` if the
-    call has buffers or is too long for the session's shared memory; it is read only, and may be mapped privately. `contexts` are
+    `handler(input, contexts, task)` gives the result: bytes of any length, or a `LongResult`. `input` is a `MemoryFile` if the
+    call was submitted as one, or was too long for the session's shared memory; map it privately, or read it by position. `contexts` are
     the values of `load` for the contexts that the call's rules name. A handler that raises ends its call as `failed`.
     `load(content)` makes a value of a context, once in this worker.
     `stack(fd)` is called once, before the first call, with the descriptor of the page for this process's stack text: it
     calls `faulthandler.enable(file=fd)` and `faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True)`.
-    It must have done both.
+    It must have done both: a worker that has no handler of that signal dies of it.
     """
