@@ -3,11 +3,12 @@
 | form | bytes behind it |
 |---|---|
 | `SPLIT` | length of the function's pickle (2 bytes, little endian), that pickle, the pickle of `(args, kwargs)` |
-| `WHOLE` | the pickle of `(function, args, kwargs)` |
+| `WHOLE` | the pickle of `(function, args, kwargs)`; in a file with buffers also with `PIECES` |
+| `BY_CONTEXT` | the pickle of `(args, kwargs)`; the function is the last context of the call; in `PIECES` the function is `None` |
 
 A plain function is pickled once and remembered by identity; workers remember what they unpickled by these bytes. So an object
 that is both in a closure and in the arguments is two objects in the worker. Bound methods, partials and other objects carry
-state and are pickled with each call. Plain pickle is tried first, cloudpickle where that fails, and where a pickle names
+state and are pickled with each call. Plain pickle is tried first; cloudpickle where that fails, and where a pickle names
 something in a `__main__` that workers cannot import.
 """
 
@@ -15,34 +16,44 @@ from __future__ import annotations
 
 import sys
 import types
+import zlib
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from . import _wire
+from ._main_module import describe as describe_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Head = bytes
-
 SPLIT = 0
 WHOLE = 1
+BY_CONTEXT = 2
+
+# What the first byte of a context says.
+FUNCTION = 1
+INITIALIZER = 2
+MULTIPROCESSING = 3
 
 FUNCTION_MAX = 2048
-"""A function with a longer pickle travels in the form `WHOLE`."""
+"""A function with a longer pickle is registered once as a context."""
 
-_PLAIN = (types.FunctionType, types.BuiltinFunctionType)
-_WHOLE_HEAD = bytes([WHOLE])
+WHOLE_HEAD = bytes([WHOLE])
+CONTEXT_HEAD = bytes([BY_CONTEXT])
 
 
-def is_main_importable(main: types.ModuleType | None = None) -> bool:
-    """Whether a worker can import the main module again: not in a notebook, at a prompt, with `-c`, or from standard input."""
-    main = main or sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
-        return not (spec.name == "__main__" or spec.name.endswith(".__main__"))
-    path = getattr(main, "__file__", None)
-    return path is not None and not path.startswith("<")
+class Head:
+    """What is remembered of a plain function."""
+
+    __slots__ = ("blob", "flavour", "prefix")
+
+    def __init__(self, blob: bytes, flavour: int) -> None:
+        """From its pickle."""
+        self.flavour = flavour
+        self.blob = blob if len(blob) > FUNCTION_MAX else None
+        """Its pickle, if it goes as a context."""
+        self.prefix = CONTEXT_HEAD if self.blob is not None else bytes([SPLIT]) + len(blob).to_bytes(2, "little") + blob
+        """What stands before the arguments."""
 
 
 class CallEncoder:
@@ -51,45 +62,54 @@ class CallEncoder:
     def __init__(self) -> None:
         self._heads: WeakKeyDictionary[Any, Head] = WeakKeyDictionary()
         self._builtin_heads: dict[Any, Head] = {}
+        self._flavours: dict[str, int] = {}
         self.modules: dict[str, None] = {}
         """Modules of the functions that were encoded, in their order."""
         self.has_new_modules = False
 
-    def split_head(self, function: Callable[..., Any]) -> Head | None:
-        """What stands before the arguments in the form `SPLIT`; `None` if this function does not travel so."""
+    def head(self, function: Callable[..., Any]) -> Head | None:
+        """What stands before the arguments of a plain function; `None` for what is pickled with each call. Raises as `arguments`."""
+        kind = type(function)
+        if kind is types.FunctionType:
+            return self._heads.get(function) or self._new_head(function)
+        if kind is types.BuiltinFunctionType and isinstance(function.__self__, (types.ModuleType, type(None))):  # type: ignore[attr-defined]
+            return self._builtin_heads.get(function) or self._new_head(function)
+        return None
+
+    def _new_head(self, function: Callable[..., Any]) -> Head:
+        blob, _ = dumps_any(function, lambda: f"the function {name_of(function)}", is_whole=True)
+        self.note_module(function)
+        made = Head(blob, self.flavour(function))
         if type(function) is types.FunctionType:
-            found = self._heads.get(function)
-        elif type(function) is types.BuiltinFunctionType:
-            found = self._builtin_heads.get(function)
+            self._heads[function] = made
         else:
-            return None
-        return found if found is not None else self._new_head(function)
+            self._builtin_heads[function] = made
+        return made
 
-    def encode(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, bytes, list[memoryview]]:
-        """The bytes of the call in two pieces, and its buffers.
+    def arguments(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, list[memoryview]]:
+        """The pickle of the arguments, and its buffers.
 
-        Raises what pickling raises, else `TypeError` or `AttributeError` with a text that names the function or the argument and the fix.
+        Raises what pickling raises; the text names the argument and the fix.
         """
-        head = self.split_head(function) if type(function) in _PLAIN else None
-        if head:
-            data, buffers = dumps_any((args, kwargs), lambda: _which_argument(function, args, kwargs))
-            return head, data, buffers
-        self.note_module(function)
-        data, buffers = dumps_any((function, args, kwargs), lambda: _which_part(function, args, kwargs))
-        return _WHOLE_HEAD, data, buffers
+        return dumps_any((args, kwargs), lambda: _which_argument(function, args, kwargs))
 
-    def _new_head(self, function: Callable[..., Any]) -> Head | None:
-        blob, _ = dumps_any(function, lambda: f"the function {name_of(function)}")
+    def whole(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, list[memoryview]]:
+        """The pickle of the whole call, and its buffers. Raises as `arguments`."""
         self.note_module(function)
-        # An empty head: looked up once, and too long.
-        head = b"" if len(blob) > FUNCTION_MAX else bytes([SPLIT]) + len(blob).to_bytes(2, "little") + blob
-        if type(function) is types.FunctionType:
-            self._heads[function] = head
-        elif getattr(function, "__self__", None) is None or isinstance(function.__self__, types.ModuleType):
-            self._builtin_heads[function] = head
-        else:
-            return None  # A bound method of C carries its object.
-        return head or None
+        return dumps_any((function, args, kwargs), lambda: _which_part(function, args, kwargs))
+
+    def flavour(self, function: Callable[..., Any]) -> int:
+        """The number of a function's name: calls of one take about the same time."""
+        inner = getattr(function, "func", function)
+        name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
+        found = self._flavours.get(name)
+        if found is None:
+            found = self._flavours[name] = zlib.crc32(name.encode("utf-8", "replace")) | 1
+        return found
 
     def note_module(self, function: Callable[..., Any]) -> None:
         """Remembers the module of a function, so that workers that wait to replace another one import it before."""
@@ -104,26 +124,52 @@ def name_of(value: Any) -> str:
     name = getattr(value, "__qualname__", None)
     if isinstance(name, str):
         return f"{getattr(value, '__module__', '?')}.{name}"
-    return f"object of type {type(value).__module__}.{type(value).__qualname__}"
+    return f"an object of type {type(value).__module__}.{type(value).__qualname__}"
 
 
-def dumps_any(value: Any, describe: Callable[[], str]) -> tuple[bytes, list[memoryview]]:
-    """Pickles by pickle, or by cloudpickle where that fails or names an unimportable `__main__`. `describe` names it for errors."""
+def dumps_any(value: Any, describe: Callable[[], str], *, is_whole: bool = False) -> tuple[bytes, list[memoryview]]:
+    """Pickles by pickle, or by what can do more where that fails. `describe` names the value for errors.
+
+    `is_whole`: nothing goes out of band. `multiprocessing`'s own pickler knows connections, cloudpickle lambdas and what is
+    defined in a `__main__` that workers cannot import.
+    """
     failed: Exception | None = None
     try:
-        data, buffers = _wire.dumps(value)
-        if b"__main__" not in data or is_main_importable():
+        data, buffers = (_wire.plain_dumps(value, _wire.PROTOCOL), []) if is_whole else _wire.dumps(value)
+        if b"multiprocessing.connection" in data and "multiprocessing.reduction" in sys.modules:
+            return _forking_dumps(value), []
+        if b"__main__" not in data or describe_main() is not None:
             return data, buffers
     except Exception as error:
         failed = error
+        if "multiprocessing.reduction" in sys.modules:
+            try:
+                return _forking_dumps(value), []
+            except Exception:
+                pass
+    cloud_dumps = _cloud_dumps()
+    if cloud_dumps is None:
+        raise _without_cloudpickle(failed, describe) from failed
+    try:
+        return (cloud_dumps(value, _wire.PROTOCOL), []) if is_whole else _wire.dumps(value, cloud_dumps)
+    except Exception as error:
+        raise _renamed(error, f"{describe()} cannot be pickled, also not by cloudpickle: {_text(error)}") from error
+
+
+def _forking_dumps(value: Any) -> bytes:
+    from multiprocessing.reduction import ForkingPickler
+
+    return bytes(ForkingPickler.dumps(value, _wire.PROTOCOL))
+
+
+def _cloud_dumps() -> _wire.Dumps | None:
+    """cloudpickle's, if it is installed."""
     try:
         import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
-        raise _without_cloudpickle(failed, describe) from failed
-    try:
-        return _wire.dumps(value, cloudpickle.dumps)
-    except Exception as error:
-        raise _renamed(error, f"{describe()} cannot be pickled, also not by cloudpickle: {_text(error)}") from error
+        return None
+    found: _wire.Dumps = cloudpickle.dumps
+    return found
 
 
 def _without_cloudpickle(failed: Exception | None, describe: Callable[[], str]) -> Exception:
@@ -157,10 +203,9 @@ def _fails(value: Any) -> bool:
     try:
         _wire.dumps(value)
     except Exception:
+        cloud_dumps = _cloud_dumps()
         try:
-            import cloudpickle
-
-            cloudpickle.dumps(value, _wire.PROTOCOL)
+            return cloud_dumps is None or not cloud_dumps(value, _wire.PROTOCOL)
         except Exception:
             return True
     return False

@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -37,15 +35,20 @@ class Identity:
         """From now on `multiprocessing` is told when it is imported."""
         sys.meta_path.insert(0, _Finder({_PACKAGE: self._name_process, _TRACKER: self._set_tracker}))
 
-    def use_tracker(self, descriptor: int) -> None:
-        """The descriptor of the client's resource tracker, which is kept. Only the first one is used."""
-        if self._tracker is not None:
-            os.close(descriptor)
-            return
-        self._tracker = descriptor
-        module = sys.modules.get(_TRACKER)
-        if module is not None:
-            self._set_tracker(module)
+    def adopt(self, authkey: bytes, trackers: Sequence[int]) -> None:
+        """The client's key, and the descriptor of its resource tracker if it runs; the first one is kept, others are closed."""
+        self._authkey = authkey
+        process: Any = sys.modules.get("multiprocessing.process")
+        if process is not None:
+            process.current_process().authkey = authkey
+        for descriptor in trackers:
+            if self._tracker is not None:
+                os.close(descriptor)
+                continue
+            self._tracker = descriptor
+            module = sys.modules.get(_TRACKER)
+            if module is not None:
+                self._set_tracker(module)
 
     def _name_process(self, package: types.ModuleType) -> None:
         from multiprocessing import context, process
@@ -53,9 +56,9 @@ class Identity:
         made: Any = context.SpawnProcess(name=f"SpawnProcess-{self._number}")
         made._identity = (self._number,)
         made._parent_pid = self._parent_pid
-        made._config = {"semprefix": "/mp"}
-        made._config["authkey"] = process.AuthenticationString(self._authkey or os.urandom(32))
         seen: Any = process
+        made._config = {"semprefix": "/mp"}
+        made._config["authkey"] = seen.AuthenticationString(self._authkey or os.urandom(32))
         seen._current_process = made
         try:
             sentinel = os.pidfd_open(self._parent_pid)
@@ -68,7 +71,7 @@ class Identity:
             module._resource_tracker._fd = self._tracker
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds nothing itself: it calls a function after each of these modules was run for the first time."""
 
     def __init__(self, after: dict[str, Callable[[types.ModuleType], None]]) -> None:
@@ -80,13 +83,16 @@ class _Finder(importlib.abc.MetaPathFinder):
         act = self._after.pop(fullname, None)
         if act is None:
             return None
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, act)
-        return spec
+        for finder in sys.meta_path:
+            spec = finder.find_spec(fullname, path, target) if finder is not self else None
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader, act)  # type: ignore[assignment]
+                return spec
+        return None
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """A loader of another, and what follows it."""
 
     def __init__(self, inner: Any, act: Callable[[types.ModuleType], None]) -> None:

@@ -50,7 +50,7 @@ class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
         """Makes a pending future that belongs to no call, for tests. `Executor.submit` makes the others."""
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._lazy_condition
         if condition is None:
             with _making:
@@ -101,7 +101,7 @@ class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
     def progress(self) -> tuple[int, int] | None:
         """The last `(done, total)` that the call reported with `bulkhead.progress`; `None` if it reported nothing or has ended.
 
-        `total` is 0 if the call did not say it. The daemon is asked.
+        `total` is 0 if the call did not say it. The daemon tells it from time to time.
         """
         pool = self._pool
         return pool.progress_of(self._token) if pool is not None and self._state == PENDING else None
@@ -130,7 +130,7 @@ class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
                 return False
             self._state = _base.CANCELLED
             self._condition.notify_all()
-        self._invoke_callbacks()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
         self.set_running_or_notify_cancel()
         return True
 
