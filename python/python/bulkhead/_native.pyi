@@ -35,8 +35,8 @@ Word: TypeAlias = Literal[
 ]
 
 End: TypeAlias = tuple[Word, str, str]
-"""A call without a result: the word, a text for people, and its certificate as JSON (the object of `bulkhead job ID --json`: the
-attempts, deaths, signals, addresses, last words and stack text), or `""` where there is none. Only ends of calls that were
+"""A call without a result: the word, a text for people, and its certificate as JSON (the object of `bulkhead job ID --json`, but
+for the lines of its backtraces: attempts, deaths, signals, addresses, last words and stack text), or `""` where there is none. Only ends of calls that were
 accepted have one: `crashed`, `timed-out`, `failed`, and `cancelled` if `Session.certify_cancelled` is true."""
 
 What: TypeAlias = (
@@ -95,7 +95,8 @@ class Session:
 
     Tokens are the caller's: any number from 1 to 2**64 - 1 of which no event of an open call is to come.
     Methods do not wait for the daemon, except `lead`, `is_running`, `workers` and `close`.
-    In a forked child an object of the parent does nothing: `submit` raises, and dropping it leaves the parent's connection alone.
+    A forked child calls `abandon` first of all, and closes the descriptor of `fileno`, which it has asked for before the fork: a lock may
+    be held by a thread that the child has not.
     """
 
     def __new__(
@@ -199,6 +200,9 @@ class Session:
 
     def fileno(self) -> int:
         """The descriptor of the connection. A forked child closes it, so that it does not hold the parent's connection open."""
+
+    def abandon(self) -> None:
+        """In a forked child: from now on every method raises `ConnectionError`, except `close`, which does nothing. Takes no lock."""
 
     def close(self) -> None:
         """Ends the connection: the daemon cancels what is open, nothing more is told, and the thread is joined.
