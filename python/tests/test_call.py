@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import pickle
 import sys
 import threading
@@ -53,6 +54,7 @@ def test_a_long_function_goes_as_a_context(encoder: _call.CallEncoder) -> None:
 def test_a_function_that_is_forgotten_is_not_kept(encoder: _call.CallEncoder) -> None:
     pytest.importorskip("cloudpickle")
     encoder.head(lambda: 1)
+    gc.collect()
     assert len(encoder._heads) == 0
 
 
@@ -66,7 +68,7 @@ class TestNames:
     """The error names what cannot be pickled, and the fix."""
 
     def test_a_lambda(self, encoder: _call.CallEncoder) -> None:
-        with pytest.raises((pickle.PicklingError, AttributeError), match=r"the function .*<lambda>.* pip install cloudpickle"):
+        with pytest.raises((pickle.PicklingError, AttributeError), match=r"the function .*<lambda>.*pip install cloudpickle"):
             encoder.head(lambda: 1)
 
     def test_an_argument_by_position(self, encoder: _call.CallEncoder) -> None:

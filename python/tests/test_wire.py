@@ -46,7 +46,7 @@ def test_short_buffers_stay_in_the_pickle() -> None:
 
 @pytest.mark.parametrize("sizes", [[40_000], [100_000, 33_001, 65_537], [3_000_000], [32_768] * 1500])
 def test_buffers_come_back_writable_and_private(sizes: list[int]) -> None:
-    value = [pickle.PickleBuffer(os.urandom(size)) for size in sizes]
+    value = [pickle.PickleBuffer(bytearray(os.urandom(size))) for size in sizes]
     found = _through_a_file(value)
     assert [bytes(buffer) for buffer in found] == [bytes(buffer) for buffer in value]
     found[0][0] ^= 255

@@ -51,6 +51,7 @@ class Link:
         except BaseException:
             self.daemon.stop()
             raise
+        self._session_fd = self.session.fileno()
         if settings.initializer is not None:
             data, descriptors = _spawning.dumps_for_child((settings.initializer, settings.initargs))
             self._initializer = self._register(_call.INITIALIZER, data, descriptors)
@@ -170,8 +171,9 @@ class Link:
 
     def forget(self) -> None:
         """In a forked child: all of it stays the parent's."""
+        self.session.abandon()
+        os.close(self._session_fd)
         self.daemon.forget()
-        os.close(self.session.fileno())
 
     def close(self) -> None:
         """Ends session and daemon. What runs is killed."""

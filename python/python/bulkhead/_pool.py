@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from . import _answer, _call, _exit, _wire
 from ._ending import CANCELLED, error_of_end
 from ._future import LEAD_MAX, Future, complete
-from ._link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ._link import Link
     from ._map import MapResults
     from ._native import Event
     from ._options import CallOptions, PoolSettings
@@ -68,6 +68,9 @@ class Pool:
         return link
 
     def _start(self) -> Link:
+        # Here, because they load more than the rest of the package.
+        from ._link import Link
+
         self.check_open()
         self._close_old_links()
         with self._changing:
