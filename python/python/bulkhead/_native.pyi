@@ -31,7 +31,7 @@ Word: TypeAlias = Literal[
     "lost",  # the daemon ended, or the connection to it: the call may have run
     "refused",  # the daemon did not take it: nothing has run
     "withdrawn",  # it was cancelled before it was sent: nothing has run
-    "unread",  # it is done, and its result is gone: no descriptor or memory was left for it here
+    "unread",  # it is done, and the daemon has dropped its result to make room for others
 ]
 
 End: TypeAlias = tuple[Word, str, str]
