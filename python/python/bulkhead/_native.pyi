@@ -31,7 +31,7 @@ Word: TypeAlias = Literal[
     "lost",  # the daemon ended, or the connection to it: the call may have run
     "refused",  # the daemon did not take it: nothing has run
     "withdrawn",  # it was cancelled before it was sent: nothing has run
-    "unread",  # it is done, and its result is gone: no descriptor or memory was left for it here
+    "unread",  # it is done, and the daemon has dropped its result to make room for others
 ]
 
 End: TypeAlias = tuple[Word, str, str]
@@ -95,8 +95,8 @@ class Session:
 
     Tokens are the caller's: any number from 1 to 2**64 - 1 of which no event of an open call is to come.
     Methods do not wait for the daemon, except `lead`, `is_running`, `workers` and `close`.
-    A forked child calls `abandon` first of all, and closes the descriptor of `fileno`, which it has asked for before the fork: a lock may
-    be held by a thread that the child has not.
+    A forked child calls `abandon` first of all, and closes the descriptor of `fileno`: a lock may be held by a thread that the child
+    has not.
     """
 
     def __new__(
@@ -136,10 +136,12 @@ class Session:
         Raises `ValueError`: a value is out of its range, or no such context.
         """
 
-    def register(self, content: bytes | MemoryFile) -> int:
-        """Registers a context: bytes that each worker loads once, within the first call that names it: a large function.
+    def register(self, content: bytes | MemoryFile, descriptors: Sequence[int] = ()) -> int:
+        """Registers a context: bytes that each worker loads once, within the first call that names it: a large function. Copies of at
+        most 7 open descriptors go with it, such as the ends of a pipe; the caller keeps its own.
 
-        Content of more than `CONTEXT_BYTES_MAX` goes into a file by itself. Raises `ConnectionError`: the daemon is gone. A
+        Content of more than `CONTEXT_BYTES_MAX` goes into a file by itself. Raises `ConnectionError`: the daemon is gone; `ValueError`: too
+        many descriptors; `OSError`: one is not open, or none is free. A
         daemon that refuses it refuses the calls that name it.
         """
 
@@ -202,7 +204,8 @@ class Session:
         """The descriptor of the connection. A forked child closes it, so that it does not hold the parent's connection open."""
 
     def abandon(self) -> None:
-        """In a forked child: from now on every method raises `ConnectionError`, except `close`, which does nothing. Takes no lock."""
+        """In a forked child: from now on every method raises `ConnectionError`, but for `fileno` and `close`, which does nothing. It takes
+        no lock, and neither does `fileno`."""
 
     def close(self) -> None:
         """Ends the connection: the daemon cancels what is open, nothing more is told, and the thread is joined.
@@ -237,7 +240,7 @@ def take_lane() -> None:
 def serve(
     handler: Callable[[bytes | MemoryFile, tuple[object, ...], Task], bytes | LongResult],
     *,
-    load: Callable[[bytes | MemoryFile], object] | None = None,
+    load: Callable[[bytes | MemoryFile, tuple[int, ...]], object] | None = None,
     stack: Callable[[int], object] | None = None,
 ) -> int:
     """Serves the daemon that started this process, one call at a time, all in this thread; gives the exit code.
@@ -245,7 +248,8 @@ def serve(
     `handler(input, contexts, task)` gives the result: bytes of any length, or a `LongResult`. `input` is a `MemoryFile` if the
     call was submitted as one, or was too long for the session's shared memory; map it privately, or read it by position. `contexts` are
     the values of `load` for the contexts that the call's rules name. A handler that raises ends its call as `failed`.
-    `load(content)` makes a value of a context, once in this worker.
+    `load(content, descriptors)` makes a value of a context, once in this worker. The descriptors stay the context's, which closes them
+    when it is dropped; they are closed in programs that the worker starts. A `load` that raises ends the call as `failed`, and the next one tries again.
     `stack(fd)` is called once, before the first call, with the descriptor of the page for this process's stack text: it
     calls `faulthandler.enable(file=fd)` and `faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True)`.
     It must have done both: a worker that has no handler of that signal dies of it.
