@@ -81,7 +81,7 @@ class TestNames:
 
     def test_a_partial(self, encoder: _call.CallEncoder) -> None:
         with pytest.raises(TypeError, match="the function an object of type functools.partial"):
-            encoder.whole(functools.partial(calls.add, threading.Lock()), (), {})
+            encoder.whole(functools.partial(calls.echo, threading.Lock()), (), {})
 
     def test_something_of_main(self, encoder: _call.CallEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         main = sys.modules["__main__"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from bulkhead._private import DaemonSettings, _quoted
 
 
 @pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     place = Path("/tmp") / f"bh{os.urandom(3).hex()}"
     place.mkdir()
     monkeypatch.setattr(_folder, "places", lambda: [str(place)])
-    yield str(place)  # type: ignore[misc]
+    yield str(place)
     for left in place.iterdir():
         left.rmdir()
     place.rmdir()

@@ -29,12 +29,15 @@ def test_results_are_in_order(executor: Executor, options: dict[str, Any]) -> No
 
 
 def test_its_arguments_are_checked(executor: Executor) -> None:
-    for wrong in ({"chunksize": 0}, {"buffersize": 0}):
-        with pytest.raises(ValueError):
-            executor.map(calls.add, [1], **wrong)  # type: ignore[arg-type]
-    for wrong in ({"chunksize": "7"}, {"buffersize": 1.5}):
-        with pytest.raises(TypeError):
-            executor.map(calls.add, [1], **wrong)  # type: ignore[arg-type]
+    wrong: list[tuple[type[Exception], dict[str, Any]]] = [
+        (ValueError, {"chunksize": 0}),
+        (ValueError, {"buffersize": 0}),
+        (TypeError, {"chunksize": "7"}),
+        (TypeError, {"buffersize": 1.5}),
+    ]
+    for kind, options in wrong:
+        with pytest.raises(kind):
+            executor.map(calls.add, [1], **options)
 
 
 def test_an_exception_comes_at_its_turn(executor: Executor) -> None:

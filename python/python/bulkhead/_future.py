@@ -49,39 +49,42 @@ class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
     def __init__(self) -> None:
         """Makes a pending future that belongs to no call, for tests. `Executor.submit` makes the others."""
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        condition = self._lazy_condition
-        if condition is None:
-            with _making:
-                condition = self._lazy_condition
-                if condition is None:
-                    condition = self._lazy_condition = threading.Condition()
-        return condition
+    # For type checkers these three are the attributes of the base class.
+    if not TYPE_CHECKING:
 
-    @property
-    def _waiters(self) -> list[Any]:
-        if self._lazy_waiters is None:
-            with _making:
-                if self._lazy_waiters is None:
-                    self._lazy_waiters = []
-        return self._lazy_waiters
+        @property
+        def _condition(self) -> threading.Condition:
+            condition = self._lazy_condition
+            if condition is None:
+                with _making:
+                    condition = self._lazy_condition
+                    if condition is None:
+                        condition = self._lazy_condition = threading.Condition()
+            return condition
 
-    @_waiters.setter
-    def _waiters(self, waiters: list[Any]) -> None:
-        self._lazy_waiters = waiters
+        @property
+        def _waiters(self) -> list[Any]:
+            if self._lazy_waiters is None:
+                with _making:
+                    if self._lazy_waiters is None:
+                        self._lazy_waiters = []
+            return self._lazy_waiters
 
-    @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:
-        if self._lazy_callbacks is None:
-            with _making:
-                if self._lazy_callbacks is None:
-                    self._lazy_callbacks = []
-        return self._lazy_callbacks
+        @_waiters.setter
+        def _waiters(self, waiters: list[Any]) -> None:
+            self._lazy_waiters = waiters
 
-    @_done_callbacks.setter
-    def _done_callbacks(self, callbacks: list[Callable[[Any], object]]) -> None:
-        self._lazy_callbacks = callbacks
+        @property
+        def _done_callbacks(self) -> list[Callable[[Any], object]]:
+            if self._lazy_callbacks is None:
+                with _making:
+                    if self._lazy_callbacks is None:
+                        self._lazy_callbacks = []
+            return self._lazy_callbacks
+
+        @_done_callbacks.setter
+        def _done_callbacks(self, callbacks: list[Callable[[Any], object]]) -> None:
+            self._lazy_callbacks = callbacks
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
