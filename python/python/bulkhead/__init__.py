@@ -12,9 +12,11 @@ is used: workers import this package too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._executor import Executor, Options
     from ._future import Future
     from ._inside import cancelled, progress, say

@@ -6,12 +6,13 @@ its cause, as `ProcessPoolExecutor` does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
 
 from . import _wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ._native import LongResult, MemoryFile
 

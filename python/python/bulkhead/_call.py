@@ -17,14 +17,15 @@ from __future__ import annotations
 import sys
 import types
 import zlib
-from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from . import _wire
 from ._main_module import describe as describe_main
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 SPLIT = 0
 WHOLE = 1

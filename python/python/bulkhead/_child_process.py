@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
+    from typing import Any
 
 _PACKAGE = "multiprocessing"
 _TRACKER = "multiprocessing.resource_tracker"

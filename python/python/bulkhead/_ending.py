@@ -5,7 +5,10 @@ Driven by `_pool.py`.
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 CANCELLED: Any = object()
 """Stands for the exception of a call that was cancelled."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 import time
 import weakref
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from . import _exit, _map, _options
 from ._pool import Pool
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from multiprocessing.context import BaseContext
+    from typing import Any, Literal, ParamSpec, TypeVar
 
     from ._future import Future
 
-P = ParamSpec("P")
-T = TypeVar("T")
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
 
 
 class _Calls(_base.Executor):

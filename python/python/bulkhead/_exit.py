@@ -11,9 +11,11 @@ import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._pool import Pool
 
 is_exiting = False

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
 
     from ._pool import Pool
 
-T = TypeVar("T")
+    T = TypeVar("T")
+else:
+    T = "T"
 
 PENDING = _base.PENDING
 FINISHED = _base.FINISHED
@@ -31,7 +34,7 @@ _making = threading.RLock()
 LEAD_MAX = 8
 
 
-class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
+class Future(_base.Future[T]):
     """The result of a call that runs, or will run, in a worker. It is a `concurrent.futures.Future`.
 
     `cancel()` differs from the standard library's: it also ends a call that runs, with the processes that it has started.
@@ -147,7 +150,7 @@ class Future(_base.Future, Generic[T]):  # type: ignore[type-arg]
             return self._result  # type: ignore[no-any-return]
         left = self._wait_leading(timeout)
         try:
-            return super().result(left)  # type: ignore[no-any-return]
+            return super().result(left)
         finally:
             # The exception's traceback has this frame: without the name it would keep the future alive.
             self = None  # type: ignore[assignment]

@@ -6,9 +6,11 @@ The call that runs is the worker's (`worker.py`); this module does not start one
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._native import Task
 
 

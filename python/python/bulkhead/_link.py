@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
 
 from . import _call, _main_module, _spawning, _wire
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
 from ._private import DaemonSettings, PrivateDaemon
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ._folder import OwnFolder
     from ._options import CallOptions, PoolSettings
@@ -105,7 +106,7 @@ class Link:
             contexts = self._base_contexts
             if head is not None:
                 contexts = (*contexts, self._function_context(head))
-            made = self.session.rules(**options._asdict(), flavour=flavour, contexts=contexts)
+            made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts)
             if len(self._rules) >= _RULES_MAX:
                 self._rules.clear()
             self._rules[options, flavour, head] = made

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import sys
 import types
-from typing import Any, Literal, TypeAlias
 
-MainPlace: TypeAlias = "tuple[Literal['name', 'path'], str] | None"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+    MainPlace: TypeAlias = tuple[Literal["name", "path"], str] | None
+
 
 is_loading = False
 """Whether this process runs the client's main module right now, because a call asked for something of it."""

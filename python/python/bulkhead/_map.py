@@ -9,12 +9,13 @@ import itertools
 import threading
 import time
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any
 
 from ._ending import CANCELLED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from typing import Any
 
     from ._options import CallOptions
     from ._pool import Pool

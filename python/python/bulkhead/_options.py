@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 _LIMIT_MAX_SECONDS = 30 * 24 * 3600
 _MEMORY_MIN = 1 << 20
@@ -20,8 +21,8 @@ _PRIORITY_MAX = 9
 WORKERS_MAX = 1000
 
 
-class CallOptions(NamedTuple):
-    """The limits of a call. Times are in milliseconds, memory in bytes; `None`: no limit."""
+class CallOptions:
+    """The limits of a call. Times are in milliseconds, memory in bytes; `None`: no limit. Each is equal to itself alone."""
 
     timeout_ms: int | None = None
     cpu_ms: int | None = None
@@ -32,7 +33,11 @@ class CallOptions(NamedTuple):
 
     def changed(self, **given: Any) -> CallOptions:
         """The same with some of the values of `Executor.options` set. Raises `TypeError` and `ValueError`, which name the value."""
-        return self._replace(**{field: value for name, value in given.items() for field, value in _checked(name, value)})
+        made = CallOptions()
+        vars(made).update(vars(self))
+        for name, value in given.items():
+            vars(made).update(_checked(name, value))
+        return made
 
 
 def _checked(name: str, value: Any) -> list[tuple[str, Any]]:
@@ -67,16 +72,28 @@ def _whole(name: str, value: Any, least: int, most: int, unit: str) -> int:
     return value
 
 
-class PoolSettings(NamedTuple):
+class PoolSettings:
     """What the workers of an executor are."""
 
-    workers: int
-    spares: int
-    tasks_max: int | None
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    preload: tuple[str, ...]
-    is_strict: bool
+    def __init__(
+        self,
+        *,
+        workers: int,
+        spares: int,
+        tasks_max: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        preload: tuple[str, ...],
+        is_strict: bool,
+    ) -> None:
+        """Checked values of the arguments of `Executor`."""
+        self.workers = workers
+        self.spares = spares
+        self.tasks_max = tasks_max
+        self.initializer = initializer
+        self.initargs = initargs
+        self.preload = preload
+        self.is_strict = is_strict
 
 
 def checked_workers(max_workers: int | None) -> int:

@@ -12,14 +12,15 @@ import itertools
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from . import _answer, _call, _exit, _wire
 from ._ending import CANCELLED, error_of_end
 from ._future import LEAD_MAX, Future, complete
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from ._link import Link
     from ._map import MapResults

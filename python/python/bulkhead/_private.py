@@ -13,12 +13,13 @@ import select
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from ._folder import OwnFolder, places, remove_abandoned
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0

@@ -21,12 +21,19 @@ from __future__ import annotations
 import _pickle
 import os
 import struct
-from typing import TYPE_CHECKING, Any, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any, Protocol
 
     from ._native import MemoryFile
+
+    class Dumps(Protocol):
+        """`pickle.dumps`, or cloudpickle's."""
+
+        def __call__(self, value: Any, /, protocol: int, *, buffer_callback: Callable[[Any], bool] | None = None) -> bytes:
+            """The pickle of the value."""
 
 OUT_OF_BAND_MIN = 32 << 10
 PROTOCOL = 5
@@ -41,13 +48,6 @@ _READ_MAX = 1 << 20
 _MAPPINGS_MAX = 256
 
 loads: Callable[..., Any] = _pickle.loads
-
-
-class Dumps(Protocol):
-    """`pickle.dumps`, or cloudpickle's."""
-
-    def __call__(self, value: Any, /, protocol: int, *, buffer_callback: Callable[[Any], bool] | None = None) -> bytes:
-        """The pickle of the value."""
 
 
 plain_dumps: Dumps = _pickle.dumps

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from . import _answer, _call, _native, _wire
 from ._child_process import Identity
 from ._main_module import MainStandIn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 _FUNCTIONS_MAX = 1024
 _MODULES_MAX = 2000
