@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures as cf
 import functools
+import itertools
 import operator
 import os
 import pickle
@@ -236,8 +237,14 @@ def test_asyncio(executor: Executor) -> None:
 
 def test_a_submit_in_a_signal_handler(executor: Executor) -> None:
     executor.submit(calls.pid).result()
-    made: list[cf.Future[int]] = []
-    before = signal.signal(signal.SIGALRM, lambda *_: made.append(executor.submit(calls.add, len(made))))
+    made: dict[int, cf.Future[int]] = {}
+    numbers = itertools.count()
+
+    def submit(*_: object) -> None:
+        number = next(numbers)
+        made[number] = executor.submit(calls.add, number)
+
+    before = signal.signal(signal.SIGALRM, submit)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
         while len(made) < 100:
@@ -247,7 +254,7 @@ def test_a_submit_in_a_signal_handler(executor: Executor) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert [future.result(60) for future in made] == list(range(1, len(made) + 1))
+    assert all(future.result(60) == number + 1 for number, future in made.items())
 
 
 def test_warnings_as_errors_do_not_hurt() -> None:
