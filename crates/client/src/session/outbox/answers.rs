@@ -18,7 +18,7 @@ use crate::batch::Spec;
 use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
 use crate::output::JobEnd;
-use crate::session::{SessionEnd, SessionEvent};
+use crate::session::{SessionAnswer, SessionEnd, SessionEvent};
 use crate::submit::retry_after;
 
 /// A reply, with its descriptors where they belong.
@@ -47,6 +47,7 @@ pub(in crate::session) enum HeardReply {
     Registered(u32),
     Freed(Vec<JobId>),
     Notice(String),
+    Answer(SessionAnswer),
 }
 
 impl SentSubmit {
@@ -71,7 +72,7 @@ impl SessionOutbox {
 
     /// Whether a request has no answer yet. The ends of accepted jobs are no answers.
     fn owes_answer(&self) -> bool {
-        self.asked + self.cancelling.len() + self.registering.len() > 0
+        self.asked + self.cancelling.len() + self.registering.len() + self.questioned.len() > 0
     }
 
     /// The daemon has sent something.
@@ -166,11 +167,15 @@ impl SessionOutbox {
                 events.push(SessionEvent::NotRegistered { number, refusal });
                 Ok(())
             }
+            HeardReply::Answer(answer) => self.answer(tag, answer, events),
+            HeardReply::Refused(refusal) if self.questioned.contains_key(&tag) => {
+                self.answer(tag, SessionAnswer::Refused(refusal), events)
+            }
             HeardReply::Registered(_) | HeardReply::Freed(_) => {
                 Err(ProtocolError::Reply("registered").into())
             }
             HeardReply::Refused(_) => {
-                // Of a cancel, or of the drop of a registration.
+                // Of a cancel, of a forget, or of the drop of a registration.
                 self.cancelled(tag, &[], events);
                 Ok(())
             }
