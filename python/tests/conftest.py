@@ -42,7 +42,15 @@ def is_alive(pid: int) -> bool:
 def children() -> list[int]:
     """The child processes of this process."""
     found = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in found if is_alive(int(pid))]
+    return [int(pid) for pid in found if is_alive(int(pid)) and not _is_resource_tracker(pid)]
+
+
+def _is_resource_tracker(pid: str) -> bool:
+    """Whether a process is the one that `multiprocessing` starts once and keeps."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @pytest.fixture(autouse=True)

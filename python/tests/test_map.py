@@ -63,7 +63,7 @@ def test_closing_it_cancels_the_rest(make: Callable[..., Executor], tmp_path: Pa
     found = executor.map(calls.note_and_return, [path] * 2, [0, 1])
     assert next(found) == 0
     hanging = executor.map(calls.sleep, [1000] * 50)
-    hanging.close()
+    hanging.close()  # type: ignore[attr-defined]
     assert executor.submit(calls.add, 1).result(60) == 2
 
 
@@ -79,7 +79,7 @@ def test_buffersize_bounds_what_is_taken(executor: Executor) -> None:
     assert len(taken) == 4
     assert [next(found) for _ in range(10)] == list(range(1, 11))
     assert len(taken) == 14
-    found.close()
+    found.close()  # type: ignore[attr-defined]
 
 
 def test_results_are_forgotten_once_taken(executor: Executor) -> None:

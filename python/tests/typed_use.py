@@ -13,7 +13,7 @@ with Executor(2, timeout=3.5) as executor:
     future = executor.submit(scale, "4", times=2)
     reveal_type(future)  # Future[list[float]]
     reveal_type(future.result())  # list[float]
-    reveal_type(executor.map(scale, ["1"]))  # Generator[list[float], None, None]
+    reveal_type(executor.map(scale, ["1"]))  # Iterator[list[float]]
     reveal_type(executor.options(memory=1 << 30).submit(scale, "1").result(2))  # list[float]
     reveal_type(future.progress())  # tuple[int, int] | None
     reveal_type(JobTimeout("x").python_traceback)  # str | None

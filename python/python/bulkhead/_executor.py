@@ -14,7 +14,7 @@ from ._pool import Pool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from multiprocessing.context import BaseContext
     from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -48,13 +48,13 @@ class _Calls(_base.Executor):
         timeout: float | None = None,
         chunksize: int | Literal["auto"] = "auto",
         buffersize: int | None = None,
-    ) -> Generator[T, None, None]:
+    ) -> Iterator[T]:
         """Runs `fn` with the items of the iterables, as `map` does, and gives the results in the order of the items.
 
         `timeout`: seconds from this call on, after which `TimeoutError` is raised. `chunksize` changes nothing but the speed: each item is
         a call of its own, so nothing runs twice, and a crash fails its own item. `buffersize`: how many items are taken from the
         iterables before their results are asked for; by default all of them.
-        An exception of an item is raised when its turn comes. Then, at a timeout, and when the generator is closed, the remaining
+        An exception of an item is raised when its turn comes. Then, at a timeout, and when the iterator is closed or garbage, the remaining
         items are cancelled. Raises as `submit`.
         """
         if chunksize != "auto":

@@ -46,9 +46,12 @@ class OwnFolder:
             self.path = os.path.join(place, _PREFIX + os.urandom(5).hex())
             try:
                 os.mkdir(self.path, 0o700)
+            except FileExistsError:
+                continue
+            try:
                 self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except (FileExistsError, FileNotFoundError):
-                continue  # Another process took the name, or has just removed the folder as one that nobody holds.
+            except FileNotFoundError:
+                continue  # Another process has just removed it as a folder that nobody holds.
             if _try_lock(self._lock) and _leads_to(self.path, self._lock):
                 break
             os.close(self._lock)

@@ -42,6 +42,8 @@ class Link:
         self._multiprocessing: int | None = None
         self._tracker_fd: int | None = None
         self.files_bytes_max = _files_bytes_max()
+        # What a worker has made of a class of the main module comes back by this name.
+        sys.modules["__mp_main__"] = sys.modules["__main__"]
         daemon = DaemonSettings(
             settings.workers, settings.spares, tasks_max=settings.tasks_max, files_bytes_max=self.files_bytes_max
         )
@@ -176,10 +178,10 @@ class Link:
         os.close(self._session_fd)
         self.daemon.forget()
 
-    def close(self) -> None:
-        """Ends session and daemon. What runs is killed."""
+    def close(self, *, at_once: bool) -> None:
+        """Ends session and daemon. What runs is killed; workers that run nothing may leave in order, unless `at_once`."""
         self.session.close()
-        self.daemon.stop()
+        self.daemon.stop(at_once=at_once)
 
 
 def _files_bytes_max() -> int:

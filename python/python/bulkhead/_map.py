@@ -1,6 +1,6 @@
 """The results of `Executor.map`: in the order of the items, without a future for each.
 
-Completed by `_pool.py`, read by the generator that `map` returns.
+Completed by `_pool.py`, read by the iterator that `map` returns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._ending import CANCELLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ._options import CallOptions
@@ -89,50 +89,68 @@ class MapResults:
         return [self.first_token + index for index in range(begin, len(self.there)) if not self.there[index]]
 
 
-def all_at_once(pool: Pool, results: MapResults, items: list[tuple[Any, ...]], until: float | None) -> Generator[Any, None, None]:
-    """Submits all items now; the generator gives their results in order and cancels the rest when it ends early."""
+class MapIterator:
+    """Gives the results of a map in the order of its items. Closing it, an error, a timeout and its end as garbage cancel the rest."""
+
+    def __init__(self, pool: Pool, results: MapResults, until: float | None, items: Iterator[tuple[Any, ...]] = iter(())) -> None:
+        """`items`: those that are submitted one by one, each when a result is asked for."""
+        self._pool = pool
+        self._results = results
+        self._until = until
+        self._items = items
+        self._next = 0
+        self._is_closed = False
+
+    def __iter__(self) -> MapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        """The next result. Raises what its call raised, and `TimeoutError` after the time of `map`."""
+        if self._is_closed:
+            raise StopIteration
+        try:
+            for args in itertools.islice(self._items, 1):
+                add(self._pool, self._results, args)
+            if self._next == len(self._results.there):
+                raise StopIteration
+            self._next += 1
+            return self._results.take(self._next - 1, self._until)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancels the items whose end is not known. A second call does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._pool.drop_many(self._results.open_tokens(max(self._next - 1, 0)))
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def all_at_once(pool: Pool, results: MapResults, items: list[tuple[Any, ...]], until: float | None) -> MapIterator:
+    """Submits all items now."""
     results.grow(len(items))
     try:
         pool.submit_map(results, items)
     except BaseException:
         pool.drop_many(results.open_tokens(0))
         raise
-    return _in_order(pool, results, len(items), until)
-
-
-def _in_order(pool: Pool, results: MapResults, count: int, until: float | None) -> Generator[Any, None, None]:
-    index = 0
-    try:
-        while index < count:
-            index += 1
-            yield results.take(index - 1, until)
-    finally:
-        if index < count or (count and not results.there[count - 1]):
-            pool.drop_many(results.open_tokens(index - 1 if index else 0))
+    return MapIterator(pool, results, until)
 
 
 def buffered(
     pool: Pool, results: MapResults, items: Iterator[tuple[Any, ...]], buffersize: int, until: float | None
-) -> Generator[Any, None, None]:
+) -> MapIterator:
     """As `all_at_once`, but at most `buffersize` items are taken from their iterators before their results are asked for."""
     for args in itertools.islice(items, buffersize):
-        _add(pool, results, args)
-    return _refilled(pool, results, items, until)
+        add(pool, results, args)
+    return MapIterator(pool, results, until, items)
 
 
-def _add(pool: Pool, results: MapResults, args: tuple[Any, ...]) -> None:
+def add(pool: Pool, results: MapResults, args: tuple[Any, ...]) -> None:
+    """Submits one more item."""
     index = len(results.there)
     results.grow(1)
     pool.submit_one_of_map(results, index, args)
-
-
-def _refilled(pool: Pool, results: MapResults, items: Iterator[tuple[Any, ...]], until: float | None) -> Generator[Any, None, None]:
-    index = 0
-    try:
-        while index < len(results.there):
-            for args in itertools.islice(items, 1):
-                _add(pool, results, args)
-            index += 1
-            yield results.take(index - 1, until)
-    finally:
-        pool.drop_many(results.open_tokens(max(index - 1, 0)))

@@ -82,7 +82,7 @@ class Pool:
                     self._link = found
                     return found
                 # A signal handler of this thread has submitted meanwhile, and so started another.
-                found.close()
+                found.close(at_once=True)
                 found = self._link
             return found
 
@@ -385,7 +385,7 @@ class Pool:
         with self._changing:
             links, self._old_links = self._old_links, []
         for link in links:
-            link.close()
+            link.close(at_once=True)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         """As `Executor.shutdown`. Without `wait` a thread waits for the calls that go on."""
@@ -410,9 +410,9 @@ class Pool:
         """Ends the daemon with all that runs; what is under way fails as `Lost`."""
         self.is_shut = True
         self._fail_all(error_of_end("lost", text, ""))
-        self._close()
+        self._close(at_once=True)
 
-    def _close(self) -> None:
+    def _close(self, *, at_once: bool = False) -> None:
         if self.is_forked:
             return
         with self._changing:
@@ -420,7 +420,7 @@ class Pool:
             link, self._link = self._link, None
         self._close_old_links()
         if link is not None:
-            link.close()
+            link.close(at_once=at_once)
 
     def forget(self) -> None:
         """In a forked child: all of it is the parent's."""

@@ -178,11 +178,17 @@ class PrivateDaemon:
         self.folder.forget()
         self._process.returncode = 0  # It is no child of this process: nobody is to wait for it.
 
-    def stop(self) -> None:
-        """Ends it with all that it runs, waits for its end, and removes its folder. A second call does nothing."""
+    def stop(self, *, at_once: bool = True) -> None:
+        """Ends it with all that it runs, waits for its end, and removes its folder. A second call does nothing.
+
+        Not `at_once`: workers leave in order, and have 2 seconds for their exit handlers.
+        """
         if self._owner != os.getpid():
             return
         self._owner = -1
+        if not at_once:
+            self._process.terminate()
+            self._end_of_process()
         os.close(self._stdin)
         if self._end_of_process() is None:
             self._process.kill()

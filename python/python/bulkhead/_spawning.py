@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 
 from . import _wire
@@ -46,7 +47,14 @@ class _Child:
 
 
 def dumps_for_child(value: Any) -> tuple[bytes, list[int]]:
-    """The pickle, and the descriptors that it names. Raises what pickling raises."""
+    """The pickle of an initializer and its arguments, and the descriptors that it names. Raises what pickling raises."""
+    try:
+        return _dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise type(error)(f"the initializer, or what stands in initargs, cannot be pickled: {type(error).__name__}: {error}") from error
+
+
+def _dumps(value: Any) -> tuple[bytes, list[int]]:
     if "multiprocessing.context" not in sys.modules:
         return _wire.plain_dumps(value, _wire.PROTOCOL), []
     from multiprocessing import context, reduction
