@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
 _PREFIX = "bulkhead-py-"
 # The path of a socket may be 64 bytes long.
@@ -110,9 +111,14 @@ def _leads_to(path: str, descriptor: int) -> bool:
 
 
 def _remove(path: str) -> None:
+    """Removes a folder. A worker that is about to die may make a file again meanwhile, so it is tried for a second."""
     import shutil
 
-    shutil.rmtree(path, ignore_errors=True)
+    for _ in range(100):
+        shutil.rmtree(path, ignore_errors=True)
+        if not os.path.lexists(path):
+            break
+        time.sleep(0.01)
 
 
 def remove_abandoned() -> None:
