@@ -3,7 +3,7 @@
 //! | lock | guards |
 //! |---|---|
 //! | `places` | inputs under way and calls that wait for room (`input_places.rs`); taken before those of the client's session |
-//! | `rules`, `untold`, `certifying`, `answers`, `waiters` | one table each; nothing else is taken under them |
+//! | `rules`, `untold`, `certificates`, `answers`, `waiters` | one table each; nothing else is taken under them |
 //!
 //! Threads of the program take them with the GIL held, so no thread that holds one asks for the GIL. Parts: `deliver.rs` passes
 //! events on, `wait.rs` waits for one.
@@ -19,6 +19,7 @@ use bulkhead_client::{
 };
 use pyo3::prelude::*;
 
+use crate::certificates::Certificates;
 use crate::input_places::{CallInput, InputPlaces, gone};
 use crate::lead_turns::LeadTurns;
 use crate::told::Told;
@@ -45,8 +46,8 @@ pub(crate) struct CallConnection {
     pub(crate) held: AtomicUsize,
     /// What other threads than the leader have found out, and is not told.
     pub(crate) untold: Mutex<Vec<(u64, Told)>>,
-    /// Ends whose certificate was asked for, by the number of the question.
-    pub(crate) certifying: Mutex<HashMap<u64, (u64, Told)>>,
+    /// Ends that wait for their certificates.
+    pub(crate) certificates: Certificates,
     /// Answers that a thread waits for; `None`: not there yet.
     pub(crate) answers: Mutex<HashMap<u64, Option<SessionAnswer>>>,
     pub(crate) waiters: Waiters,
@@ -103,7 +104,7 @@ impl CallConnection {
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             untold: Mutex::default(),
-            certifying: Mutex::default(),
+            certificates: Certificates::default(),
             answers: Mutex::default(),
             waiters: Waiters::default(),
             turns: LeadTurns::default(),
@@ -203,8 +204,7 @@ impl CallConnection {
 
     /// How many calls have a last event to come.
     pub(crate) fn open(&self) -> usize {
-        let here =
-            locked(&self.places).waiting() + locked(&self.untold).len() + locked(&self.certifying).len();
+        let here = locked(&self.places).waiting() + locked(&self.untold).len() + self.certificates.len();
         self.session.jobs() + here
     }
 
@@ -213,7 +213,7 @@ impl CallConnection {
         self.session.is_open(token)
             || locked(&self.places).is_waiting(token)
             || locked(&self.untold).iter().any(|(one, _)| *one == token)
-            || locked(&self.certifying).values().any(|(one, _)| *one == token)
+            || self.certificates.has(token)
     }
 
     /// The number of a new question.

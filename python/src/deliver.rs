@@ -35,7 +35,11 @@ impl CallConnection {
         until: Option<Instant>,
     ) -> PyResult<Option<SessionTurn>> {
         let mut events = Vec::new();
-        let turn = leader.turn(until, None, &mut events);
+        let due = self.certificates.due();
+        let turn = leader.turn(until.into_iter().chain(due).min(), None, &mut events);
+        if due.is_some() {
+            self.ask_again();
+        }
         let mut told = self.take(events);
         if let Err(error) = &turn
             && !self.is_over.load(Ordering::Acquire)
@@ -47,6 +51,14 @@ impl CallConnection {
         }
         self.tell(told)?;
         Ok(turn.ok())
+    }
+
+    /// Asks for the certificates that are due.
+    fn ask_again(&self) {
+        for (question, job) in self.certificates.take_due(Instant::now()) {
+            // A connection that has ended says so in its next turn.
+            let _ = self.session.ask(question, SessionQuestion::Job(job));
+        }
     }
 
     /// The step without the GIL: what is to be told.
@@ -101,11 +113,9 @@ impl CallConnection {
             return Some(told);
         }
         let question = self.next_question();
-        locked(&self.certifying).insert(question, (token, told));
-        if self.session.ask(question, SessionQuestion::Job(job)).is_ok() {
-            return None;
-        }
-        locked(&self.certifying).remove(&question).map(|(_, told)| told)
+        self.certificates.await_one(question, token, job, told);
+        let asked = self.session.ask(question, SessionQuestion::Job(job));
+        asked.err().and_then(|_| self.certificates.answered(question, None)).map(|(_, told)| told)
     }
 
     fn wants_certificate(&self, end: &JobEnd) -> bool {
@@ -118,15 +128,10 @@ impl CallConnection {
 
     /// An answer: a certificate, or what a thread waits for.
     fn answered(&self, question: u64, answer: SessionAnswer) -> Option<(u64, Told)> {
-        if let Some((token, told)) = locked(&self.certifying).remove(&question) {
-            let told = match &answer {
-                SessionAnswer::Job(detail) => {
-                    self.session.forget(&[detail.row.job]);
-                    told.certified(detail)
-                }
-                _ => told,
-            };
-            return Some((token, told));
+        let detail = if let SessionAnswer::Job(detail) = &answer { Some(&**detail) } else { None };
+        if let Some(told) = self.certificates.answered(question, detail) {
+            self.session.forget(&detail.map(|detail| detail.row.job).into_iter().collect::<Vec<_>>());
+            return Some(told);
         }
         if let Some(place) = locked(&self.answers).get_mut(&question) {
             *place = Some(answer);
@@ -144,7 +149,7 @@ impl CallConnection {
         self.is_over.store(true, Ordering::Release);
         drop(places);
         told.append(&mut locked(&self.untold));
-        told.extend(locked(&self.certifying).drain().map(|(_, end)| end));
+        told.append(&mut self.certificates.take_all());
         told.push((0, Told::Gone(why.to_owned())));
     }
 

@@ -5,6 +5,7 @@
 //! contract of each name, is `python/bulkhead/_native.pyi`.
 
 mod call_task;
+mod certificates;
 mod connection;
 mod deliver;
 mod input_places;

@@ -61,6 +61,11 @@ impl Told {
         }
     }
 
+    /// Whether its worker is killed with it.
+    pub(crate) fn ends_by_a_kill(&self) -> bool {
+        matches!(self, Self::End("timed-out" | "cancelled", ..))
+    }
+
     /// The same end with its certificate.
     pub(crate) fn certified(self, detail: &JobDetail) -> Self {
         match self {

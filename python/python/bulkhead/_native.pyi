@@ -208,7 +208,8 @@ class Session:
         no lock, and neither does `fileno`."""
 
     def close(self) -> None:
-        """Ends the connection: the daemon cancels what is open, nothing more is told, and the thread is joined.
+        """Ends the connection: nothing more is told, and the thread is joined. A daemon that lives on cancels what is open some 30 seconds
+        later; a private one is stopped next.
 
         From `on_events` it does not join. To be called before the interpreter is finalised. A second call does nothing.
         """
