@@ -187,6 +187,19 @@ class TestItCannotStart:
         assert folders(place) == []
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_workers_that_do_not_start_are_told(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, working = make(2), sys.executable
+    monkeypatch.setattr(_private, "_worker_program", lambda: "/bin/false")
+    futures = [executor.submit(calls.add, number) for number in range(3)]
+    for future in futures:
+        with pytest.raises(bulkhead.CannotStart, match="workers of this executor do not start .*exit code 1.*import bulkhead.worker"):
+            future.result(60)
+    monkeypatch.setattr(_private, "_worker_program", lambda: working)
+    wait_until(lambda: executor._pool._link is None, "the daemon is given up")
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
 def test_more_open_files_than_the_daemon_needs_do_not_reach_it(place: Path, tmp_path: Path) -> None:
     held = os.open(tmp_path / "held", os.O_RDWR | os.O_CREAT)
     os.set_inheritable(held, True)

@@ -32,6 +32,8 @@ class Link:
 
     def __init__(self, settings: PoolSettings, on_events: Callable[[Link, list[Any]], object]) -> None:
         """Starts the daemon and connects. Raises `CannotStart`."""
+        self.has_ended_call = False
+        """Whether a call has ended: workers come up."""
         self._settings = settings
         self._changing = threading.RLock()
         self._rules: dict[Any, int] = {}

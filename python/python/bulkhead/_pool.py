@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _NO_ARGUMENTS: dict[str, Any] = {}
 # A batch of a map: as many calls are submitted in one go.
 _BATCH = 256
+# In the daemon's notice of a pool whose workers end before they are up.
+_NO_WORKER = "no worker comes up"
 
 
 class Pool:
@@ -236,6 +238,8 @@ class Pool:
                 touched.add(results)
             if not is_result:
                 self._judge(value)
+        if told:
+            link.has_ended_call = True
         self._finish_told(done, told, touched)
 
     def _finish_told(self, done: list[tuple[Future[Any], bool, Any]], told: list[int], touched: set[MapResults]) -> None:
@@ -259,6 +263,10 @@ class Pool:
         """Events that end no call."""
         if what[0] == "gone":
             self._lose(link)
+        elif what[0] == "notice":
+            if _NO_WORKER in what[1] and not link.has_ended_call:
+                self._fail_all(_workers_do_not_start(what[1]))
+                self._lose(link)
         elif what[0] == "runs-on":
             answer = self._cancel_answers.pop(token, None)
             if answer is not None:
@@ -428,6 +436,15 @@ class Pool:
         self._changing = threading.RLock()
         for link in [*self._old_links, *([self._link] if self._link is not None else [])]:
             link.forget()
+
+
+def _workers_do_not_start(text: str) -> Exception:
+    from .errors import CannotStart
+
+    return CannotStart(
+        f"the workers of this executor do not start ({text}): see what they wrote to standard error, and whether this interpreter runs"
+        f" 'import bulkhead.worker': {sys.executable}"
+    )
 
 
 def _again(error: Exception) -> Exception:

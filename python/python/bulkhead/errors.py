@@ -1,7 +1,7 @@
 """The exceptions of Bulkhead: what a future raises when its call was not returned by its function.
 
 Importing this module imports `concurrent.futures.process`, so the package does it only when an error is made or asked for. All
-but `JobTimeout` and `CannotStart` are a `BrokenProcessPool`, so code that was written for `ProcessPoolExecutor` catches them. The
+but `JobTimeout` are a `BrokenProcessPool`, so code that was written for `ProcessPoolExecutor` catches them. The
 executor is not broken by them: it goes on, apart from `InitializerFailed`.
 """
 
@@ -68,5 +68,5 @@ class ResultNotReadable(BrokenProcessPool):
     """The call returned or raised something that this process cannot unpickle. The call has run."""
 
 
-class CannotStart(RuntimeError):
-    """The daemon of an executor could not be started. The text says why, and what to do."""
+class CannotStart(BrokenProcessPool):
+    """The daemon of an executor, or its workers, could not be started. Nothing was run. The text says why, and what to do."""
