@@ -4,6 +4,9 @@
 //! in the workers that run them (`serve.rs`). It moves bytes and never looks into them. What Python sees of it, with the
 //! contract of each name, is `python/bulkhead/_native.pyi`.
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+compile_error!("the Python package bulkhead is for Linux with glibc only");
+
 mod call_task;
 mod certificates;
 mod connection;

@@ -82,7 +82,9 @@ impl CallSession {
             py.detach(|| drop(thread.join()));
         }
         connection.session.close();
-        locked(&connection.on_events).take();
+        // Its drop may run any code of Python's: not under the lock.
+        let on_events = locked(&connection.on_events).take();
+        drop(on_events);
     }
 }
 

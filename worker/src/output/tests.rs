@@ -339,8 +339,10 @@ fn a_long_output_is_asked_for_and_written_in_place() {
 
 #[test]
 fn reports_by_a_handle_pass_while_the_task_runs_and_not_after() {
-    let (ours, descriptors) = Ring::create().unwrap();
+    let (mut ours, descriptors) = Ring::create().unwrap();
     let ring = Arc::new(WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap());
+    ours.offer(Seq(1), JobId(1), Fence(1));
+    assert!(ring.claim(Seq(1)));
     let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
     let task = |seq| {
         let output = TaskOutput::new(&ring, TaskFiles::default(), Stage::Whole, OutputMode::Inline);

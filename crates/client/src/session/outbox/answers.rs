@@ -140,13 +140,7 @@ impl SessionOutbox {
                 let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
                 self.ended(tag, ends, events)
             }
-            HeardReply::Held { through, ends } => {
-                let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
-                self.ended(tag, ends, events)?;
-                self.held_through = self.held_through.max(through);
-                events.push(SessionEvent::Held { through });
-                Ok(())
-            }
+            HeardReply::Held { through, ends } => self.held(tag, through, ends, events),
             HeardReply::Progress { job, done, total } => {
                 let token = self.submits.get(&tag).and_then(|submit| submit.token_of(job));
                 events.extend(token.map(|token| SessionEvent::Progress { token, job, done, total }));
@@ -181,6 +175,21 @@ impl SessionOutbox {
             }
             HeardReply::Notice(_) => Ok(()),
         }
+    }
+
+    /// Ends whose results the daemon keeps up to this number.
+    fn held(
+        &mut self,
+        tag: Tag,
+        through: u64,
+        ends: Vec<JobEnd>,
+        events: &mut Vec<SessionEvent>,
+    ) -> Result<(), Error> {
+        let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
+        self.ended(tag, ends, events)?;
+        self.held_through = self.held_through.max(through);
+        events.push(SessionEvent::Held { through });
+        Ok(())
     }
 
     /// The answer to a cancel: these jobs run on.
