@@ -133,7 +133,8 @@ class Link:
             file = MemoryFile(len(data) + 1)
             os.pwritev(file.fileno(), [bytes([kind]), data], 0)
             content = file
-        return self.session.register(content, descriptors or ())
+        with _spawning.readable(descriptors or ()) as passed:
+            return self.session.register(content, passed)
 
     def _update_base_contexts(self) -> None:
         """Registers what `multiprocessing` knows here, again when its resource tracker has been started."""

@@ -7,6 +7,7 @@ travel with the context of the initializer to each worker. Both halves.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import sys
@@ -66,6 +67,23 @@ def _dumps(value: Any) -> tuple[bytes, list[int]]:
         return bytes(reduction.ForkingPickler.dumps(value, _wire.PROTOCOL)), child.descriptors
     finally:
         context.set_spawning_popen(before)
+
+
+@contextlib.contextmanager
+def readable(descriptors: Sequence[int]) -> Iterator[list[int]]:
+    """The same files by descriptors that may also be read: the daemon passes no others on. For the write end of a pipe."""
+    opened: list[int] = []
+    try:
+        found = []
+        for descriptor in descriptors:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+                opened.append(descriptor)
+            found.append(descriptor)
+        yield found
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
