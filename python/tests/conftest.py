@@ -58,7 +58,11 @@ def nothing_is_left() -> Iterator[None]:
     """After each test no child of this process runs that did not run before."""
     before = children()
     yield
-    wait_until(lambda: set(children()) <= set(before), "children of the test process are left")
+    try:
+        wait_until(lambda: set(children()) <= set(before), "children of the test process are left")
+    finally:
+        left = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in set(children()) - set(before)]
+        assert left == []
 
 
 @pytest.fixture

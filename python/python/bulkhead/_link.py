@@ -44,6 +44,9 @@ class Link:
         self._multiprocessing: int | None = None
         self._tracker_fd: int | None = None
         self.files_bytes_max = _files_bytes_max()
+        initializer = None
+        if settings.initializer is not None:
+            initializer = _spawning.dumps_for_child((settings.initializer, settings.initargs))
         # What a worker has made of a class of the main module comes back by this name.
         sys.modules["__mp_main__"] = sys.modules["__main__"]
         daemon = DaemonSettings(
@@ -57,10 +60,13 @@ class Link:
             self.daemon.stop()
             raise
         self._session_fd = self.session.fileno()
-        if settings.initializer is not None:
-            data, descriptors = _spawning.dumps_for_child((settings.initializer, settings.initargs))
-            self._initializer = self._register(_call.INITIALIZER, data, descriptors)
-        self._update_base_contexts()
+        try:
+            if initializer is not None:
+                self._initializer = self._register(_call.INITIALIZER, *initializer)
+            self._update_base_contexts()
+        except BaseException:
+            self.close(at_once=True)
+            raise
 
     def _worker_args(self, folder: OwnFolder) -> list[str]:
         """The arguments of the interpreter, once what its workers read at their start is written."""
