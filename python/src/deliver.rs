@@ -80,7 +80,6 @@ impl CallConnection {
                 }
                 SessionEvent::Notice(text) => told.push((0, Told::Notice(text))),
                 SessionEvent::NotRegistered { refusal, .. } => {
-                    locked(&self.places).arena_refused();
                     told.push((0, Told::Notice(refusal.to_string())));
                 }
                 SessionEvent::Answer { question, answer } => told.extend(self.answered(question, answer)),

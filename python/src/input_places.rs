@@ -244,18 +244,17 @@ impl InputPlaces {
                 // No memory or descriptor for it: files do.
                 Err(_) => ArenaPlace::Unmade(0),
             },
-            ArenaPlace::Offered(arena) if session.is_registering(&arena) => ArenaPlace::Offered(arena),
-            ArenaPlace::Offered(arena) | ArenaPlace::Taken(arena) => ArenaPlace::Taken(arena),
+            ArenaPlace::Offered(arena) => match session.has_arena(&arena) {
+                None => ArenaPlace::Offered(arena),
+                Some(true) => ArenaPlace::Taken(arena),
+                Some(false) => ArenaPlace::Unmade(0),
+            },
+            taken @ ArenaPlace::Taken(_) => taken,
         };
         match &self.arena {
             ArenaPlace::Taken(arena) => Ok(Some(arena)),
             ArenaPlace::Offered(_) | ArenaPlace::Unmade(_) => Ok(None),
         }
-    }
-
-    /// The daemon does not take the arena.
-    pub(crate) fn arena_refused(&mut self) {
-        self.arena = ArenaPlace::Unmade(0);
     }
 }
 

@@ -204,13 +204,12 @@ impl CallSession {
             let submitted = connection.session.submit(token, &spec, inline(joined(head, body)));
             return submitted.map_err(|why| raised(not_submitted(why)));
         }
-        let input = joined(head, body);
         let has_room = bytes > INPUT_BLOCK_MAX_BYTES && locked(&connection.places).files() < FILES_MAX;
         let input = if has_room {
-            let file = py.detach(|| memfd::filled("bulkhead call", &input))?;
+            let file = py.detach(|| memfd::filled_from("bulkhead call", &[head, body]))?;
             CallInput::File(Arc::new(File::from(file)))
         } else {
-            CallInput::Bytes(input)
+            CallInput::Bytes(joined(head, body))
         };
         connection.submit_placed(token, &spec, input).map_err(raised)
     }

@@ -345,9 +345,9 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the daemon has not answered the registration of this arena.
-    pub fn is_registering(&self, arena: &Arena) -> bool {
-        locked(&self.outbox).is_registering(arena.number())
+    /// Whether the daemon has taken this arena: jobs that name one that it refuses are refused. `None`: it has not answered.
+    pub fn has_arena(&self, arena: &Arena) -> Option<bool> {
+        locked(&self.outbox).has_registered(arena.number())
     }
 
     /// Drops a context. Jobs that the daemon has accepted keep it; those that are still queued here are refused.

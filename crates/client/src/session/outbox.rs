@@ -139,6 +139,8 @@ pub(super) struct SessionOutbox {
     blocks: HashMap<JobId, InputBlock>,
     /// Registrations that have no answer.
     registering: HashMap<Tag, u32>,
+    /// Those that the daemon has not taken.
+    not_registered: Vec<u32>,
     /// Questions that were not sent, with their numbers, and the numbers of those without an answer.
     questions: VecDeque<(u64, SessionQuestion)>,
     questioned: HashMap<Tag, u64>,
@@ -178,6 +180,7 @@ impl SessionOutbox {
             receipt_sent: 0,
             blocks: HashMap::new(),
             registering: HashMap::new(),
+            not_registered: Vec::new(),
             questions: VecDeque::new(),
             questioned: HashMap::new(),
             forgets: Vec::new(),
@@ -479,10 +482,7 @@ impl SessionOutbox {
         self.cancels.clear();
         self.waiting_cancels.clear();
         self.blocks.clear();
-        self.registering.clear();
-        self.cancelling.clear();
-        self.forgets.clear();
-        self.lose_questions(events);
+        self.lose_answers(events);
         (self.asked, self.in_flight, self.with_descriptor, self.bytes) = (0, 0, 0, 0);
         let lost = std::mem::take(&mut self.jobs).into_keys();
         events.extend(lost.map(|token| SessionEvent::Job { token, end: SessionEnd::Lost }));

@@ -157,7 +157,7 @@ impl SessionOutbox {
             }
             HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
             HeardReply::Refused(refusal) if self.registering.contains_key(&tag) => {
-                let number = self.registering.remove(&tag).unwrap_or_default();
+                let number = self.refused_registration(tag);
                 events.push(SessionEvent::NotRegistered { number, refusal });
                 Ok(())
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bulkhead_proto::client::message::{Request, RequestFrame};
+use bulkhead_proto::ids::Tag;
 
 use super::SessionOutbox;
 use crate::error::Error;
@@ -46,8 +47,16 @@ impl SessionOutbox {
         }
     }
 
-    /// Whether a registration has no answer.
-    pub(in crate::session) fn is_registering(&self, number: u32) -> bool {
-        self.registering.values().any(|one| *one == number)
+    /// The daemon does not take a registration; its number.
+    pub(super) fn refused_registration(&mut self, tag: Tag) -> u32 {
+        let number = self.registering.remove(&tag).unwrap_or_default();
+        self.not_registered.push(number);
+        number
+    }
+
+    /// Whether the daemon has taken a registration; `None`: it has not answered.
+    pub(in crate::session) fn has_registered(&self, number: u32) -> Option<bool> {
+        let is_open = self.registering.values().any(|one| *one == number);
+        (!is_open).then(|| !self.not_registered.contains(&number))
     }
 }
