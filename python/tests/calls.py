@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -70,7 +71,8 @@ def die(how: str) -> None:
 
 
 def overflow() -> None:
-    """Overflows the C stack."""
+    """Overflows the C stack, which is made small first: the interpreter would stop a deep recursion before."""
+    resource.setrlimit(resource.RLIMIT_STACK, (256 << 10, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     sys.setrecursionlimit(1 << 30)
     callback_type = ctypes.CFUNCTYPE(None)
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ._options import CallOptions, PoolSettings
 
 _FUNCTION_CONTEXTS_MAX = 32
+# Contexts that are not used any more, and of which calls may still wait to be sent. The daemon takes 4096.
+_DROPPED_MAX = 2000
 _RULES_MAX = 4096
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MODULES = "modules"
@@ -39,6 +41,7 @@ class Link:
         self._rules: dict[Any, int] = {}
         self._function_contexts: dict[_call.Head, int] = {}
         self._files: list[int] = []
+        self._dropped: list[int] = []
         self._base_contexts: tuple[int, ...] = ()
         self._initializer: int | None = None
         self._multiprocessing: int | None = None
@@ -127,11 +130,18 @@ class Link:
         if found is None:
             if len(self._function_contexts) >= _FUNCTION_CONTEXTS_MAX:
                 oldest = next(iter(self._function_contexts))
-                self.session.unregister(self._function_contexts.pop(oldest))
+                self._drop_context(self._function_contexts.pop(oldest))
                 self._rules = {key: number for key, number in self._rules.items() if key[2] is not oldest}
             assert head.blob is not None
             found = self._function_contexts[head] = self._register(_call.FUNCTION, head.blob)
         return found
+
+    def _drop_context(self, context: int) -> None:
+        """Unregisters a context once no call that names it can wait to be sent: the daemon refuses a call whose context has gone."""
+        self._dropped.append(context)
+        most = 0 if self.session.open == 0 else _DROPPED_MAX
+        while len(self._dropped) > most:
+            self.session.unregister(self._dropped.pop(0))
 
     def _register(self, kind: int, data: bytes, descriptors: list[int] | None = None) -> int:
         content: bytes | MemoryFile = bytes([kind]) + data
@@ -154,7 +164,7 @@ class Link:
                 passed = [descriptor] if descriptor is not None else []
                 self._multiprocessing = self._register(_call.MULTIPROCESSING, authkey, passed)
                 if before is not None:
-                    self.session.unregister(before)
+                    self._drop_context(before)
             self._tracker_fd = descriptor
             found = (self._multiprocessing, self._initializer)
             self._base_contexts = tuple(context for context in found if context is not None)
