@@ -19,6 +19,8 @@ DECLARED = {
     "test_idle_process_reuse_one": "all workers are started together, the standard library starts them one by one",
     "test_idle_process_reuse_multiple": "as the one before",
     "test_processes_terminate": "it counts the processes, as the one before",
+    "test_initializer": "of FailingInitializerTest under fork: its arguments hold a queue that only a forked child inherits",
+    "test_python_finalization_error": "since 3.13: it replaces a private function by which the standard library starts processes",
 }
 """Tests by name, of every start method, and why they do not pass."""
 

@@ -11,7 +11,6 @@ from . import _wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from ._native import LongResult, MemoryFile
@@ -29,15 +28,15 @@ def returned(value: Any) -> bytes | LongResult:
     """The answer of a call that returned. If the value cannot be pickled, the answer is that error, which names its type."""
     try:
         data, buffers = _dumps(value)
-    except BaseException as error:
-        return raised(_not_picklable(error, value), None)
+    except Exception as error:
+        return raised(_not_picklable(error, value))
     if buffers:
         pieces = _wire.Pieces(RETURNED, data, buffers)
         return pieces.length, pieces.write
     return _RETURNED_HEAD + data
 
 
-def raised(error: BaseException, function: Any) -> bytes | LongResult:
+def raised(error: BaseException) -> bytes | LongResult:
     """The answer of a call that raised. An exception that cannot be pickled is replaced by one that names its type."""
     import traceback
 
@@ -137,6 +136,3 @@ def _not_readable(error: BaseException) -> Exception:
     made = errors.ResultNotReadable(f"what the call returned or raised cannot be unpickled here: {type(error).__name__}: {error}")
     made.__cause__ = error
     return made
-
-
-Reader = "Callable[[bytes | MemoryFile], tuple[bool, Any]]"

@@ -168,7 +168,7 @@ def _handle(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...], now: _n
     try:
         answer = _answer.returned(function(*args, **kwargs))
     except BaseException as error:
-        answer = _answer.raised(error, function)
+        answer = _answer.raised(error)
     finally:
         task = None
         if len(sys.modules) != _known_modules:
