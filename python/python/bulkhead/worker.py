@@ -51,8 +51,11 @@ def main(preparation_path: str) -> None:
     """Runs the worker until the daemon lets it go, and exits."""
     global _modules_path, _identity
     _native.take_lane()
-    with open(preparation_path, "rb") as file:
-        preparation = _wire.loads(file.read())
+    try:
+        with open(preparation_path, "rb") as file:
+            preparation = _wire.loads(file.read())
+    except FileNotFoundError:
+        sys.exit(0)  # The daemon was killed, and its folder removed: nobody waits for this worker.
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation["sys_argv"]
     try:
@@ -64,6 +67,8 @@ def main(preparation_path: str) -> None:
     _identity.install()
     _modules_path = preparation["modules_path"]
     _import_earlier(preparation["preload"])
+    if not os.path.exists(preparation_path):
+        sys.exit(0)  # As above; what follows would make the folder again.
     code = _native.serve(_handle, load=_load, stack=_write_stacks_to)
     sys.exit(code)
 
