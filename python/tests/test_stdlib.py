@@ -65,11 +65,11 @@ def test_cpythons_own_tests_pass_but_for_what_is_declared(tmp_path: Path) -> Non
         [sys.executable, str(tmp_path / "runner.py"), *modules()], env=environment, capture_output=True, text=True, timeout=560
     )
     (tmp_path / "output").write_text(ended.stdout + ended.stderr)
-    ran = re.findall(r"^(test_\w+) \((?:[\w.]+\.)?(\w+?)(?:\.test_\w+)?\)[^\n]*? \.\.\. ?(.*?)$", ended.stdout, re.M)
-    assert len(ran) > 60, ended.stdout[-3000:] + ended.stderr[-3000:]
-    failed = {name for name, _, result in ran if not result.startswith(("ok", "skipped"))}
-    failed |= set(re.findall(r"^(?:FAIL|ERROR): (test_\w+)", ended.stdout, re.M))
+    # Lines of what the tests start stand between a test's name and its result, so only the list at the end is read.
+    ran = re.search(r"^Ran (\d+) tests", ended.stdout, re.M)
+    assert ran is not None and int(ran[1]) > 60, ended.stdout[-3000:] + ended.stderr[-3000:]
+    failed = set(re.findall(r"^(?:FAIL|ERROR): (test_\w+)", ended.stdout, re.M))
     assert failed - set(DECLARED) == set(), ended.stdout[-6000:]
-    known = {name for name, _, _ in ran}
+    known = set(re.findall(r"^(test_\w+) \(", ended.stdout, re.M))
     passed = {name for name in DECLARED if name in known} - failed
     assert passed == set(), f"these pass: take them out of DECLARED: {passed}"
