@@ -12,6 +12,7 @@ mod venv;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -21,6 +22,8 @@ pub(crate) use pytest_summary::PytestSummary;
 
 /// Largest wheel of a release.
 const WHEEL_MAX_BYTES: u64 = 2_500_000;
+/// How many interpreters run their tests at a time.
+const AT_A_TIME: usize = 2;
 /// Where the daemon is put for maturin, from the root.
 const BIN: &str = "python/python/bulkhead/bin";
 const SUPERVISOR: &str = "bulkhead-supervisor";
@@ -74,38 +77,39 @@ pub(crate) fn fetch() {
 /// # Errors
 /// The wheel cannot be built. What fails in the tests is in the summary.
 pub(crate) fn test(arguments: &[&str]) -> Result<PytestSummary> {
-    let mut summary = PytestSummary::default();
     if let Err(error) = venv::maturin() {
-        summary.skip(&format!("the tests of the Python package: no maturin: {error:#}"));
-        return Ok(summary);
+        return Ok(PytestSummary::skipped("of any version", &format!("no maturin: {error:#}")));
     }
     let wheel = build(WheelProfile::Dev)?;
-    for (version, found) in interpreters::VERSIONS.iter().zip(interpreters::all()) {
-        match found {
-            None => summary
-                .skip(&format!("the tests of the Python package with CPython {version}: it is not here")),
-            Some(interpreter) => run_tests(&interpreter, &wheel, arguments, &mut summary)?,
+    let mut summary = PytestSummary::default();
+    let found: Vec<_> = interpreters::VERSIONS.into_iter().zip(interpreters::all()).collect();
+    for some in found.chunks(AT_A_TIME) {
+        // Most tests wait for a process; so two interpreters hardly take longer than one.
+        let run = |(version, interpreter): &(&str, Option<Interpreter>)| match interpreter {
+            None => Ok(PytestSummary::skipped(version, "it is not here")),
+            Some(interpreter) => run_tests(interpreter, &wheel, arguments),
+        };
+        let ended: Vec<Result<PytestSummary>> = thread::scope(|scope| {
+            let run = &run;
+            let threads: Vec<_> = some.iter().map(|one| scope.spawn(move || run(one))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a run of the tests panicked")))
+                .collect()
+        });
+        for one in ended {
+            summary.add(one?);
         }
     }
     Ok(summary)
 }
 
-fn run_tests(
-    interpreter: &Interpreter,
-    wheel: &Path,
-    arguments: &[&str],
-    summary: &mut PytestSummary,
-) -> Result<()> {
+fn run_tests(interpreter: &Interpreter, wheel: &Path, arguments: &[&str]) -> Result<PytestSummary> {
     let environment = match venv::of_tests(interpreter) {
         Ok(environment) => environment,
-        Err(error) => {
-            let version = interpreter.version;
-            summary.skip(&format!("the tests of the Python package with CPython {version}: {error:#}"));
-            return Ok(());
-        }
+        Err(error) => return Ok(PytestSummary::skipped(interpreter.version, &format!("{error:#}"))),
     };
     environment.install_wheel(wheel)?;
-    println!("$ pytest python/tests (CPython {})", interpreter.version);
     let tests = cargo::workspace().join("python");
     let cache = cargo::programs("python").join(format!("pytest-{}", interpreter.version));
     // Its own program, not `python -m`: the tests see the installed package, not the folder beside them.
@@ -113,7 +117,7 @@ fn run_tests(
     command.args(["-q", "-rs", "--color=no", "tests"]);
     command.arg("-o").arg(format!("cache_dir={}", cache.display()));
     command.args(arguments).current_dir(tests).env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
-    summary.run(interpreter.version, &mut command)
+    PytestSummary::of(interpreter.version, &mut command)
 }
 
 /// Builds the daemon and the wheel; gives its path.

@@ -13,8 +13,17 @@ use super::interpreters::{self, Interpreter};
 use crate::cargo;
 
 const MATURIN: [&str; 1] = ["maturin==1.16.0"];
-/// pytest runs the tests; numpy and cloudpickle are what users have beside the package; mypy checks its types.
-const FOR_TESTS: [&str; 4] = ["pytest==8.4.2", "numpy==2.2.6", "cloudpickle==3.1.1", "mypy==1.18.2"];
+/// pytest runs the tests; numpy and cloudpickle are what users have beside the package.
+const FOR_TESTS: [&str; 4] = [
+    "pytest==9.2.0",
+    "cloudpickle==3.1.3",
+    "numpy==2.4.6; python_version >= '3.11'",
+    "numpy==2.2.6; python_version < '3.11'",
+];
+/// mypy checks its types, which is the same with every interpreter; a notebook's kernel is what it is with one.
+const FOR_ONE: [&str; 2] = ["mypy==2.4.1", "ipykernel==7.4.0"];
+/// The interpreter with [`FOR_ONE`].
+const ONE: &str = "3.11";
 
 /// A virtual environment.
 #[derive(Debug)]
@@ -37,7 +46,8 @@ pub(super) fn maturin() -> Result<VirtualEnv> {
 /// # Errors
 /// pip cannot fetch the packages.
 pub(super) fn of_tests(interpreter: &Interpreter) -> Result<VirtualEnv> {
-    provide(&format!("tests-{}", interpreter.version), interpreter, &FOR_TESTS)
+    let for_one: &[&str] = if interpreter.version == ONE { &FOR_ONE } else { &[] };
+    provide(&format!("tests-{}", interpreter.version), interpreter, &[&FOR_TESTS, for_one].concat())
 }
 
 fn provide(name: &str, interpreter: &Interpreter, packages: &[&str]) -> Result<VirtualEnv> {
