@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{
-    Error, JobInput, LeadWait, NotSubmitted, ReceivedOutput, Session, SessionEnd, SessionEvent,
-    SessionLeader, SessionOptions, Spec, connect,
+    Error, JobInput, LeadWait, NotSubmitted, ReceivedOutput, Session, SessionAnswer, SessionEnd,
+    SessionEvent, SessionLeader, SessionOptions, SessionQuestion, SessionTurn, Spec, connect,
 };
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::job::Policy;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, binary, eventually, send_signal};
 
 const THREADS: u64 = 4;
@@ -200,6 +202,102 @@ fn a_daemon_that_is_killed_loses_every_job_once() {
 }
 
 /// A stopped daemon reads nothing: submits go on until a bound, nobody hangs, and nothing is lost when it goes on.
+/// Turns until this question is answered.
+fn answer_of(session: &Session, leader: &mut SessionLeader<'_>, about: SessionQuestion) -> SessionAnswer {
+    session.ask(7, about).expect("the daemon lives");
+    let (mut events, until) = (Vec::new(), until());
+    loop {
+        leader.turn(until, None, &mut events).expect("the daemon lives");
+        for event in events.drain(..) {
+            match event {
+                SessionEvent::Answer { question: 7, answer } => return answer,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(until.is_none_or(|until| Instant::now() < until), "{about:?} is not answered");
+    }
+}
+
+#[test]
+fn a_session_asks_for_what_the_daemon_knows_of_its_jobs() {
+    let daemon = Daemon::start_with(&Setup { workers: 1, chaos: true, ..Setup::default() });
+    let session = open(&daemon, SessionOptions::default());
+    let crash =
+        Arc::new(Spec { policy: Policy { crashes_max: Some(1), ..Policy::default() }, ..Spec::new("chaos") });
+    session.submit(1, &crash, JobInput::from(b"abort".to_vec())).expect("it has room");
+    assert!(session.is_open(1));
+    let (mut leader, mut events, mut job) = (session.lead(), Vec::new(), None);
+    while job.is_none() {
+        leader.turn(until(), None, &mut events).expect("the daemon lives");
+        job = events.drain(..).find_map(|event| match event {
+            SessionEvent::Job { token: 1, end: SessionEnd::Ended(end) } => Some(end.job),
+            _ => None,
+        });
+    }
+    let job = job.expect("it has crashed");
+    assert!(!session.is_open(1) && session.job_of(1).is_none());
+    match answer_of(&session, &mut leader, SessionQuestion::Job(job)) {
+        SessionAnswer::Job(detail) => assert_eq!(detail.deaths.len(), 1, "its death is kept"),
+        other => panic!("{other:?}"),
+    }
+    match answer_of(&session, &mut leader, SessionQuestion::Workers) {
+        SessionAnswer::Workers(rows) => assert!(!rows.is_empty()),
+        other => panic!("{other:?}"),
+    }
+    session.forget(&[job]);
+    match answer_of(&session, &mut leader, SessionQuestion::Job(job)) {
+        SessionAnswer::Refused(Refusal::Gone { job: gone, .. }) => assert_eq!(gone, job),
+        other => panic!("{other:?}"),
+    }
+    match answer_of(&session, &mut leader, SessionQuestion::Status) {
+        SessionAnswer::Status(status) => assert_eq!(status.quarantined, 0),
+        other => panic!("{other:?}"),
+    }
+    session.ask(8, SessionQuestion::Status).expect("the daemon lives");
+    session.close();
+    let mut events = Vec::new();
+    while leader.turn(until(), None, &mut events).is_ok() {}
+    let lost = events.iter().filter(|event| {
+        matches!(
+            event,
+            SessionEvent::Answer { question: 8, answer: SessionAnswer::Lost | SessionAnswer::Status(_) }
+        )
+    });
+    assert_eq!(lost.count(), 1, "each question has one answer: {events:?}");
+    assert!(matches!(session.ask(9, SessionQuestion::Status), Err(Error::Closed { .. })));
+}
+
+#[test]
+fn jobs_are_submitted_all_or_none() {
+    let daemon = Daemon::start();
+    let session = open(&daemon, SessionOptions { jobs_max: 100, ..SessionOptions::default() });
+    let (spec, mut told) = (kind("noop"), Told::new());
+    let jobs = |tokens: std::ops::Range<u64>| -> Vec<(u64, JobInput)> {
+        tokens.map(|token| (token, JobInput::from(token.to_string().into_bytes()))).collect()
+    };
+    session.submit_all(&spec, jobs(0..60)).expect("it has room");
+    assert!(matches!(session.submit_all(&spec, jobs(60..101)), Err(NotSubmitted::Full { .. })));
+    assert!(!session.is_open(60) && session.is_open(0), "none of the second");
+    let twice = session.submit_all(&spec, vec![(70, JobInput::default()), (0, JobInput::default())]);
+    assert!(matches!(twice, Err(NotSubmitted::TokenInUse { token: 0 })));
+    session.submit_all(&spec, jobs(60..100)).expect("it has room");
+    read(&mut session.lead(), &mut told, 100);
+    assert!(told.iter().all(|(token, output)| *output == token.to_string()));
+}
+
+/// A program that handles signals by itself looks for them when its turn says so.
+#[test]
+fn a_leader_that_stops_for_signals_stops_for_them() {
+    let daemon = Daemon::start();
+    let session = open(&daemon, SessionOptions::default());
+    let mut leader = session.lead();
+    leader.stop_for_signals();
+    let mut events = Vec::new();
+    let soon = Some(Instant::now() + Duration::from_millis(20));
+    assert_eq!(leader.turn(soon, None, &mut events).expect("the daemon lives"), SessionTurn::TimedOut);
+    assert!(events.is_empty());
+}
+
 #[test]
 fn a_stopped_daemon_blocks_no_thread() {
     let daemon = Daemon::start();

@@ -41,7 +41,7 @@ fn arrows_point_one_way() {
 
 #[test]
 fn the_top_level_holds_what_the_map_says() {
-    let known = ["proto", "supervisor", "worker", "crates", "tests", "systemd", "docs", "target"];
+    let known = ["proto", "supervisor", "worker", "crates", "python", "tests", "systemd", "docs", "target"];
     let folders = std::fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
     let names =
         folders.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap());
@@ -207,6 +207,8 @@ fn a_planted_arrow_is_found() {
         ("crates/views", "bulkhead-client"),
         ("supervisor", "ipc-channel"),
         ("tests", "nix"),
+        ("worker", "pyo3"),
+        ("python", "bulkhead-core"),
     ] {
         assert_eq!(manifests::check_one(folder, &manifest(name)).len(), 1, "{folder} on {name}");
     }

@@ -81,10 +81,10 @@ fn the_worker_alone_contains_gmp() {
     assert!(!contains("bulkhead") && !contains("bulkhead-supervisor"), "the README says they have no GMP");
 }
 
-/// The packages that a build of the worker library takes in with these flags.
-fn built_for_a_worker(flags: &[&str]) -> Vec<String> {
+/// The packages that a build of this package takes in with these flags.
+fn built_for(package: &str, flags: &[&str]) -> Vec<String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["tree", "--offline", "--locked", "--package", "bulkhead-worker"]);
+    cargo.current_dir(root()).args(["tree", "--offline", "--locked", "--package", package]);
     cargo.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]).args(flags);
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -95,13 +95,18 @@ fn built_for_a_worker(flags: &[&str]) -> Vec<String> {
 /// `cargo test -p bulkhead-worker --no-default-features` builds such a worker and runs it.
 #[test]
 fn a_worker_of_own_kinds_alone_builds_neither_gmp_nor_the_built_in_kinds() {
-    let (with, without) = (built_for_a_worker(&[]), built_for_a_worker(&["--no-default-features"]));
+    let with = built_for("bulkhead-worker", &[]);
+    let without = built_for("bulkhead-worker", &["--no-default-features"]);
+    let for_python = built_for("bulkhead-python", &[]);
     for package in ["gmp-mpfr-sys", "rug", "bulkhead-frames", "bulkhead-jobs", "fast_image_resize", "sha2"] {
         let is_in = |packages: &[String]| packages.iter().any(|known| known == package);
         assert!(is_in(&with), "{package} is not found where it is");
         assert!(!is_in(&without), "{package} is built for a worker without the feature builtin");
+        assert!(!is_in(&for_python), "{package} is built for the Python package");
     }
-    assert!(without.iter().any(|package| package == "bulkhead-task"), "{without:?}");
+    for packages in [without, for_python] {
+        assert!(packages.iter().any(|package| package == "bulkhead-task"), "{packages:?}");
+    }
 }
 
 const LIST: &str = r#"

@@ -22,6 +22,7 @@ mod output;
 mod panics;
 mod registrations;
 mod registry;
+mod report_gate;
 mod runtime;
 mod stage_call;
 mod stderr_log;
@@ -44,6 +45,7 @@ pub use bulkhead_proto::worker::boxes::STACK_SIGNAL;
 pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use bulkhead_task::{
     FanOut, PackedParts, Planned, PositionedFile, RegisteredContext, Split, TaskContext, TaskFailure,
+    TaskReporter,
 };
 pub use item_writer::ItemWriter;
 pub use registry::Registry;
@@ -54,14 +56,19 @@ pub use taken_lane::take_lane;
 /// panicked or left processes that it may not end. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its
 /// global allocator also tells how much memory a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
+    ExitCode::from(run_inside(registry))
+}
+
+/// As [`run`], for programs that do not end with their `main` in Rust, such as an interpreter: the exit code as a number.
+pub fn run_inside(registry: &Registry) -> u8 {
     stderr_log::install();
     match serve(registry) {
-        Ok(ExitReason::Closed) => ExitCode::SUCCESS,
-        Ok(ExitReason::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
-        Ok(ExitReason::LeftProcesses) => ExitCode::from(LEFT_PROCESSES),
+        Ok(ExitReason::Closed) => 0,
+        Ok(ExitReason::Panicked) => LEFT_AFTER_PANIC,
+        Ok(ExitReason::LeftProcesses) => LEFT_PROCESSES,
         Err(error) => {
             log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
-            ExitCode::FAILURE
+            1
         }
     }
 }

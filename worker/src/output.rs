@@ -20,8 +20,11 @@ use bulkhead_proto::limits::{BLOCK_MAX_BYTES, INLINE_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
-use bulkhead_task::{FileError, PositionedFile, RegisteredContext, TaskContext, TaskFailure};
+use bulkhead_task::{
+    FileError, PositionedFile, RegisteredContext, ReportSink, TaskContext, TaskFailure, TaskReporter,
+};
 
+use crate::report_gate::ReportGate;
 use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;
 
@@ -31,6 +34,8 @@ const FILE_BUFFER_BYTES: usize = 256 << 10;
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
     grace: Duration,
+    /// Passes the reports of handles, and the number of this task there.
+    gate: Option<(&'a Arc<ReportGate>, u64)>,
     /// Rings the supervisor if it sleeps.
     bell: Option<&'a dyn Fn()>,
     /// Asks for an output: the file, and how long it may become, in bytes.
@@ -117,6 +122,7 @@ impl<'a> TaskOutput<'a> {
         Self {
             ring,
             grace,
+            gate: None,
             bell: None,
             ask: None,
             arena: None,
@@ -136,6 +142,11 @@ impl<'a> TaskOutput<'a> {
     /// The same for a task that has so long to end when it is told to.
     pub(crate) fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
+    }
+
+    /// The same for a task whose reports may come from handles.
+    pub(crate) fn with_gate(self, gate: &'a Arc<ReportGate>, task: u64) -> Self {
+        Self { gate: Some((gate, task)), ..self }
     }
 
     /// The same for a task that may have something to tell before its end.
@@ -175,6 +186,9 @@ impl<'a> TaskOutput<'a> {
 
     /// Completes the output and closes all files. Returns where the output is, or why the task failed.
     pub(crate) fn end(mut self, fate: Result<(), TaskFailure>) -> TaskEnd {
+        if let Some((gate, _)) = self.gate {
+            gate.shut();
+        }
         fate.and_then(|()| self.finish()).unwrap_or_else(|failure| self.fail(&failure))
     }
 
@@ -419,6 +433,27 @@ impl TaskContext for TaskOutput<'_> {
 
     fn files(&self) -> Vec<Arc<dyn PositionedFile>> {
         self.files.all()
+    }
+
+    fn long_output(&mut self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        if self.stage == Stage::Whole
+            && self.is_empty()
+            && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
+        {
+            self.ask_for_file()?;
+        }
+        self.shared()
+    }
+
+    fn reporter(&self) -> TaskReporter {
+        self.gate.map_or_else(TaskReporter::silent, |(gate, task)| {
+            gate.open(task);
+            TaskReporter::new(Arc::clone(gate) as Arc<dyn ReportSink>, task)
+        })
+    }
+
+    fn context_count(&self) -> usize {
+        self.contexts.len()
     }
 
     fn context(&self, at: usize) -> Result<Arc<RegisteredContext>, TaskFailure> {

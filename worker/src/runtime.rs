@@ -26,6 +26,7 @@ use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
 use crate::registrations::KEPT_BYTES;
 use crate::registry::{ContextLoader, KindHandler};
+use crate::report_gate::ReportGate;
 use crate::stage_call;
 use crate::task_files::TaskFiles;
 
@@ -43,7 +44,8 @@ pub(crate) enum ExitReason {
 /// A worker that is connected.
 pub(crate) struct Runtime {
     early_files: EarlyFiles,
-    ring: WorkerRing,
+    ring: Arc<WorkerRing>,
+    gate: Arc<ReportGate>,
     channel: Channel,
     handlers: Vec<Option<KindHandler>>,
     doorbell: Vec<u8>,
@@ -66,7 +68,9 @@ impl Runtime {
         let doorbell = codec::encode(&LaneUp::Doorbell);
         let early_files = EarlyFiles::new(lane);
         let (stack_page, loader, block) = (None, None, RefCell::default());
-        Self { early_files, ring, channel, handlers, doorbell, stack_page, loader, block }
+        let ring = Arc::new(ring);
+        let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
+        Self { early_files, ring, gate, channel, handlers, doorbell, stack_page, loader, block }
     }
 
     /// The same with a page for the text of its stack.
@@ -171,6 +175,7 @@ impl Runtime {
         let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
         let output = output.with_arena(self.early_files.arena());
+        let output = output.with_gate(&self.gate, task.seq.0);
         let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
         // Their pages are the client's: arena and store count against no limit of the task. A fault is found again when they are
         // used.

@@ -35,7 +35,10 @@ fn take_ends(session: &Session, sum: &mut u64) -> Result<u64, Box<dyn Error>> {
             SessionEvent::NotRegistered { refusal, .. } => return Err(refusal.to_string().into()),
             SessionEvent::Notice(text) => eprintln!("arena: {text}"),
             // These come only if they are asked for.
-            SessionEvent::RunsOn { .. } | SessionEvent::Progress { .. } | SessionEvent::Held { .. } => {}
+            SessionEvent::RunsOn { .. }
+            | SessionEvent::Progress { .. }
+            | SessionEvent::Held { .. }
+            | SessionEvent::Answer { .. } => {}
         }
     }
     Ok(ended)

@@ -89,8 +89,8 @@ pub use progress::JobProgress;
 pub use requests::{CancelledWaiting, Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
 pub use session::{
-    LeadWait, NotSubmitted, Session, SessionEnd, SessionEvent, SessionLeader, SessionOptions, SessionTurn,
-    SessionWaker,
+    LeadWait, NotSubmitted, Session, SessionAnswer, SessionEnd, SessionEvent, SessionLeader, SessionOptions,
+    SessionQuestion, SessionTurn, SessionWaker,
 };
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{AwaitedJobs, WaitItem};

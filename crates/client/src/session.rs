@@ -14,12 +14,14 @@ mod events;
 mod lead;
 mod outbox;
 
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bulkhead_proto::ids::JobId;
 use bulkhead_sys::bell::Bell;
 
 use crate::arena::Arena;
@@ -28,7 +30,7 @@ use crate::chunk::ItemStore;
 use crate::client::{DaemonClient, REPLY_TIMEOUT};
 use crate::error::Error;
 use crate::new_context::{ContextNumber, NewContext};
-pub use events::{NotSubmitted, SessionEnd, SessionEvent, SessionTurn};
+pub use events::{NotSubmitted, SessionAnswer, SessionEnd, SessionEvent, SessionQuestion, SessionTurn};
 pub use lead::{LeadWait, SessionLeader};
 
 use lead::LeadState;
@@ -191,6 +193,58 @@ impl Session {
         Ok(())
     }
 
+    /// Submits several jobs at once, all or none of them: else as [`Session::submit`].
+    ///
+    /// # Errors
+    /// [`NotSubmitted`], for the first of them that cannot be submitted.
+    pub fn submit_all(&self, spec: &Arc<Spec>, jobs: Vec<(u64, JobInput)>) -> Result<(), NotSubmitted> {
+        let mut outbox = locked(&self.outbox);
+        let is_direct = outbox.is_idle();
+        outbox.push_all(spec, jobs)?;
+        if is_direct {
+            outbox.flush(self.socket.as_fd(), Instant::now());
+        }
+        let needs_leader = outbox.needs_leader();
+        drop(outbox);
+        if needs_leader {
+            self.ring();
+        }
+        Ok(())
+    }
+
+    /// The daemon's number of a job that it has accepted and whose event was not returned: `bulkhead job` shows it under this number.
+    pub fn job_of(&self, token: u64) -> Option<JobId> {
+        locked(&self.outbox).job_of(token)
+    }
+
+    /// Whether the [`SessionEvent::Job`] of this token is to come: no turn has returned it.
+    pub fn is_open(&self, token: u64) -> bool {
+        locked(&self.outbox).is_open(token)
+    }
+
+    /// Asks the daemon something. It waits for nothing: the answer is a [`SessionEvent::Answer`] with this number, which the
+    /// caller chooses.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]: the connection has ended.
+    pub fn ask(&self, question: u64, about: SessionQuestion) -> Result<(), Error> {
+        let mut outbox = locked(&self.outbox);
+        outbox.ask(question, about)?;
+        outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        self.ring();
+        Ok(())
+    }
+
+    /// Has the daemon drop these ended jobs, which it keeps with their evidence: those that did not end `done`. It waits for nothing.
+    pub fn forget(&self, jobs: &[JobId]) {
+        let mut outbox = locked(&self.outbox);
+        outbox.forget(jobs);
+        outbox.flush(self.socket.as_fd(), Instant::now());
+        drop(outbox);
+        self.ring();
+    }
+
     /// Ends these jobs, also those that run. Each still has its event: what was not sent is [`SessionEnd::Withdrawn`], what the
     /// daemon cancels ends `cancelled`, and one that ended before is told as it ended. Unknown tokens are ignored.
     pub fn cancel(&self, tokens: &[u64]) {
@@ -334,6 +388,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether the daemon has taken this arena: jobs that name one that it refuses are refused. `None`: it has not answered.
+    pub fn has_arena(&self, arena: &Arena) -> Option<bool> {
+        locked(&self.outbox).has_registered(arena.number())
+    }
+
     /// Drops a context. Jobs that the daemon has accepted keep it; those that are still queued here are refused.
     pub fn drop_context(&self, context: ContextNumber) {
         self.drop_registration(context.0);
@@ -351,6 +410,12 @@ impl Session {
         outbox.flush(self.socket.as_fd(), Instant::now());
         drop(outbox);
         self.ring();
+    }
+
+    /// Ends the connection at once: the next turn of a leader says of each job that it is lost, and the daemon cancels them.
+    pub fn close(&self) {
+        // One that has ended already cannot be ended again.
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Jobs whose events were not returned.

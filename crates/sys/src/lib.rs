@@ -6,6 +6,9 @@
 //! Each descriptor created here is close-on-exec; a child inherits its three standard streams and no other.
 #![allow(unsafe_code)]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Bulkhead is for Linux only (the Python package: with glibc only)");
+
 #[cfg(test)]
 #[macro_use]
 #[path = "../../../tests/src/skip.rs"]

@@ -61,8 +61,16 @@ fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM, ENOSPC: a resource is exhausted. EINVAL: a kernel before 5.1.
 pub fn filled(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    filled_from(name, &[bytes])
+}
+
+/// The same with these pieces, one after another.
+///
+/// # Errors
+/// As [`filled`].
+pub fn filled_from(name: &str, pieces: &[&[u8]]) -> io::Result<OwnedFd> {
     let mut file = File::from(create(name)?);
-    file.write_all(bytes)?;
+    pieces.iter().try_for_each(|piece| file.write_all(piece))?;
     let fd = OwnedFd::from(file);
     fix_size(fd.as_fd())?;
     SharedPage::seal_future_writes(fd.as_fd())?;
@@ -245,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_filled_file_cannot_change_and_is_read_in_place() {
-        let filled = filled("filled", b"0123456789").unwrap();
+        let filled = filled_from("filled", &[b"0123", b"", b"456789"]).unwrap();
         let mut bytes = [0; 4];
         assert_eq!((read_at(filled.as_fd(), &mut bytes, 8).unwrap(), &bytes[..2]), (2, &b"89"[..]));
         let file = File::from(filled);

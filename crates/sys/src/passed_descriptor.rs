@@ -22,10 +22,7 @@ pub fn claim(number: RawFd) -> io::Result<OwnedFd> {
     if number <= libc::STDERR_FILENO {
         return Err(unfit("it is a standard stream of the daemon itself"));
     }
-    // SAFETY: fcntl on a number that is not open is an error and touches nothing.
-    let copy = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: the kernel has just made this descriptor for us and no other code has it.
-    let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+    let copy = copy(number)?;
     let flags = OFlag::from_bits_retain(fcntl(&copy, FcntlArg::F_GETFL)?);
     if flags.contains(OFlag::O_PATH) || flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
         return Err(unfit("it is not open for writing"));
@@ -40,6 +37,18 @@ pub fn claim(number: RawFd) -> io::Result<OwnedFd> {
         return Err(unfit("it is no file, pipe, terminal or stream socket"));
     }
     Ok(copy)
+}
+
+/// A copy of whatever is open under this number, for code that holds descriptors as numbers: an interpreter. It is closed in
+/// programs that this process starts.
+///
+/// # Errors
+/// EBADF: nothing is open there. EMFILE: no descriptor is free.
+pub fn copy(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on a number that is not open is an error and touches nothing.
+    let copy = Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel has just made this descriptor for us and no other code has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// Whether a socket has a peer. The peer's address may be of a family that is no Unix socket's.

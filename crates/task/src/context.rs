@@ -13,7 +13,7 @@ use std::time::Duration;
 use bulkhead_proto::file::Way;
 use bulkhead_proto::log::LogStream;
 
-use crate::{RegisteredContext, TaskFailure};
+use crate::{RegisteredContext, TaskFailure, TaskReporter};
 
 /// The task that a handler runs. The bytes that are written to it are the task's output. Its progress and its last
 /// words stand in shared memory: they survive the worker, however it dies, and are shown with the death.
@@ -73,6 +73,21 @@ pub trait TaskContext: io::Write {
         ))
     }
 
+    /// The output as one file that the handler writes in place, for an output that is known to be long: as [`Self::shared`], and a
+    /// job whose task asks for room only when it needs it asks for it now. Of a job that is done in parts, the parts and
+    /// the merge have none of their own.
+    ///
+    /// # Errors
+    /// [`TaskFailure`]: there is no room, and what bound was met; or the task has written output already.
+    fn long_output(&mut self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        self.shared()
+    }
+
+    /// How many contexts the job names.
+    fn context_count(&self) -> usize {
+        0
+    }
+
     /// One of the contexts that the job names, counted from 0: what its connection registered once for all its jobs. The
     /// loader of the worker program has loaded it before the handler was called.
     ///
@@ -82,6 +97,11 @@ pub trait TaskContext: io::Write {
         Err(TaskFailure::new(format!(
             "the job names no context {at}: register one, and submit the job with it"
         )))
+    }
+
+    /// A handle of this task for reports, which code may keep that cannot borrow the task, and use from any thread.
+    fn reporter(&self) -> TaskReporter {
+        TaskReporter::silent()
     }
 
     /// Whether the task is to end: the job was cancelled, met a limit of time, or the service stops. A handler that calls

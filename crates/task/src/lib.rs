@@ -10,9 +10,11 @@ mod failure;
 mod fan_out;
 mod packed_parts;
 mod registered_context;
+mod reporter;
 
 pub use context::{FileError, PositionedFile, TaskContext};
 pub use failure::TaskFailure;
 pub use fan_out::{FanOut, Planned, Split};
 pub use packed_parts::PackedParts;
 pub use registered_context::RegisteredContext;
+pub use reporter::{ReportSink, TaskReporter};

@@ -13,6 +13,7 @@ mod deny;
 mod fuzz;
 mod missing;
 mod mutants;
+mod python;
 mod setup;
 #[cfg(test)]
 #[macro_use]
@@ -27,7 +28,9 @@ usage: cargo xtask VERB
 
   setup   check for the Debian packages that build and tests need; as root, install what is missing; fetch test clips
   demo    build, then show a crash that hurts nobody: real jobs, kill -9, retry, quarantine
-  test    set up, build everything, run every test
+  test [python [ARGUMENT ...]]
+          set up, build everything, run every test; with `python` those of the Python package alone, with arguments for pytest
+  wheel   build the wheel of the Python package, with all optimisations
   bench [--json FILE] [SECTION ...]
           build with all optimisations, then measure beside what people use today
   fuzz TARGET [SECONDS]
@@ -44,7 +47,9 @@ exit codes: 0 done; 1 it failed, or found a fault; 2 the command line is wrong; 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (verb, rest) = match arguments.as_slice() {
-        [verb, rest @ ..] if rest.is_empty() || ["bench", "fuzz", "mutants"].contains(&verb.as_str()) => {
+        [verb, rest @ ..]
+            if rest.is_empty() || ["bench", "fuzz", "mutants", "test"].contains(&verb.as_str()) =>
+        {
             (verb.as_str(), rest)
         }
         _ => ("", [].as_slice()),
@@ -52,7 +57,8 @@ fn main() -> ExitCode {
     let result = match verb {
         "setup" => setup::run(setup::Purpose::Tests),
         "demo" => demo::run(),
-        "test" => test::run(),
+        "test" => test::run(rest),
+        "wheel" => python::wheel(),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
         "deny" => deny::run(),

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
-use crate::clips;
+use crate::{clips, python};
 
 /// What packages are installed for; each purpose includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,7 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
     }
     if purpose >= Purpose::Tests {
         clips::fetch();
+        python::fetch();
     }
     Ok(())
 }

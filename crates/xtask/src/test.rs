@@ -1,33 +1,50 @@
 //! `cargo xtask test`: runs all tests, from an empty build folder on.
 //!
-//! It runs cargo's tests after it has provided their packages and programs. At the end it prints every test that skipped
+//! It runs cargo's tests after it has provided their packages and programs, then those of the Python package. At the end it prints every test that skipped
 //! itself with its reason, and a line `N passed, N failed, N skipped`. A test that skipped itself has not passed.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
+use crate::python::{self, PytestSummary};
 use crate::{cargo, setup};
 
 /// The beginning of the line in which a test says that it skipped itself, and why: the macro in `tests/src/skip.rs`.
 const SKIPPED: &str = "SKIPPED ";
 
-/// Sets up, builds every target, runs every test.
+/// Sets up, builds every target, runs every test; with `python` those of the Python package alone.
 ///
 /// # Errors
 /// A package is missing and cannot be installed, the build fails, or a test fails.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(selected: &[String]) -> Result<()> {
+    let arguments: Vec<&str> = selected.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [] => run_all(),
+        ["python", rest @ ..] => run_python(rest),
+        [other, ..] => bail!("`{other}` names no part of the tests: only `python` can be run alone"),
+    }
+}
+
+/// Runs the tests of the Python package alone.
+fn run_python(arguments: &[&str]) -> Result<()> {
+    let mut tally = TestCounts::default();
+    tally.add_python(python::test(arguments)?);
+    tally.tell();
+    ensure!(tally.passed > 0 && tally.failed == 0, "no test ran, or one failed");
+    Ok(())
+}
+
+fn run_all() -> Result<()> {
     setup::run(setup::Purpose::Tests)?;
     // The end-to-end tests start the real programs, which `cargo test` alone need not build.
     cargo::run(&["build", "--workspace", "--all-targets"])?;
     let mut tally = TestCounts::default();
     let tested = cargo::run_reading(&["test", "--workspace", "--no-fail-fast"], |line| tally.read(line));
-    for line in &tally.told {
-        println!("{SKIPPED}{line}");
-    }
-    println!("{} ignored: run by hand", tally.ignored);
-    println!("{}", tally.closing_line());
+    let python = python::test(&[]).map(|summary| tally.add_python(summary));
+    tally.tell();
     tested?;
+    python?;
     ensure!(tally.passed > 0 && tally.failed == 0, "no test ran, or one failed");
     Ok(())
 }
@@ -47,6 +64,23 @@ struct TestCounts {
 }
 
 impl TestCounts {
+    /// Adds what pytest said.
+    fn add_python(&mut self, python: PytestSummary) {
+        self.passed += python.passed;
+        self.failed += python.failed;
+        self.skipped += python.skipped;
+        self.told.extend(python.told);
+    }
+
+    /// Prints what was skipped, and the sums.
+    fn tell(&self) {
+        for line in &self.told {
+            println!("{SKIPPED}{line}");
+        }
+        println!("{} ignored: run by hand", self.ignored);
+        println!("{}", self.closing_line());
+    }
+
     /// Reads a line of a test program's output.
     fn read(&mut self, line: &str) {
         if let Some(told) = line.strip_prefix(SKIPPED) {

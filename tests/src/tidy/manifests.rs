@@ -10,7 +10,7 @@ use super::StyleFault;
 /// A package's folder, the packages of the project that it may depend on, and, if fixed, the libraries.
 type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
 
-const ARROWS: [Row; 14] = [
+const ARROWS: [Row; 15] = [
     ("proto", &[], Some(&["bincode", "serde", "smallvec"])),
     ("crates/core", &["proto"], Some(&["slab", "thin-vec"])),
     ("crates/sim", &["core", "proto"], Some(&[])),
@@ -24,6 +24,7 @@ const ARROWS: [Row; 14] = [
     ("crates/cli", &["client", "frames", "proto", "views"], None),
     ("crates/xtask", &[], None),
     ("supervisor", &["core", "link", "sys", "proto"], None),
+    ("python", &["client", "proto", "sys", "task", "worker"], Some(&["pyo3", "serde_json"])),
     ("worker", &["jobs", "link", "sys", "proto", "task"], None),
 ];
 
@@ -31,12 +32,13 @@ const ARROWS: [Row; 14] = [
 const TESTS: [&str; 2] = ["tests", "tests/fuzz"];
 
 /// A library and the packages that alone may depend on it, for their tests too.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 7] = [
     ("bincode", &["proto"]),
     ("ipc-channel", &["crates/link"]),
     ("nix", &["crates/sys"]),
     ("libc", &["crates/sys"]),
     ("signal-hook", &["crates/sys"]),
+    ("pyo3", &["python"]),
     ("anyhow", &["supervisor", "worker", "crates/cli", "crates/xtask"]),
 ];
 

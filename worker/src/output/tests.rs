@@ -301,6 +301,71 @@ fn a_task_asks_once_and_only_for_what_does_not_fit_inline() {
 }
 
 #[test]
+fn a_long_output_is_asked_for_and_written_in_place() {
+    let (_, ring) = rings();
+    let kept = Cell::new(None);
+    let give = || {
+        let file = File::from(output_file("out").unwrap());
+        kept.set(Some(file.try_clone().unwrap()));
+        Ok((file, 20_000))
+    };
+    asking(&ring, &give, |mut output| {
+        let file = output.long_output().unwrap();
+        file.set_length(10_000).unwrap();
+        file.write_all_at(&[7; 100], 9900).unwrap();
+        let too_long = file.set_length(20_001).unwrap_err().to_string();
+        assert!(too_long.contains("20000 bytes"), "{too_long}");
+    });
+    asking(&ring, &give, |mut output| {
+        let file = output.long_output().unwrap();
+        file.set_length(10_000).unwrap();
+        file.write_all_at(&[7; 100], 9900).unwrap();
+        assert_eq!(output.finish().unwrap(), TaskEnd::Descriptor { bytes: 10_000 });
+    });
+    let bytes = bytes_of(&kept.take().unwrap());
+    assert_eq!((bytes.len(), &bytes[9899..9901]), (10_000, &[0, 7][..]));
+    asking(&ring, &give, |mut output| {
+        output.write_all(b"short").unwrap();
+        let failure = output.long_output().map(drop).unwrap_err().to_string();
+        assert!(failure.contains("has written output already"), "{failure}");
+        assert_eq!(output.finish().unwrap(), TaskEnd::Inline(b"short".to_vec()));
+    });
+    assert!(kept.take().is_none(), "it asks for none then");
+    asking(&ring, &|| Err(io::Error::other("no room (outputs_bytes_max)")), |mut output| {
+        let failure = output.long_output().map(drop).unwrap_err().to_string();
+        assert!(failure.contains("no room (outputs_bytes_max)"), "{failure}");
+    });
+}
+
+#[test]
+fn reports_by_a_handle_pass_while_the_task_runs_and_not_after() {
+    let (mut ours, descriptors) = Ring::create().unwrap();
+    let ring = Arc::new(WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap());
+    ours.offer(Seq(1), JobId(1), Fence(1));
+    assert!(ring.claim(Seq(1)));
+    let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
+    let task = |seq| {
+        let output = TaskOutput::new(&ring, TaskFiles::default(), Stage::Whole, OutputMode::Inline);
+        output.with_gate(&gate, seq)
+    };
+    let done = || ours.progress().map(|progress| progress.done);
+    let first = task(1);
+    let reporter = first.reporter();
+    reporter.progress(1, 9);
+    assert_eq!(done(), Some(1));
+    first.end(Ok(()));
+    reporter.progress(2, 9);
+    assert_eq!(done(), Some(1), "its task has ended");
+    let second = task(2);
+    reporter.progress(3, 9);
+    let own = second.reporter();
+    reporter.progress(4, 9);
+    assert!(done() == Some(1) && !reporter.is_cancelled(), "another task runs");
+    std::thread::scope(|scope| scope.spawn(|| own.progress(5, 9)).join().unwrap());
+    assert_eq!(done(), Some(5), "any thread may report");
+}
+
+#[test]
 fn a_task_that_is_refused_fails_with_the_cause_and_asks_no_more() {
     let (_, ring) = rings();
     let asked = Cell::new(0);

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
@@ -52,6 +53,39 @@ pub enum SessionEvent {
     },
     /// Why jobs of this session do not start, or that they start again: a text of the daemon for people.
     Notice(String),
+    /// The answer to [`crate::Session::ask`]. Each question has exactly one.
+    Answer {
+        /// The caller's number for the question.
+        question: u64,
+        /// The answer.
+        answer: SessionAnswer,
+    },
+}
+
+/// What a session asks the daemon beside its jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionQuestion {
+    /// Everything that the daemon shows of one job.
+    Job(JobId),
+    /// Its workers.
+    Workers,
+    /// Its state.
+    Status,
+}
+
+/// The answer to a [`SessionQuestion`].
+#[derive(Debug)]
+pub enum SessionAnswer {
+    /// Everything that the daemon shows of the job.
+    Job(Box<JobDetail>),
+    /// Its workers.
+    Workers(Vec<WorkerRow>),
+    /// Its state.
+    Status(Box<Status>),
+    /// The daemon does not answer it.
+    Refused(Refusal),
+    /// The connection ended before it was answered.
+    Lost,
 }
 
 /// What became of a job.

@@ -24,7 +24,7 @@ use crate::frame_halves::FrameReceiver;
 use crate::interrupt::Interrupts;
 use crate::output::JobEnd;
 use crate::session::outbox::HeardReply;
-use crate::session::{Session, SessionEvent, SessionTurn, locked};
+use crate::session::{Session, SessionAnswer, SessionEvent, SessionTurn, locked};
 
 /// The receiving half, or that a thread has it.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub struct SessionLeader<'s> {
     /// There until the drop.
     half: Option<FrameReceiver>,
     steps_aside: bool,
+    stops_for_signals: bool,
 }
 
 /// How a wait for the lead ended.
@@ -96,7 +97,12 @@ impl Session {
                 && let Some(half) = lead.half.take()
             {
                 lead.steps_aside = steps_aside;
-                break LeadWait::Leads(SessionLeader { session: self, half: Some(half), steps_aside });
+                break LeadWait::Leads(SessionLeader {
+                    session: self,
+                    half: Some(half),
+                    steps_aside,
+                    stops_for_signals: false,
+                });
             }
             if lead.steps_aside && !steps_aside && lead.half.is_none() {
                 self.wake.bell.ring();
@@ -140,6 +146,13 @@ impl Drop for SessionLeader<'_> {
 }
 
 impl SessionLeader<'_> {
+    /// From now on a turn also ends, as [`SessionTurn::Interrupted`], when this thread has handled any signal while it waited: for a
+    /// program that handles signals by itself, such as an interpreter. A signal that is handled right before the wait is not noticed, so such a
+    /// program gives its turns a moment.
+    pub fn stop_for_signals(&mut self) {
+        self.stops_for_signals = true;
+    }
+
     /// Sends what is queued, and waits until there are events, or for what else a [`SessionTurn`] names. Adds the events to
     /// `events`, in the order in which they came.
     ///
@@ -185,6 +198,12 @@ impl SessionLeader<'_> {
                 locked(&self.session.outbox).judge_silence();
             }
             if signalled.readable && interrupts.as_deref_mut().is_some_and(Interrupts::take) {
+                return Ok(SessionTurn::Interrupted);
+            }
+            // Nothing was ready, and the time is not over: a signal was handled.
+            let is_early = moment.is_none_or(|moment| Instant::now() < moment);
+            let is_idle = !(socket.readable || socket.writable || rung.readable || signalled.readable);
+            if self.stops_for_signals && is_idle && is_early && events.len() == before {
                 return Ok(SessionTurn::Interrupted);
             }
         }
@@ -267,6 +286,9 @@ fn heard_reply(frame: ReplyFrame, half: &mut FrameReceiver) -> Result<HeardReply
         Reply::Registered { number } => HeardReply::Registered(number),
         Reply::Freed { jobs } => HeardReply::Freed(jobs),
         Reply::Notice(text) => HeardReply::Notice(text),
+        Reply::Job(detail) => HeardReply::Answer(SessionAnswer::Job(detail)),
+        Reply::Workers(rows) => HeardReply::Answer(SessionAnswer::Workers(rows)),
+        Reply::Status(status) => HeardReply::Answer(SessionAnswer::Status(status)),
         Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
         other => return Err(ProtocolError::Reply(reply_name(&other)).into()),
     })

@@ -12,11 +12,12 @@
 //! cancels. `session.rs` and `session/lead.rs` call it, under its lock.
 
 mod answers;
+mod questions;
+mod registrations;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bulkhead_proto::client::message::{Request, RequestFrame, Submit};
@@ -30,10 +31,10 @@ use crate::batch::{BATCH_BYTES, JobInput, Spec};
 use crate::error::Error;
 use crate::file::JobFile;
 use crate::frame_halves::FrameSender;
-use crate::new_context::{NewContext, uses};
+use crate::new_context::uses;
 use crate::read_arenas::FreedNumbers;
 use crate::run::Window;
-use crate::session::{NotSubmitted, SessionEnd, SessionEvent, SessionOptions};
+use crate::session::{NotSubmitted, SessionEnd, SessionEvent, SessionOptions, SessionQuestion};
 
 pub(super) use answers::HeardReply;
 
@@ -41,12 +42,6 @@ pub(super) use answers::HeardReply;
 const UNSENT_MAX_BYTES: usize = FRAME_MAX_BYTES;
 /// Submits that wait for their answer: while one does, the next gathers.
 const ASKED_MAX: usize = 2;
-
-/// Registrations of the client that became the session have lower numbers.
-const FIRST_REGISTRATION: u32 = 1 << 31;
-/// The last number that a session of this process has used. None is used twice, so that an arena of one session is not taken
-/// for that of another: the daemon knows no such number there.
-static LAST_REGISTRATION: AtomicU32 = AtomicU32::new(FIRST_REGISTRATION);
 
 /// Which jobs a cancel ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +139,13 @@ pub(super) struct SessionOutbox {
     blocks: HashMap<JobId, InputBlock>,
     /// Registrations that have no answer.
     registering: HashMap<Tag, u32>,
+    /// Those that the daemon has not taken.
+    not_registered: Vec<u32>,
+    /// Questions that were not sent, with their numbers, and the numbers of those without an answer.
+    questions: VecDeque<(u64, SessionQuestion)>,
+    questioned: HashMap<Tag, u64>,
+    /// Ended jobs that the daemon is to drop.
+    forgets: Vec<JobId>,
     /// Replies to requests up to this one are dropped: the client had sent them.
     base: Tag,
     last: Tag,
@@ -178,6 +180,10 @@ impl SessionOutbox {
             receipt_sent: 0,
             blocks: HashMap::new(),
             registering: HashMap::new(),
+            not_registered: Vec::new(),
+            questions: VecDeque::new(),
+            questioned: HashMap::new(),
+            forgets: Vec::new(),
             base: last,
             last,
             not_before: None,
@@ -235,6 +241,25 @@ impl SessionOutbox {
         self.bytes += input.as_bytes().len();
         self.jobs.insert(token, JobPlace::Queued);
         self.queue.push_back(QueuedJob { token, spec: Arc::clone(spec), output, files, input, block });
+        Ok(())
+    }
+
+    /// Queues jobs, all or none.
+    pub(super) fn push_all(
+        &mut self,
+        spec: &Arc<Spec>,
+        jobs: Vec<(u64, JobInput)>,
+    ) -> Result<(), NotSubmitted> {
+        let before = self.queue.len();
+        for (token, input) in jobs {
+            if let Err(why) = self.push(token, spec, input) {
+                for queued in self.queue.drain(before..) {
+                    self.jobs.remove(&queued.token);
+                    self.bytes -= queued.input.as_bytes().len();
+                }
+                return Err(why);
+            }
+        }
         Ok(())
     }
 
@@ -298,33 +323,6 @@ impl SessionOutbox {
         self.sender.unsent_bytes() > 0
     }
 
-    /// The number of the next registration.
-    pub(super) fn next_registration() -> u32 {
-        LAST_REGISTRATION.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Queues a registration, behind the jobs that are encoded and before those that are not.
-    pub(super) fn register(&mut self, number: u32, context: NewContext) -> Result<(), Error> {
-        if self.is_closed {
-            return Err(Error::Closed { in_a_frame: false });
-        }
-        let (request, files) = context.into_request(number);
-        let tag = self.next_tag();
-        self.sender.queue(&RequestFrame { tag, request }, &files)?;
-        self.asks(Instant::now());
-        self.registering.insert(tag, number);
-        Ok(())
-    }
-
-    /// Queues the drop of a registration. The jobs that are queued behind it must not name it; those that are encoded may.
-    pub(super) fn drop_registration(&mut self, number: u32) {
-        if !self.is_closed
-            && let Err(fault) = self.encode(Request::DropRegistration { number })
-        {
-            self.fail(fault);
-        }
-    }
-
     fn encode_next(&mut self, now: Instant) -> bool {
         if self.is_closed || self.fault.is_some() {
             return false;
@@ -339,6 +337,11 @@ impl SessionOutbox {
             self.encode(Request::Received { through })
         } else if let Some(blocks) = self.freed.take(false) {
             self.encode(Request::Freed { blocks })
+        } else if !self.forgets.is_empty() {
+            let jobs = first_of(&mut self.forgets);
+            self.encode(Request::Forget { jobs })
+        } else if let Some((question, about)) = self.questions.pop_front() {
+            self.encode_question(now, question, about)
         } else if self.may_submit(now) {
             self.asks(now);
             // The daemon has then freed them before the jobs are offered.
@@ -479,8 +482,7 @@ impl SessionOutbox {
         self.cancels.clear();
         self.waiting_cancels.clear();
         self.blocks.clear();
-        self.registering.clear();
-        self.cancelling.clear();
+        self.lose_answers(events);
         (self.asked, self.in_flight, self.with_descriptor, self.bytes) = (0, 0, 0, 0);
         let lost = std::mem::take(&mut self.jobs).into_keys();
         events.extend(lost.map(|token| SessionEvent::Job { token, end: SessionEnd::Lost }));

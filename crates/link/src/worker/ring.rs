@@ -5,10 +5,9 @@
 //! finish, and after each change of a program that a signal stops; why no doorbell is lost stands at the supervisor's
 //! `Ring::nap`. Driven by the worker runtime.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::ids::Seq;
@@ -52,6 +51,10 @@ const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
     },
 };
 const _: () = assert!(OtherFramesLayout::NAME_BYTES == IMAGE_NAME_MAX_BYTES);
+
+/// The order of the ring's own words, which are not in the pages: the thread that runs the tasks alone calls what changes them, but
+/// for progress and words, which a lock of the worker runtime orders.
+const OWN: Ordering = Ordering::Relaxed;
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +111,17 @@ pub struct WorkerRing<P = SharedPage> {
     box_page: P,
     orders: P,
     /// The last offer that this worker claimed.
-    claimed: Cell<Seq>,
-    claimed_ns: Cell<u64>,
-    rung_for: Cell<u64>,
+    claimed: AtomicU64,
+    claimed_ns: AtomicU64,
+    rung_for: AtomicU64,
     /// Stops of programs so far.
-    stops: Cell<u64>,
+    stops: AtomicU64,
     /// The running task has stored progress or words, which must be cleared when it ends.
-    told: Cell<bool>,
+    told: AtomicBool,
     /// The place for the next words; its lowest bit selects one of two.
-    place: Cell<u64>,
+    place: AtomicU64,
     /// A task has left processes that this worker may not end.
-    has_left: Cell<bool>,
+    has_left: AtomicBool,
 }
 
 impl WorkerRing {
@@ -159,13 +162,13 @@ impl<P: Words> WorkerRing<P> {
         Self {
             box_page,
             orders,
-            claimed: Cell::new(Seq(0)),
-            claimed_ns: Cell::new(0),
-            rung_for: Cell::new(0),
-            stops: Cell::new(0),
-            told: Cell::new(false),
-            place: Cell::new(0),
-            has_left: Cell::new(false),
+            claimed: AtomicU64::new(0),
+            claimed_ns: AtomicU64::new(0),
+            rung_for: AtomicU64::new(0),
+            stops: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+            place: AtomicU64::new(0),
+            has_left: AtomicBool::new(false),
         }
     }
 
@@ -177,8 +180,8 @@ impl<P: Words> WorkerRing<P> {
         let won = self.box_page.compare_exchange(at + WORD_AT, offered, claimed).is_ok();
         if won {
             let now_ns = monotonic_ns();
-            self.claimed.set(seq);
-            self.claimed_ns.set(now_ns);
+            self.claimed.store(seq.0, OWN);
+            self.claimed_ns.store(now_ns, OWN);
             self.box_page.store(at + CLAIMED_NS_AT, now_ns, Ordering::Relaxed);
         }
         won
@@ -216,10 +219,10 @@ impl<P: Words> WorkerRing<P> {
                 }
             }
         }
-        store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.get()));
+        store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.load(OWN)));
         self.box_page.store(at + WORD_AT, ClaimWord::pack(seq, ClaimState::Done), Ordering::Release);
         P::fence();
-        if self.told.replace(false) {
+        if self.told.swap(false, OWN) {
             let header = |field: usize| self.box_page.store(field, 0, Ordering::Relaxed);
             [PROGRESS_NS_AT, PROGRESS_DONE_AT, PROGRESS_TOTAL_AT, LAST_WORDS_AT, PROGRAM_STOP_AT]
                 .into_iter()
@@ -229,7 +232,7 @@ impl<P: Words> WorkerRing<P> {
 
     /// Stores the progress of the running task: three stores and a clock read.
     pub fn progress(&self, done: u64, total: u64) {
-        self.told.set(true);
+        self.told.store(true, OWN);
         self.box_page.store(PROGRESS_DONE_AT, done, Ordering::Relaxed);
         self.box_page.store(PROGRESS_TOTAL_AT, total, Ordering::Relaxed);
         self.box_page.store(PROGRESS_NS_AT, monotonic_ns(), Ordering::Release);
@@ -238,9 +241,9 @@ impl<P: Words> WorkerRing<P> {
     /// Stores the words of the running task in place of the earlier ones. Cut after [`LAST_WORDS_MAX_BYTES`]. There
     /// are two places, written in turn, so a death in the middle of a write leaves the earlier words whole.
     pub fn say(&self, words: &str) {
-        self.told.set(true);
+        self.told.store(true, OWN);
         let bytes = cut(words, LAST_WORDS_MAX_BYTES).as_bytes();
-        let place = self.place.replace(self.place.get() + 1);
+        let place = self.place.fetch_add(1, OWN);
         self.box_page.write_bytes(boxes::words_at(place), bytes);
         let word = if bytes.is_empty() { 0 } else { boxes::pack_words(bytes.len(), place) };
         self.box_page.store(LAST_WORDS_AT, word, Ordering::Release);
@@ -254,22 +257,19 @@ impl<P: Words> WorkerRing<P> {
             self.box_page.store(SURVIVORS_AT + 8 * place, u64::from(*pid), Ordering::Relaxed);
         }
         self.box_page.store(SURVIVOR_COUNT_AT, told.len() as u64, Ordering::Release);
-        self.has_left.set(self.has_left.get() || !told.is_empty());
+        self.has_left.fetch_or(!told.is_empty(), OWN);
     }
 
     /// Whether processes of a task were left behind.
     pub fn has_left_processes(&self) -> bool {
-        self.has_left.get()
+        self.has_left.load(OWN)
     }
 
     /// Stores that a signal has stopped the program of the running task, or with `None` that it was continued. Ends with
     /// a fence, as [`Self::finish`] does, and for the same reason: [`Self::should_ring`] is to be called after it.
     pub fn set_program_stop(&self, stop: Option<ProgramStop>) {
-        self.told.set(true);
-        let word = stop.map_or(0, |stop| {
-            self.stops.set(self.stops.get() + 1);
-            stop.pack(self.stops.get())
-        });
+        self.told.store(true, OWN);
+        let word = stop.map_or(0, |stop| stop.pack(self.stops.fetch_add(1, OWN) + 1));
         self.box_page.store(PROGRAM_STOP_AT, word, Ordering::Release);
         P::fence();
     }
@@ -278,16 +278,16 @@ impl<P: Words> WorkerRing<P> {
     /// [`Self::finish`] and [`Self::set_program_stop`].
     pub fn should_ring(&self) -> bool {
         let nap = self.orders.load(NAP_AT, Ordering::SeqCst);
-        let ring = nap % 2 == 1 && nap != self.rung_for.get();
+        let ring = nap % 2 == 1 && nap != self.rung_for.load(OWN);
         if ring {
-            self.rung_for.set(nap);
+            self.rung_for.store(nap, OWN);
         }
         ring
     }
 
     /// Whether the supervisor has asked to cancel the running task: one load.
     pub fn is_cancelled(&self) -> bool {
-        self.orders.load(UNWANTED_AT, Ordering::Acquire) == self.claimed.get().0
+        self.orders.load(UNWANTED_AT, Ordering::Acquire) == self.claimed.load(OWN)
     }
 
     /// Stores the time of a death that is about to come.

@@ -18,7 +18,7 @@ use crate::batch::Spec;
 use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
 use crate::output::JobEnd;
-use crate::session::{SessionEnd, SessionEvent};
+use crate::session::{SessionAnswer, SessionEnd, SessionEvent};
 use crate::submit::retry_after;
 
 /// A reply, with its descriptors where they belong.
@@ -47,6 +47,7 @@ pub(in crate::session) enum HeardReply {
     Registered(u32),
     Freed(Vec<JobId>),
     Notice(String),
+    Answer(SessionAnswer),
 }
 
 impl SentSubmit {
@@ -71,7 +72,7 @@ impl SessionOutbox {
 
     /// Whether a request has no answer yet. The ends of accepted jobs are no answers.
     fn owes_answer(&self) -> bool {
-        self.asked + self.cancelling.len() + self.registering.len() > 0
+        self.asked + self.cancelling.len() + self.registering.len() + self.questioned.len() > 0
     }
 
     /// The daemon has sent something.
@@ -139,13 +140,7 @@ impl SessionOutbox {
                 let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
                 self.ended(tag, ends, events)
             }
-            HeardReply::Held { through, ends } => {
-                let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
-                self.ended(tag, ends, events)?;
-                self.held_through = self.held_through.max(through);
-                events.push(SessionEvent::Held { through });
-                Ok(())
-            }
+            HeardReply::Held { through, ends } => self.held(tag, through, ends, events),
             HeardReply::Progress { job, done, total } => {
                 let token = self.submits.get(&tag).and_then(|submit| submit.token_of(job));
                 events.extend(token.map(|token| SessionEvent::Progress { token, job, done, total }));
@@ -162,20 +157,39 @@ impl SessionOutbox {
             }
             HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
             HeardReply::Refused(refusal) if self.registering.contains_key(&tag) => {
-                let number = self.registering.remove(&tag).unwrap_or_default();
+                let number = self.refused_registration(tag);
                 events.push(SessionEvent::NotRegistered { number, refusal });
                 Ok(())
+            }
+            HeardReply::Answer(answer) => self.answer(tag, answer, events),
+            HeardReply::Refused(refusal) if self.questioned.contains_key(&tag) => {
+                self.answer(tag, SessionAnswer::Refused(refusal), events)
             }
             HeardReply::Registered(_) | HeardReply::Freed(_) => {
                 Err(ProtocolError::Reply("registered").into())
             }
             HeardReply::Refused(_) => {
-                // Of a cancel, or of the drop of a registration.
+                // Of a cancel, of a forget, or of the drop of a registration.
                 self.cancelled(tag, &[], events);
                 Ok(())
             }
             HeardReply::Notice(_) => Ok(()),
         }
+    }
+
+    /// Ends whose results the daemon keeps up to this number.
+    fn held(
+        &mut self,
+        tag: Tag,
+        through: u64,
+        ends: Vec<JobEnd>,
+        events: &mut Vec<SessionEvent>,
+    ) -> Result<(), Error> {
+        let ends = ends.into_iter().map(|end| (end.job, SessionEnd::Ended(end)));
+        self.ended(tag, ends, events)?;
+        self.held_through = self.held_through.max(through);
+        events.push(SessionEvent::Held { through });
+        Ok(())
     }
 
     /// The answer to a cancel: these jobs run on.

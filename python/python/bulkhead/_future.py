@@ -1,0 +1,210 @@
+"""The future of a call: a `concurrent.futures.Future` whose condition, lock and lists are made when somebody needs them.
+
+Most futures are only asked once they are done, and a condition costs more than the rest of a call. The names that
+`concurrent.futures.wait` and `as_completed` reach into (`_condition`, `_state`, `_waiters`, `_done_callbacks`) mean what they
+mean in the standard library. A future never changes its state without its condition once somebody has made it, so that nobody
+who waits sees it done twice. Made by `_executor.py`, completed by `_pool.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import _base
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    from ._pool import Pool
+
+    T = TypeVar("T")
+else:
+    T = "T"
+
+PENDING = _base.PENDING
+FINISHED = _base.FINISHED
+_CANCELLED_STATES = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED)
+_DONE_STATES = (_base.CANCELLED, _base.CANCELLED_AND_NOTIFIED, _base.FINISHED)
+
+# A signal handler may run between any two lines of a holder of this lock and submit or cancel itself: so it is reentrant.
+_making = threading.RLock()
+
+# With more calls under way a waiting thread leaves the reading to the background thread, which completes many at once.
+LEAD_MAX = 8
+
+
+class Future(_base.Future[T]):
+    """The result of a call that runs, or will run, in a worker. It is a `concurrent.futures.Future`.
+
+    `cancel()` differs from the standard library's: it also ends a call that runs, with the processes that it has started.
+    """
+
+    _state: str = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _lazy_condition: threading.Condition | None = None
+    _lazy_waiters: list[Any] | None = None
+    _lazy_callbacks: list[Callable[[Any], object]] | None = None
+    _pool: Pool | None = None
+    _token: int = 0
+
+    def __init__(self) -> None:
+        """Makes a pending future that belongs to no call, for tests. `Executor.submit` makes the others."""
+
+    # For type checkers these three are the attributes of the base class.
+    if not TYPE_CHECKING:
+
+        @property
+        def _condition(self) -> threading.Condition:
+            condition = self._lazy_condition
+            if condition is None:
+                with _making:
+                    condition = self._lazy_condition
+                    if condition is None:
+                        condition = self._lazy_condition = threading.Condition()
+            return condition
+
+        @property
+        def _waiters(self) -> list[Any]:
+            if self._lazy_waiters is None:
+                with _making:
+                    if self._lazy_waiters is None:
+                        self._lazy_waiters = []
+            return self._lazy_waiters
+
+        @_waiters.setter
+        def _waiters(self, waiters: list[Any]) -> None:
+            self._lazy_waiters = waiters
+
+        @property
+        def _done_callbacks(self) -> list[Callable[[Any], object]]:
+            if self._lazy_callbacks is None:
+                with _making:
+                    if self._lazy_callbacks is None:
+                        self._lazy_callbacks = []
+            return self._lazy_callbacks
+
+        @_done_callbacks.setter
+        def _done_callbacks(self, callbacks: list[Callable[[Any], object]]) -> None:
+            self._lazy_callbacks = callbacks
+
+    def done(self) -> bool:
+        """Whether the call has ended or was cancelled."""
+        return self._state in _DONE_STATES
+
+    def cancelled(self) -> bool:
+        """Whether the call was cancelled."""
+        return self._state in _CANCELLED_STATES
+
+    def running(self) -> bool:
+        """Whether a worker runs the call now. The daemon is asked, so it is exact, and takes about as long as a call."""
+        pool = self._pool
+        if pool is None:
+            return super().running()
+        return self._state == PENDING and pool.is_running(self._token)
+
+    def progress(self) -> tuple[int, int] | None:
+        """The last `(done, total)` that the call reported with `bulkhead.progress`; `None` if it reported nothing or has ended.
+
+        `total` is 0 if the call did not say it. The daemon tells it from time to time.
+        """
+        pool = self._pool
+        return pool.progress_of(self._token) if pool is not None and self._state == PENDING else None
+
+    def cancel(self) -> bool:
+        """Cancels the call, also if it runs: its worker and the processes that it started are killed, and another takes its place.
+
+        With `cancel_grace=` of the executor a running call may end by itself first (`bulkhead.cancelled()`). With
+        `strict_stdlib=True` a running call is left alone, as in the standard library. `False`: the call has ended, or is left alone.
+        """
+        pool = self._pool
+        if pool is not None and pool.is_strict and self._state == PENDING:
+            return pool.cancel_strictly(self)
+        if not self._give_up():
+            return self._state in _CANCELLED_STATES
+        if pool is not None:
+            pool.drop(self._token)
+        return True
+
+    def _give_up(self) -> bool:
+        """Makes a pending future a cancelled one, and tells those who wait. `False`: it was not pending."""
+        if self._pool is None:
+            return super().cancel()
+        with self._condition:
+            if self._state in _DONE_STATES:
+                return False
+            self._state = _base.CANCELLED
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self.set_running_or_notify_cancel()
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """What the call returned; waits at most `timeout` seconds.
+
+        Raises what the call raised, `TimeoutError` if it has not ended in time, `CancelledError` if it was cancelled, and the errors
+        of `bulkhead.errors` if its worker died or a limit was met.
+        """
+        if self._state is FINISHED and self._exception is None:
+            return self._result  # type: ignore[no-any-return]
+        left = self._wait_leading(timeout)
+        try:
+            return super().result(left)
+        finally:
+            # The exception's traceback has this frame: without the name it would keep the future alive.
+            self = None  # type: ignore[assignment]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the call raised, or `None`; waits and raises as `result` does."""
+        if self._state is FINISHED:
+            return self._exception
+        return super().exception(self._wait_leading(timeout))
+
+    def _wait_leading(self, timeout: float | None) -> float | None:
+        """Reads the daemon's replies in this thread while few calls are under way. The seconds that are left."""
+        pool = self._pool
+        if pool is None or self._state in _DONE_STATES:
+            return timeout
+        return pool.wait_leading(self, timeout)
+
+    def set_result(self, result: T) -> None:
+        """Completes it. For the executor and for tests, as in the standard library."""
+        with _making:
+            if self._lazy_condition is None and self._state is PENDING:
+                self._result = result
+                self._state = FINISHED
+                return
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Completes it by an exception. For the executor and for tests, as in the standard library."""
+        with _making:
+            if self._lazy_condition is None and self._state is PENDING:
+                self._exception = exception
+                self._state = FINISHED
+                return
+        super().set_exception(exception)
+
+
+def complete(done: Iterable[tuple[Future[Any], bool, Any]]) -> None:
+    """Completes many: each is a future, whether its call returned, and what it returned or raised. Cancelled ones stay so."""
+    waited = []
+    with _making:
+        for future, is_result, value in done:
+            if future._lazy_condition is not None:
+                waited.append((future, is_result, value))
+            elif future._state is PENDING:
+                if is_result:
+                    future._result = value
+                else:
+                    future._exception = value
+                future._state = FINISHED
+    for future, is_result, value in waited:
+        try:
+            if is_result:
+                _base.Future.set_result(future, value)
+            else:
+                _base.Future.set_exception(future, value)
+        except _base.InvalidStateError:
+            pass

@@ -1,0 +1,156 @@
+"""The results of `Executor.map`: in the order of the items, without a future for each.
+
+Completed by `_pool.py`, read by the iterator that `map` returns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from concurrent.futures import _base
+
+from ._ending import CANCELLED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from ._options import CallOptions
+    from ._pool import Pool
+
+# Tokens of maps: each map has 2**32 of them, above those of single calls.
+_maps = itertools.count(1 << 31)
+
+_RETURNED, _RAISED = 1, 2
+
+
+class MapResults:
+    """What the items of one map became, as far as it is known. Results that were taken are forgotten."""
+
+    def __init__(self, function: Callable[..., Any], options: CallOptions) -> None:
+        """No items yet."""
+        self.function = function
+        self.options = options
+        self.first_token = next(_maps) << 32
+        self.there = bytearray()
+        """For each item 0, `_RETURNED` or `_RAISED`."""
+        self._values: list[Any] = []
+        self._changed = threading.Condition(threading.RLock())
+        self._wanted = 0
+
+    def grow(self, count: int) -> None:
+        """Makes room for so many further items."""
+        self._values.extend([None] * count)
+        self.there.extend(bytes(count))
+
+    def set(self, index: int, is_result: bool, value: Any) -> int:
+        """Keeps what became of an item; the mark for `there`."""
+        if not self.there[index]:
+            self._values[index] = value
+        return self.there[index] or (_RETURNED if is_result else _RAISED)
+
+    def tell(self) -> None:
+        """Wakes who waits, if it waits for something that is there."""
+        if self._wanted >= len(self.there) or self.there[self._wanted]:
+            with self._changed:
+                self._changed.notify_all()
+
+    def put(self, index: int, is_result: bool, value: Any) -> None:
+        """Keeps what became of an item, and wakes who waits for it."""
+        self.there[index] = self.set(index, is_result, value)
+        self.tell()
+
+    def take(self, index: int, until: float | None) -> Any:
+        """The result of an item, which is then forgotten. Raises what it raised, and `TimeoutError` after the moment `until`."""
+        if not self.there[index]:
+            self._wait(index, until)
+        value, self._values[index] = self._values[index], None
+        if self.there[index] == _RETURNED:
+            return value
+        try:
+            raise (_base.CancelledError() if value is CANCELLED else value)
+        finally:
+            # The traceback has this frame, and must not keep the exception alive by it.
+            del value
+
+    def _wait(self, index: int, until: float | None) -> None:
+        with self._changed:
+            self._wanted = index
+            while not self.there[index]:
+                left = None if until is None else until - time.monotonic()
+                if (left is not None and left <= 0) or not self._changed.wait(left):
+                    if not self.there[index]:
+                        raise _base.TimeoutError()
+
+    def open_tokens(self, begin: int) -> list[int]:
+        """The tokens of the items from this one on whose end is not known."""
+        return [self.first_token + index for index in range(begin, len(self.there)) if not self.there[index]]
+
+
+class MapIterator:
+    """Gives the results of a map in the order of its items. Closing it, an error, a timeout and its end as garbage cancel the rest."""
+
+    def __init__(self, pool: Pool, results: MapResults, until: float | None, items: Iterator[tuple[Any, ...]] = iter(())) -> None:
+        """`items`: those that are submitted one by one, each when a result is asked for."""
+        self._pool = pool
+        self._results = results
+        self._until = until
+        self._items = items
+        self._next = 0
+        self._is_closed = False
+
+    def __iter__(self) -> MapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        """The next result. Raises what its call raised, and `TimeoutError` after the time of `map`."""
+        if self._is_closed:
+            raise StopIteration
+        try:
+            for args in itertools.islice(self._items, 1):
+                add(self._pool, self._results, args)
+            if self._next == len(self._results.there):
+                raise StopIteration
+            self._next += 1
+            return self._results.take(self._next - 1, self._until)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancels the items whose end is not known. A second call does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._pool.drop_many(self._results.open_tokens(max(self._next - 1, 0)))
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def all_at_once(pool: Pool, results: MapResults, items: list[tuple[Any, ...]], until: float | None) -> MapIterator:
+    """Submits all items now."""
+    results.grow(len(items))
+    try:
+        pool.submit_map(results, items)
+    except BaseException:
+        pool.drop_many(results.open_tokens(0))
+        raise
+    return MapIterator(pool, results, until)
+
+
+def buffered(
+    pool: Pool, results: MapResults, items: Iterator[tuple[Any, ...]], buffersize: int, until: float | None
+) -> MapIterator:
+    """As `all_at_once`, but at most `buffersize` items are taken from their iterators before their results are asked for."""
+    for args in itertools.islice(items, buffersize):
+        add(pool, results, args)
+    return MapIterator(pool, results, until, items)
+
+
+def add(pool: Pool, results: MapResults, args: tuple[Any, ...]) -> None:
+    """Submits one more item."""
+    index = len(results.there)
+    results.grow(1)
+    pool.submit_one_of_map(results, index, args)

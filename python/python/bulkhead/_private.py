@@ -1,0 +1,249 @@
+"""The private daemon of an executor: `bulkhead-supervisor --private` from this package, with workers that run this interpreter.
+
+It ends with this process, also if that is killed: the daemon stops at the end of its standard input, a pipe whose other end
+only this process holds. It has a session of its own, so Ctrl-C at a terminal does not reach it. Workers get this process's
+environment, standard output and standard error. Driven by `_pool.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+import sys
+import time
+
+from ._folder import OwnFolder, places, remove_abandoned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+_LINE_MAX_BYTES = 8 << 10
+# Errors that are about the place of the folder: another place may do.
+_OF_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)
+# A program that needs a library which is not there ends with this code.
+_CODE_CANNOT_RUN = 127
+
+
+def supervisor_path() -> str:
+    """The daemon's program: the one in this package, which has the same version, and never one from PATH."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "bin", "bulkhead-supervisor")
+
+
+class DaemonSettings:
+    """What the configuration of the daemon is made of."""
+
+    def __init__(self, workers: int, spares: int, *, tasks_max: int | None, files_bytes_max: int) -> None:
+        """Workers and spares by number; `tasks_max` calls for each worker; `files_bytes_max` of inputs in files."""
+        self.workers = workers
+        self.spares = spares
+        self.tasks_max = tasks_max
+        self.files_bytes_max = files_bytes_max
+
+    def to_toml(self, program: str, args: list[str]) -> str:
+        """The configuration file."""
+        lines = [
+            'mode = "user"',
+            f"workers = {self.workers}",
+            f"spares = {self.spares}",
+            f"worker_program = {_quoted(program)}",
+            f"worker_args = [{', '.join(map(_quoted, args))}]",
+            'worker_env = "inherit"',
+            "builtin_kinds = false",
+            f"files_bytes_max = {self.files_bytes_max}",
+        ]
+        if self.tasks_max is not None:
+            lines += [f"recycle_tasks = {self.tasks_max}", "recycle_strict = true"]
+        return "\n".join([*lines, "[kinds.call]", "ring = 64", "crashes_max = 1", ""])
+
+
+def _quoted(text: str) -> str:
+    """A text as a basic string of TOML."""
+    made = []
+    for char in text:
+        if char in '"\\':
+            made.append("\\" + char)
+        elif ord(char) < 0x20 or ord(char) == 0x7F:
+            made.append(f"\\u{ord(char):04x}")
+        else:
+            made.append(char)
+    return '"' + "".join(made) + '"'
+
+
+class PrivateDaemon:
+    """A daemon that this process has started. It is up after `wait_ready`; `stop` ends it and removes its folder."""
+
+    def __init__(self, settings: DaemonSettings, worker_args: Callable[[OwnFolder], list[str]], environment: dict[str, str]) -> None:
+        """Starts it, and does not wait for it. `worker_args` writes what the workers need into the folder.
+
+        Raises `CannotStart` if there is no place for its folder, or its program cannot be run.
+        """
+        self._owner = os.getpid()
+        program = _worker_program()
+        refused = []
+        for place in places():
+            try:
+                self.folder = OwnFolder(place)
+                self.folder.write("config.toml", settings.to_toml(program, worker_args(self.folder)).encode())
+            except OSError as error:
+                if error.errno not in _OF_PLACE:
+                    raise
+                refused.append(f"{place}: {error.strerror}")
+                continue
+            break
+        else:
+            raise _cannot_start(
+                f"no place has room for the folder of the daemon ({'; '.join(refused) or 'none is there'}): set TMPDIR to a folder that"
+                f" you may write to, with a path below 32 bytes and some MiB of room"
+            )
+        try:
+            self._spawn(environment)
+        except BaseException:
+            self.folder.remove()
+            raise
+        remove_abandoned()
+
+    def _spawn(self, environment: dict[str, str]) -> None:
+        program, folder = supervisor_path(), self.folder.path
+        stdin, self._stdin = os.pipe()
+        outputs = _worker_outputs()
+        options = [word for name, fd in outputs for word in (f"--worker-{name}-fd", str(fd))]
+        log = subprocess.DEVNULL if environment.get("BULKHEAD_LOG", "off") == "off" else None
+        try:
+            self._process = subprocess.Popen(
+                [program, "--private", "--own-folder", *options]
+                + ["--config", folder + "/config.toml", "--socket", self.socket, "--state", folder + "/state"],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[fd for _, fd in outputs],
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(self._stdin)
+            raise _cannot_start(_why_not_run(program, error)) from error
+        finally:
+            os.close(stdin)
+            for _, descriptor in outputs:
+                os.close(descriptor)
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        return self.folder.path + "/s"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        """Waits until it takes calls. Raises `CannotStart` with its own words if it ends instead, or takes more than 30 s."""
+        output = self._process.stdout
+        assert output is not None
+        said, until = b"", time.monotonic() + START_TIMEOUT
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        while not said.endswith(b"\n"):
+            left = until - time.monotonic()
+            if left <= 0 or len(said) > _LINE_MAX_BYTES:
+                self.stop()
+                raise _cannot_start(f"the daemon did not start within {START_TIMEOUT:.0f} s: set BULKHEAD_LOG=debug to see its log")
+            if poll.poll(left * 1000):
+                some = os.read(output.fileno(), 4096)
+                if not some:
+                    break
+                said += some
+        if said != b"ready\n":
+            code = self._end_of_process()
+            self.stop()
+            raise _cannot_start(_why_not_started(said, code))
+
+    def _end_of_process(self) -> int | None:
+        try:
+            return self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def forget(self) -> None:
+        """In a forked child: what the daemon of the parent needs to end with the parent is closed here."""
+        self._owner = -1
+        os.close(self._stdin)
+        self.folder.forget()
+        self._process.returncode = 0  # It is no child of this process: nobody is to wait for it.
+
+    def stop(self, *, at_once: bool = True) -> None:
+        """Ends it with all that it runs, waits for its end, and removes its folder. A second call does nothing.
+
+        Not `at_once`: workers leave in order, and have 2 seconds for their exit handlers.
+        """
+        if self._owner != os.getpid():
+            return
+        self._owner = -1
+        if not at_once:
+            self._process.terminate()
+            self._end_of_process()
+        os.close(self._stdin)
+        if self._end_of_process() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self.folder.remove()
+
+
+def _worker_program() -> str:
+    """The interpreter for workers: this one, or what `multiprocessing.set_executable` says."""
+    spawn = sys.modules.get("multiprocessing.spawn")
+    found = os.fsdecode(spawn.get_executable() or "") if spawn is not None else sys.executable
+    if not found:
+        raise _cannot_start(
+            "this process does not know its interpreter (sys.executable is empty, as in an embedded Python): call"
+            " multiprocessing.set_executable(path) with the path of one before"
+        )
+    return found
+
+
+def _worker_outputs() -> list[tuple[str, int]]:
+    """Copies of the descriptors of standard output and error, as far as they are open. Other numbers: 0 to 2 are the daemon's."""
+    import fcntl
+
+    copies = []
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        try:
+            copies.append((name, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)))
+        except OSError:
+            continue
+    return copies
+
+
+def _cannot_start(text: str) -> Exception:
+    from .errors import CannotStart
+
+    return CannotStart(text)
+
+
+def _why_not_run(program: str, error: OSError) -> str:
+    if error.errno == errno.ENOENT and not os.path.exists(program):
+        return f"{program} is not there: the package is not whole; install it again (pip install --force-reinstall bulkhead)"
+    if error.errno in (errno.ENOEXEC, errno.ENOENT):
+        return f"{program} cannot be run on this machine ({error.strerror}): the wheel is for Linux with glibc, on another processor"
+    if error.errno == errno.EACCES:
+        return f"{program} may not be executed: its file is not executable, or its file system is mounted with noexec"
+    return f"{program} cannot be started: {error.strerror}"
+
+
+def _why_not_started(said: bytes, code: int | None) -> str:
+    words = said.decode(errors="replace").strip()
+    if words.startswith("failed "):
+        return f"the daemon did not start: {words.split(' ', 2)[-1]}"
+    if code == _CODE_CANNOT_RUN:
+        return f"{supervisor_path()} cannot be run: a library is missing, or the C library is too old (it needs Linux with glibc)"
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
+    return f"the daemon ended {how} before it took calls: set BULKHEAD_LOG=debug to see its log"

@@ -1,0 +1,217 @@
+"""A worker: the process that runs calls. The daemon starts it as `python -c "...; main(PATH)"`.
+
+It becomes what the client is (`sys.path`, working directory, the name of `__main__`), imports the modules that earlier calls
+needed, and then serves the daemon, one call at a time, in its main thread. It keeps no state of a call; modules, and what they
+hold, stay as they are between calls.
+
+Functions of the package that a call uses go on to here: `progress`, `say`, `cancelled`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import _answer, _call, _native, _wire
+from ._child_process import Identity
+from ._main_module import MainStandIn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+_FUNCTIONS_MAX = 1024
+_MODULES_MAX = 2000
+
+task: _native.Task | None = None
+"""The call that runs now."""
+
+_functions: dict[bytes, Any] = {}
+_modules_path = ""
+_known_modules = 0
+_identity: Identity | None = None
+
+
+class _Initialized:
+    """What the context of an initializer becomes: whether it failed, and how."""
+
+    def __init__(self, error: str | None) -> None:
+        self.error = error
+
+
+class _Unreadable:
+    """What the context of a function becomes that cannot be unpickled here."""
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+
+def main(preparation_path: str) -> None:
+    """Runs the worker until the daemon lets it go, and exits."""
+    global _modules_path, _identity
+    _native.take_lane()
+    try:
+        with open(preparation_path, "rb") as file:
+            preparation = _wire.loads(file.read())
+    except FileNotFoundError:
+        sys.exit(0)  # The daemon was killed, and its folder removed: nobody waits for this worker.
+    sys.path[:] = preparation["sys_path"]
+    sys.argv[:] = preparation["sys_argv"]
+    try:
+        os.chdir(preparation["folder"])
+    except OSError:
+        pass  # It was removed meanwhile; relative paths then fail by name.
+    sys.modules["__main__"] = MainStandIn(preparation["main"])
+    _identity = Identity(_number(), preparation["pid"], preparation["process_name"], preparation["authkey"])
+    _identity.install()
+    _modules_path = preparation["modules_path"]
+    _import_earlier(preparation["preload"])
+    if not os.path.exists(preparation_path):
+        sys.exit(0)  # As above; what follows would make the folder again.
+    code = _native.serve(_handle, load=_load, stack=_write_stacks_to)
+    sys.exit(code)
+
+
+def _number() -> int:
+    """The worker's number, from the name of its folder: w7."""
+    name = os.path.basename(os.environ.get("BULKHEAD_BOOT_FOLDER", ""))
+    return int(name[1:]) if name[1:].isdigit() else os.getpid()
+
+
+def _import_earlier(preload: Sequence[str]) -> None:
+    """Imports what the user named, and what earlier calls imported. What cannot be imported is left to the call that needs it."""
+    global _known_modules
+    try:
+        with open(_modules_path, encoding="utf-8") as file:
+            earlier = file.read().split("\n")
+    except OSError:
+        earlier = []
+    for name in dict.fromkeys([*preload, *earlier]):
+        if name == "__main__":
+            getattr(sys.modules[name], "bulkhead preload", None)
+        elif name and name not in sys.modules:
+            try:
+                __import__(name)
+            except BaseException:
+                continue
+    _known_modules = len(sys.modules)
+
+
+def _note_modules() -> None:
+    """Adds the modules that a call has imported to the list that later workers import at their start."""
+    global _known_modules
+    new = [name for name in list(sys.modules)[_known_modules:] if "\n" not in name and not name.startswith(("__", "bulkhead"))]
+    _known_modules = len(sys.modules)
+    if new and _known_modules < _MODULES_MAX:
+        try:
+            descriptor = os.open(_modules_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.write(descriptor, ("\n".join(new) + "\n").encode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
+
+
+def _write_stacks_to(descriptor: int) -> None:
+    import faulthandler
+
+    faulthandler.enable(file=descriptor, all_threads=True)
+    faulthandler.register(_native.STACK_SIGNAL, file=descriptor, all_threads=True)
+
+
+def _load(content: bytes | _native.MemoryFile, descriptors: tuple[int, ...] = ()) -> Any:
+    """A context: what `multiprocessing` knows in the client, the initializer, or a function that is too long to go with each call."""
+    data = content if isinstance(content, bytes) else bytes(_wire.content_of(content))
+    kind, rest = data[0], memoryview(data)[1:]
+    if kind == _call.MULTIPROCESSING:
+        if _identity is not None:
+            _identity.adopt(bytes(rest), [os.dup(descriptor) for descriptor in descriptors])
+        return None
+    if kind == _call.INITIALIZER:
+        return _Initialized(_initialize(rest, descriptors))
+    try:
+        return _wire.loads(rest)
+    except BaseException:
+        return _Unreadable(_answer.traceback_text())
+
+
+def _initialize(data: memoryview, descriptors: tuple[int, ...]) -> str | None:
+    """Runs the initializer; the traceback if it fails."""
+    from . import _spawning
+
+    try:
+        with _spawning.descriptors_are(descriptors):
+            initializer, args = _wire.loads(data)
+        initializer(*args)
+    except BaseException:
+        text = _answer.traceback_text()
+        import logging
+
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            # What was logged into a queue is there before the client hears of the failure.
+            util._run_finalizers()
+        return text
+    return None
+
+
+def _handle(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...], now: _native.Task) -> Any:
+    """Runs one call; what goes back."""
+    global task
+    for context in contexts:
+        if type(context) is _Initialized and context.error is not None:
+            return _answer.text(_answer.INITIALIZER_FAILED, context.error)
+    try:
+        function, args, kwargs = _read_call(data, contexts)
+    except BaseException:
+        return _answer.text(_answer.CALL_NOT_READABLE, _answer.traceback_text())
+    del data, contexts
+    task = now
+    try:
+        answer = _answer.returned(function(*args, **kwargs))
+    except BaseException as error:
+        answer = _answer.raised(error)
+    finally:
+        task = None
+        if len(sys.modules) != _known_modules:
+            _note_modules()
+    return answer
+
+
+def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Function, arguments and keyword arguments. Raises what unpickling raises."""
+    view = memoryview(data) if isinstance(data, bytes) else _wire.content_of(data)
+    form = view[0]
+    if form == _call.SPLIT:
+        at = 3 + view[1] + (view[2] << 8)
+        args, kwargs = _wire.loads(view[at:])
+        return _function(bytes(view[3:at])), args, kwargs
+    if form == _call.BY_CONTEXT:
+        function = contexts[-1]
+        if type(function) is _Unreadable:
+            raise _Reported(function.error)
+        args, kwargs = _wire.loads(view[1:])
+    elif form & _wire.PIECES:
+        function, args, kwargs = _wire.load_pieces(view)
+        if function is None:
+            function = contexts[-1]
+    else:
+        function, args, kwargs = _wire.loads(view[1:])
+    return function, args, kwargs
+
+
+class _Reported(Exception):
+    """An error whose traceback is its text."""
+
+
+def _function(data: bytes) -> Any:
+    function = _functions.get(data)
+    if function is None:
+        function = _wire.loads(data)
+        if len(_functions) >= _FUNCTIONS_MAX:
+            _functions.clear()
+        _functions[data] = function
+    return function

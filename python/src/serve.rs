@@ -1,0 +1,153 @@
+//! The worker half: the worker runtime with one kind, `call`, whose handler is a Python callable.
+//!
+//! The runtime waits without the GIL; each call attaches to the interpreter. The handler in Python catches what the called function
+//! raises, so an error that arrives here is one of that handler's own, and ends the call as failed. What is longer than inline
+//! is written without the GIL.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_task::TaskFailure;
+use bulkhead_worker::{PositionedFile, RegisteredContext, Registry, TaskContext};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::call_task::CallTask;
+use crate::memory_file::MemoryFile;
+
+/// The kind of all calls.
+pub(crate) const CALL: &str = "call";
+/// The name of the file with the input of a call, or with the content of a context.
+pub(crate) const CONTENT: &str = "content";
+
+/// The names of the descriptors of a context begin with this.
+pub(crate) const PASSED: &str = "passed";
+
+/// What the handler returned, where the rest is done without the GIL.
+enum CallResult {
+    /// It is written.
+    Written,
+    /// These bytes are to be written.
+    Long(PyBackedBytes),
+    /// This function fills a file of this length.
+    Filled(u64, Py<PyAny>),
+}
+
+/// The Python code of a worker.
+struct CallCode {
+    handler: Py<PyAny>,
+    load: Option<Py<PyAny>>,
+}
+
+impl CallCode {
+    fn run(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+        match self.call(input, task)? {
+            CallResult::Written => Ok(()),
+            CallResult::Long(bytes) => Ok(task.write_all(&bytes)?),
+            CallResult::Filled(length, fill) => {
+                let file = task.long_output()?;
+                file.set_length(length)?;
+                let fd = file.as_fd().as_raw_fd();
+                Python::attach(|py| fill.call1(py, (fd,)).map(drop).map_err(|error| failure(py, &error)))
+            }
+        }
+    }
+
+    fn call(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<CallResult, TaskFailure> {
+        let file = content(&task.files()).map_err(|error| TaskFailure::new(error.to_string()))?;
+        let contexts: Vec<_> =
+            (0..task.context_count()).map(|at| task.context(at)).collect::<Result<_, _>>()?;
+        let reporter = task.reporter();
+        Python::attach(|py| {
+            let called = || {
+                let input = match file {
+                    Some(file) => Bound::new(py, file)?.into_any(),
+                    None => PyBytes::new(py, input).into_any(),
+                };
+                let values = contexts.iter().map(|context| value_of(py, context));
+                let values = PyTuple::new(py, values.collect::<Vec<_>>())?;
+                self.handler.bind(py).call1((input, values, CallTask(reporter)))
+            };
+            called().and_then(|result| taken(&result, task)).map_err(|error| failure(py, &error))
+        })
+    }
+
+    /// Makes the value of a context.
+    fn load(&self, context: &RegisteredContext) -> Result<Py<PyAny>, TaskFailure> {
+        let load = self.load.as_ref().ok_or_else(|| TaskFailure::new("this worker loads no contexts"))?;
+        let file = context.file(CONTENT).map(|fd| MemoryFile::over(File::from(fd.try_clone_to_owned()?)));
+        let file = file.transpose().map_err(|error: io::Error| TaskFailure::new(error.to_string()))?;
+        let passed = context.files().filter(|(file, _)| file.name.starts_with(PASSED));
+        let passed: Vec<i32> = passed.map(|(_, fd)| fd.as_raw_fd()).collect();
+        Python::attach(|py| {
+            let loaded = PyTuple::new(py, passed).and_then(|passed| match file {
+                Some(file) => load.call1(py, (file, passed)),
+                None => load.call1(py, (PyBytes::new(py, context.bytes()), passed)),
+            });
+            loaded.map_err(|error| failure(py, &error))
+        })
+    }
+}
+
+/// The file that the input is in, with a descriptor of its own: Python may keep it.
+fn content(files: &[Arc<dyn PositionedFile>]) -> io::Result<Option<MemoryFile>> {
+    let Some(file) = files.first() else { return Ok(None) };
+    MemoryFile::over(File::from(file.as_fd().try_clone_to_owned()?)).map(Some)
+}
+
+/// What `load` made of a context.
+fn value_of(py: Python<'_>, context: &RegisteredContext) -> Py<PyAny> {
+    context.loaded::<Py<PyAny>>().map_or_else(|| py.None(), |value| value.clone_ref(py))
+}
+
+/// Writes a short result at once.
+fn taken(result: &Bound<'_, PyAny>, task: &mut dyn TaskContext) -> PyResult<CallResult> {
+    if let Ok(bytes) = result.cast::<PyBytes>() {
+        if bytes.as_bytes().len() > INLINE_MAX_BYTES {
+            return Ok(CallResult::Long(PyBackedBytes::from(bytes.clone())));
+        }
+        task.write_all(bytes.as_bytes())?;
+        return Ok(CallResult::Written);
+    }
+    let (length, fill) = result.extract()?;
+    Ok(CallResult::Filled(length, fill))
+}
+
+/// An error of Python as the failure of a task.
+fn failure(py: Python<'_>, error: &PyErr) -> TaskFailure {
+    let trace = error.traceback(py).and_then(|trace| trace.format().ok()).unwrap_or_default();
+    TaskFailure::new(format!("{error}\n{trace}"))
+}
+
+/// Moves the connection to the daemon off standard input.
+#[pyfunction]
+pub(crate) fn take_lane() -> PyResult<()> {
+    Ok(bulkhead_worker::take_lane()?)
+}
+
+/// Serves the daemon that started this process; the exit code.
+#[pyfunction]
+#[pyo3(signature = (handler, *, load = None, stack = None))]
+pub(crate) fn serve(
+    py: Python<'_>,
+    handler: Py<PyAny>,
+    load: Option<Py<PyAny>>,
+    stack: Option<Py<PyAny>>,
+) -> u8 {
+    let code = Arc::new(CallCode { handler, load });
+    let loader = Arc::clone(&code);
+    let mut registry = Registry::new()
+        .with(CALL, move |input, task| code.run(input, task))
+        .with_loader(move |context, _| loader.load(context));
+    if let Some(stack) = stack {
+        registry = registry.with_stack_text_when_asked(move |page| {
+            let fd = page.as_fd().as_raw_fd();
+            Python::attach(|py| stack.call1(py, (fd,)).map(drop).map_err(io::Error::other))
+        });
+    }
+    py.detach(|| bulkhead_worker::run_inside(&registry))
+}

@@ -1,0 +1,104 @@
+//! What Python is told of a token, and its form there: the `What` of `_native.pyi`.
+//!
+//! Plain values; they are made without the GIL, by the thread that reads.
+
+use bulkhead_client::proto::client::outcome::Outcome;
+use bulkhead_client::proto::client::view::JobDetail;
+use bulkhead_client::{JobEnd, ReceivedOutput};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+
+use crate::memory_file::MemoryFile;
+
+/// What is told of a token.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// The call is done.
+    Bytes(Vec<u8>),
+    /// The call is done, and its result is long.
+    File(MemoryFile),
+    /// The call has no result: the word, the text, and the certificate as JSON.
+    End(&'static str, String, String),
+    /// How far it is.
+    Progress(u64, u64),
+    /// A cancel came too late.
+    RunsOn,
+    /// A text of the daemon.
+    Notice(String),
+    /// The connection has ended.
+    Gone(String),
+}
+
+impl Told {
+    /// The daemon is gone, and with it the call.
+    pub(crate) fn lost() -> Self {
+        Self::End("lost", "the daemon is gone; the call may have run".to_owned(), String::new())
+    }
+
+    /// It was cancelled before it was sent.
+    pub(crate) fn withdrawn() -> Self {
+        Self::End("withdrawn", "cancelled before it was sent".to_owned(), String::new())
+    }
+
+    /// The daemon did not take it.
+    pub(crate) fn refused(why: impl ToString) -> Self {
+        Self::End("refused", why.to_string(), String::new())
+    }
+
+    /// The end of a job.
+    pub(crate) fn end(end: JobEnd) -> Self {
+        match (end.outcome, end.output) {
+            (Outcome::Done, ReceivedOutput::Inline(bytes)) => Self::Bytes(bytes),
+            (Outcome::Done, ReceivedOutput::None) => Self::Bytes(Vec::new()),
+            (Outcome::Done, ReceivedOutput::File(file)) => {
+                let bytes = file.bytes();
+                Self::File(MemoryFile::of_length(file.into_file(), bytes))
+            }
+            (Outcome::Done, ReceivedOutput::Gone(gone)) => {
+                Self::End("unread", gone.to_string(), String::new())
+            }
+            (outcome, _) => Self::End(outcome.word(), text(&outcome), String::new()),
+        }
+    }
+
+    /// Whether its worker is killed with it.
+    pub(crate) fn ends_by_a_kill(&self) -> bool {
+        matches!(self, Self::End("timed-out" | "cancelled", ..))
+    }
+
+    /// The same end with its certificate.
+    pub(crate) fn certified(self, detail: &JobDetail) -> Self {
+        match self {
+            Self::End(word, text, _) => {
+                Self::End(word, text, serde_json::to_string(detail).unwrap_or_default())
+            }
+            other => other,
+        }
+    }
+
+    fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        Ok(match self {
+            Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+            Self::File(file) => Bound::new(py, file)?.into_any(),
+            Self::End(word, text, certificate) => (word, text, certificate).into_pyobject(py)?.into_any(),
+            Self::Progress(done, total) => ("progress", done, total).into_pyobject(py)?.into_any(),
+            Self::RunsOn => ("runs-on",).into_pyobject(py)?.into_any(),
+            Self::Notice(text) => ("notice", text).into_pyobject(py)?.into_any(),
+            Self::Gone(text) => ("gone", text).into_pyobject(py)?.into_any(),
+        })
+    }
+}
+
+/// The text of an outcome; of a failure its whole message, with its lines.
+fn text(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Failed { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The list of events for Python.
+pub(crate) fn event_list(py: Python<'_>, told: Vec<(u64, Told)>) -> PyResult<Bound<'_, PyList>> {
+    let events = told.into_iter().map(|(token, what)| Ok((token, what.into_python(py)?)));
+    PyList::new(py, events.collect::<PyResult<Vec<_>>>()?)
+}

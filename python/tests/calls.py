@@ -1,0 +1,185 @@
+"""Functions that the tests run in workers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def pid(_: Any = None) -> int:
+    return os.getpid()
+
+
+def raise_value_error(text: str = "no") -> None:
+    raise ValueError(text)
+
+
+def raise_this(error: BaseException) -> None:
+    raise error
+
+
+def note(path: str, text: str) -> None:
+    """Adds a line to a file, as a count of runs."""
+    with open(path, "a") as file:
+        file.write(text + "\n")
+
+
+def note_and_return(path: str, number: int) -> int:
+    note(path, str(number))
+    return number
+
+
+def die_at(path: str, how: str, number: int, victim: int) -> int:
+    """Notes the run, and dies if it is the victim."""
+    note(path, str(number))
+    if number == victim:
+        die(how)
+    return number
+
+
+def die(how: str) -> None:
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "exit":
+        os._exit(7)
+    elif how == "exit0":
+        os._exit(0)
+    elif how == "segfault":
+        ctypes.string_at(8)
+    elif how == "overflow":
+        overflow()
+    elif how == "abort":
+        os.abort()
+    raise AssertionError(f"it lives on after {how}")
+
+
+def overflow() -> None:
+    """Overflows the C stack, which is made small first: the interpreter would stop a deep recursion before."""
+    resource.setrlimit(resource.RLIMIT_STACK, (256 << 10, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+    sys.setrecursionlimit(1 << 30)
+    callback_type = ctypes.CFUNCTYPE(None)
+
+    def again() -> None:
+        callback_type(again)()
+
+    again()
+
+
+def take_memory(count: int) -> int:
+    return len(bytearray(count))
+
+
+def take_memory_for_good(path: str, count: int) -> int:
+    """Takes memory outside of what a limit of the data segment stops: shared pages."""
+    import mmap
+
+    note(path, "begun")
+    taken = mmap.mmap(-1, count)
+    for at in range(0, count, 4096):
+        taken[at] = 1
+    time.sleep(60)
+    return count
+
+
+def sleep(seconds: float, path: str | None = None) -> float:
+    if path is not None:
+        Path(path).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return seconds
+
+
+def sleep_holding_the_gil(seconds: int, path: str) -> None:
+    """A C function that does not let other threads run, with a process of its own beside it."""
+    child = subprocess.Popen(["sleep", "1000"])
+    Path(path).write_text(f"{os.getpid()} {child.pid}")
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def wait_for(path: str) -> str:
+    """Waits until there is such a file."""
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return path
+
+
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+def lock() -> Any:
+    return threading.Lock()
+
+
+class NotBack:
+    """Can be pickled, and not be unpickled in the process that is named."""
+
+    def __init__(self, bad_pid: int | None) -> None:
+        self.bad_pid = bad_pid
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.bad_pid,)
+
+
+def _rebuild(bad_pid: int | None) -> NotBack:
+    if bad_pid is None or bad_pid == os.getpid():
+        raise RuntimeError("it does not come back")
+    return NotBack(bad_pid)
+
+
+class NeedsTwo(Exception):
+    """An exception that pickle makes and cannot read again."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def raise_needs_two() -> None:
+    raise NeedsTwo(1, 2)
+
+
+def raise_with_lock() -> None:
+    error = ValueError("it has a lock")
+    error.lock = threading.Lock()  # type: ignore[attr-defined]
+    raise error
+
+
+def work_until_cancelled(path: str) -> str:
+    """Ends by itself when it is cancelled, and says so in the file."""
+    from bulkhead import cancelled
+
+    Path(path).write_text("begun")
+    while not cancelled():
+        time.sleep(0.002)
+    Path(path).write_text("ended by itself")
+    return "ended"
+
+
+def report(path: str) -> None:
+    from bulkhead import progress, say
+
+    say("about to wait")
+    progress(3, 10)
+    wait_for(path)

@@ -1,0 +1,223 @@
+"""The private daemon: it ends with its program, leaves nothing, can be lost, and says in words why it does not start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import calls
+import pytest
+from conftest import is_alive, wait_until
+
+import bulkhead
+from bulkhead import Executor, _folder, _private
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A place for folders of daemons that nobody else uses."""
+    made = Path("/tmp") / f"bh{os.urandom(3).hex()}"
+    made.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(made))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def folders(place: Path) -> list[str]:
+    return [name for name in os.listdir(place) if name.startswith("bulkhead-py-")]
+
+
+def processes_of(folder: str) -> list[int]:
+    """The processes whose command line names this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if folder.encode() in (entry / "cmdline").read_bytes() and is_alive(int(entry.name)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def start_program(place: Path, folder: Path, body: str) -> subprocess.Popen[bytes]:
+    (folder / "main.py").write_text(
+        "import os, time, calls\nfrom bulkhead import Executor\n"
+        "if __name__ == '__main__':\n"
+        "    executor = Executor(2)\n" + body
+    )
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, str(folder / "main.py")], env={**os.environ, "PYTHONPATH": path, "XDG_RUNTIME_DIR": str(place)}
+    )
+
+
+def test_its_folder_goes_with_it(place: Path) -> None:
+    with Executor(1) as executor:
+        executor.submit(calls.add, 1).result()
+        assert len(folders(place)) == 1
+    assert folders(place) == []
+
+
+def test_it_ends_with_a_program_that_is_killed(place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    program = start_program(place, tmp_path, f"    executor.submit(calls.sleep_holding_the_gil, 1000, {str(path)!r}).result()\n")
+    worker, child = map(int, wait_until(lambda: path.exists() and path.read_text(), "it runs").split())
+    assert len(processes_of(str(place))) >= 3
+    program.kill()
+    program.wait()
+    wait_until(lambda: not processes_of(str(place)) and not is_alive(worker) and not is_alive(child), "all processes are gone")
+    wait_until(lambda: folders(place) == [], "the folder is gone")
+
+
+def test_a_forked_child_does_not_hold_it(place: Path, tmp_path: Path) -> None:
+    path, child_path = tmp_path / "pid", tmp_path / "child"
+    program = start_program(
+        place,
+        tmp_path,
+        f"    future = executor.submit(calls.sleep, 1000, {str(path)!r})\n"
+        f"    calls.wait_for({str(path)!r})\n"
+        "    if os.fork() == 0:\n"
+        f"        open({str(child_path)!r}, 'w').write(str(os.getpid()))\n"
+        "        time.sleep(1000)\n"
+        "    time.sleep(1000)\n",
+    )
+    child = int(wait_until(lambda: child_path.exists() and child_path.read_text(), "it has forked"))
+    try:
+        worker = int(path.read_text())
+        program.kill()
+        program.wait()
+        wait_until(lambda: not is_alive(worker), "the worker is gone")
+        wait_until(lambda: folders(place) == [], "the folder is gone")
+        assert is_alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_program_and_its_daemon_are_killed(place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    program = start_program(place, tmp_path, f"    executor.submit(calls.sleep, 1000, {str(path)!r}).result()\n")
+    worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    daemon = next(pid for pid in processes_of(str(place)) if b"bulkhead-supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(program.pid, signal.SIGSTOP)
+    os.kill(daemon, signal.SIGKILL)
+    program.kill()
+    program.wait()
+    wait_until(lambda: not is_alive(worker), "the worker is gone")
+    assert len(folders(place)) == 1
+    with Executor(1, spares=0) as executor:
+        executor.submit(calls.add, 1).result()
+        assert len(folders(place)) == 1
+    assert folders(place) == []
+
+
+def test_a_daemon_that_is_lost(place: Path, make: Callable[..., Executor], tmp_path: Path) -> None:
+    path, executor = tmp_path / "pid", make(2)
+    futures = [executor.submit(calls.sleep, 1000, str(path)), *[executor.submit(calls.sleep, 1000) for _ in range(50)]]
+    found = executor.map(calls.sleep, [1000] * 3)
+    worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    assert executor._pool._link is not None
+    os.kill(executor._pool._link.daemon.pid, signal.SIGKILL)
+    for future in futures:
+        assert isinstance(future.exception(60), bulkhead.Lost)
+    with pytest.raises(bulkhead.Lost):
+        next(found)
+    wait_until(lambda: not is_alive(worker), "the worker is gone")
+    assert executor.submit(calls.add, 1).result(60) == 2
+    assert list(executor.map(calls.add, range(3))) == [1, 2, 3]
+    executor.shutdown()
+    # A worker that was just being started may have made its folder again: the next start removes it.
+    with Executor(1, spares=0) as other:
+        other.submit(calls.add, 1).result()
+    assert folders(place) == []
+
+
+def test_a_daemon_that_is_lost_between_calls(make: Callable[..., Executor]) -> None:
+    executor = make(1)
+    for number in range(3):
+        try:
+            assert executor.submit(calls.add, number).result(60) == number + 1
+        except bulkhead.Lost:
+            assert executor.submit(calls.add, number).result(60) == number + 1
+        assert executor._pool._link is not None
+        os.kill(executor._pool._link.daemon.pid, signal.SIGKILL)
+
+
+class TestItCannotStart:
+    """The text says why, and what to do."""
+
+    def test_no_place_has_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_private, "places", lambda: ["/proc/self", "/sys"])
+        with pytest.raises(bulkhead.CannotStart, match="no place has room .*/proc/self: .*/sys: .*set TMPDIR"):
+            Executor(1).submit(calls.add, 1)
+
+    def test_its_program_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_private, "supervisor_path", lambda: "/nowhere/bulkhead-supervisor")
+        with pytest.raises(bulkhead.CannotStart, match="/nowhere/bulkhead-supervisor is not there: .*force-reinstall"):
+            Executor(1).submit(calls.add, 1)
+
+    @pytest.mark.parametrize(
+        ("content", "mode", "text"),
+        [
+            (b"\x7fELF\1\1\1" + bytes(60), 0o755, "cannot be run on this machine"),
+            (b"#!/nowhere/sh\n", 0o755, "cannot be run on this machine"),
+            (b"#!/bin/sh\n", 0o644, "may not be executed"),
+            (b"#!/bin/sh\nexit 127\n", 0o755, "a library is missing, or the C library is too old"),
+            (b"#!/bin/sh\necho 'failed 28 no space for the lock'\n", 0o755, "did not start: no space for the lock"),
+            (b"#!/bin/sh\nkill -9 $$\n", 0o755, "ended by signal 9 before it took calls: set BULKHEAD_LOG=debug"),
+        ],
+    )
+    def test_its_program_does_not_run(
+        self, content: bytes, mode: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Path
+    ) -> None:
+        program = tmp_path / "bulkhead-supervisor"
+        program.write_bytes(content)
+        program.chmod(mode)
+        monkeypatch.setattr(_private, "supervisor_path", lambda: str(program))
+        with pytest.raises(bulkhead.CannotStart, match=text):
+            Executor(1).submit(calls.add, 1)
+        assert folders(place) == []
+
+    def test_no_interpreter_is_known(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+        monkeypatch.delitem(sys.modules, "multiprocessing.spawn", raising=False)
+        monkeypatch.setattr(sys, "executable", "")
+        with pytest.raises(bulkhead.CannotStart, match="does not know its interpreter"):
+            Executor(1).submit(calls.add, 1)
+        assert folders(place) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_that_do_not_start_are_told(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, working = make(2), sys.executable
+    monkeypatch.setattr(_private, "_worker_program", lambda: "/bin/false")
+    futures = [executor.submit(calls.add, number) for number in range(3)]
+    for future in futures:
+        with pytest.raises(bulkhead.CannotStart, match="workers of this executor do not start .*exit code 1.*import bulkhead.worker"):
+            future.result(60)
+    monkeypatch.setattr(_private, "_worker_program", lambda: working)
+    wait_until(lambda: executor._pool._link is None, "the daemon is given up")
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_more_open_files_than_the_daemon_needs_do_not_reach_it(place: Path, tmp_path: Path) -> None:
+    held = os.open(tmp_path / "held", os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(held, True)
+    with Executor(1, spares=0) as executor:
+        assert executor.submit(calls.add, 1).result() == 2
+        for pid in processes_of(str(place)):
+            open_files = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()]
+            assert str(tmp_path / "held") not in open_files
+    os.close(held)
+
+
+def test_an_unusual_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/dev/shm")
+    assert _folder.places()[0] == "/dev/shm"
+    with Executor(1, spares=0) as executor:
+        assert executor.submit(calls.add, 1).result() == 2
