@@ -12,6 +12,7 @@
 
 mod boot_folder;
 mod bootstrap;
+mod closer;
 mod early_files;
 #[cfg(feature = "builtin")]
 mod exec;
