@@ -44,6 +44,12 @@ pub const ARENA_BLOCKS_MAX: usize = 1024;
 pub const BLOCK_MAX_BYTES: usize = 128 << 10;
 /// Most blocks in one [`crate::client::message::Request::Freed`].
 pub const FREED_MAX: usize = 4096;
+/// So long after the daemon has ended a connection whose client had received all that was sent, the blocks that were told on it are
+/// not used again, in milliseconds.
+pub const BLOCK_LEASE_MS: u64 = 10_000;
+/// A client that copies a block so long after it received the reply that names it, in milliseconds, makes sure after that that the
+/// connection has not ended. The difference to [`BLOCK_LEASE_MS`] is for clocks.
+pub const BLOCK_CHECK_MS: u64 = 5000;
 /// Largest output that a worker may write into an output descriptor, in bytes.
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
 /// The key of the bound of all outputs and logs in memory, in the daemon's configuration.
@@ -207,3 +213,4 @@ pub fn is_block(offset: u64, bytes: u64) -> bool {
 
 const _: () = assert!(ARENA_BYTES.is_multiple_of(ARENA_UNIT_BYTES) && BLOCK_MAX_BYTES < ARENA_BYTES);
 const _: () = assert!(INLINE_MAX_BYTES < BLOCK_MAX_BYTES && ARENA_BLOCKS_MAX.is_power_of_two());
+const _: () = assert!(BLOCK_CHECK_MS < BLOCK_LEASE_MS);

@@ -171,9 +171,9 @@ impl ClientTable {
 
     /// When [`Self::accept`] or [`Self::run_timers`] has work to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        let told = [self.shortages.deadline()];
-        let due = [self.retry_ns, self.resend_ns, self.next_timeout()];
-        due.into_iter().chain(told).flatten().min()
+        let others =
+            [self.shortages.deadline(), self.unread_descriptors.next_lease_end(), self.next_timeout()];
+        others.into_iter().chain([self.retry_ns, self.resend_ns]).flatten().min()
     }
 
     fn next_timeout(&mut self) -> Option<u64> {
@@ -415,6 +415,7 @@ impl ClientTable {
         if let Some(count) = self.shortages.take_suppressed(now_ns) {
             log::warn!("further shortages were not logged count={count}");
         }
+        self.unread_descriptors.end_leases(now_ns);
         self.drop_overdue(now_ns);
     }
 

@@ -9,9 +9,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_core::event::Event;
 use bulkhead_link::supervisor::{ArenaDescriptors, FreedBlocks};
@@ -62,6 +63,62 @@ impl OutputFile {
     pub(crate) fn hold(&self) -> Option<Rc<MemoryHold>> {
         self.hold.clone()
     }
+
+    /// Gives the memory of these ranges back to the system, in the thread that closes large outputs. `idle` has those of earlier calls
+    /// that are not given back yet.
+    pub(crate) fn give_back(&self, idle: &IdleRanges, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut waiting = idle.lock();
+        waiting.ranges.extend(ranges);
+        if !waiting.is_queued {
+            match self.as_fd().try_clone_to_owned() {
+                Ok(file) => {
+                    waiting.is_queued = true;
+                    self.closer.close(CloseOwner::Outputs, IdleMemory { file, idle: idle.clone() });
+                }
+                Err(error) => note_memory_stays(&error),
+            }
+        }
+    }
+}
+
+/// Ranges of a file whose memory is to be given back. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdleRanges(Arc<Mutex<WaitingRanges>>);
+
+#[derive(Debug, Default)]
+struct WaitingRanges {
+    ranges: Vec<Range<u64>>,
+    /// The closer has a descriptor of the file for them.
+    is_queued: bool,
+}
+
+impl IdleRanges {
+    /// No code panics while it holds this lock.
+    fn lock(&self) -> MutexGuard<'_, WaitingRanges> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Its drop gives back what waits.
+struct IdleMemory {
+    file: OwnedFd,
+    idle: IdleRanges,
+}
+
+impl Drop for IdleMemory {
+    fn drop(&mut self) {
+        let mut waiting = self.idle.lock();
+        waiting.is_queued = false;
+        let ranges = std::mem::take(&mut waiting.ranges);
+        drop(waiting);
+        if let Err(error) = memfd::give_back(self.file.as_fd(), &ranges) {
+            note_memory_stays(&error);
+        }
+    }
+}
+
+fn note_memory_stays(error: &io::Error) {
+    log::warn!("memory of a dead worker's arena stays until its last block is freed error={error}");
 }
 
 impl AsFd for OutputFile {
@@ -337,6 +394,22 @@ mod tests {
         assert!(store.make().is_ok());
         drop(running);
         assert!(store.make().is_ok());
+    }
+
+    #[test]
+    fn half_of_the_files_may_be_arenas_and_the_rest_is_for_outputs() {
+        let mut store = OutputStore::new(8, BackgroundCloser::default());
+        let mut arenas: Vec<_> = (0..4).map(|worker| store.make_arena(WorkerId(worker)).unwrap()).collect();
+        assert!(store.make_arena(WorkerId(4)).is_err());
+        let outputs: Vec<_> = (0..4).map(|_| store.make().unwrap()).collect();
+        assert!(store.make().is_err());
+        // An arena whose block is read by a client counts on.
+        let (arena, _) = arenas.pop().unwrap();
+        let output = store.hold_block(&arena, (0, 5000));
+        drop((arena, outputs));
+        assert!(store.open() == 4 && store.make_arena(WorkerId(5)).is_err());
+        store.drop_output(output);
+        assert!(store.make_arena(WorkerId(5)).is_ok());
     }
 
     #[test]

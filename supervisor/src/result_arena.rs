@@ -6,8 +6,9 @@
 //!
 //! | what ends | and |
 //! |---|---|
-//! | the worker | its arena is over: connections without a block of it are told `ArenaGone`, others once they have freed the last |
-//! | a connection | all of its holds go, unread or not |
+//! | the worker | its arena is over: what is in no block goes back to the system, connections without a block of it are told `ArenaGone`, others once they have freed the last |
+//! | a connection, by its client | all of its holds go, unread or not |
+//! | a connection, by the daemon | its holds go when `BLOCK_LEASE_MS` are over: its client may be about to read what it was told (`unread_descriptors.rs`) |
 //! | the hold of the core | the block lives on while a connection has it, also after the death of its worker |
 //!
 //! Descriptors: one for each worker that was offered a task which may use its arena, until the worker is dead and no block of it
@@ -15,13 +16,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bulkhead_link::supervisor::FreedBlocks;
 use bulkhead_proto::client::outcome::ResultBlock;
 use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::limits::{ARENA_BYTES, ARENA_UNIT_BYTES};
 
-use crate::output_store::{MemoryHold, OutputFile};
+use crate::output_store::{IdleRanges, MemoryHold, OutputFile};
+
+/// Units of an arena.
+const UNITS: usize = ARENA_BYTES / ARENA_UNIT_BYTES;
 
 /// The arena of one worker.
 #[derive(Debug)]
@@ -31,22 +37,70 @@ pub(crate) struct WorkerArena {
     /// The arena for reading, for clients.
     file: Rc<OutputFile>,
     freed: RefCell<FreedBlocks>,
+    /// A bit for each unit that is in a block. A worker that reports a place twice loses the second block with the first.
+    held: RefCell<[u64; UNITS / 64]>,
     /// Its worker is dead.
     is_over: Cell<bool>,
+    /// Memory of it that goes back to the system.
+    idle: IdleRanges,
 }
 
 impl WorkerArena {
     /// The arena of this worker, without blocks.
     pub(crate) fn new(worker: WorkerId, file: OutputFile, freed: FreedBlocks) -> Rc<Self> {
         let (file, freed) = (Rc::new(file), RefCell::new(freed));
-        Rc::new(Self { number: worker.0, file, freed, is_over: Cell::new(false) })
+        let held = RefCell::new([0; UNITS / 64]);
+        Rc::new(Self {
+            number: worker.0,
+            file,
+            freed,
+            held,
+            is_over: Cell::new(false),
+            idle: IdleRanges::default(),
+        })
     }
 
-    /// Its worker is dead. Gives its number.
+    /// Its worker is dead, and has reported its last block. Gives its number. What is in no block goes back to the system, in the
+    /// thread that closes large outputs.
     pub(crate) fn end(&self) -> u64 {
         self.is_over.set(true);
+        let held = self.held.borrow();
+        if held.iter().any(|word| *word != 0) {
+            self.file.give_back(&self.idle, free_ranges(&held));
+        }
         self.number
     }
+
+    /// Notes that these units are in a block, or are not any more.
+    fn mark(&self, (offset, bytes): (u64, u64), is_held: bool) {
+        let mut held = self.held.borrow_mut();
+        for unit in units(offset, bytes) {
+            if let Some(word) = held.get_mut(unit / 64) {
+                let bit = 1 << (unit % 64);
+                *word = if is_held { *word | bit } else { *word & !bit };
+            }
+        }
+    }
+}
+
+/// The units of a block.
+fn units(offset: u64, bytes: u64) -> Range<usize> {
+    let unit = |at: u64| usize::try_from(at).map_or(UNITS, |at| at.div_ceil(ARENA_UNIT_BYTES));
+    unit(offset)..unit(offset.saturating_add(bytes))
+}
+
+/// The ranges of bytes that are in no block.
+fn free_ranges(held: &[u64; UNITS / 64]) -> Vec<Range<u64>> {
+    let mut free: Vec<Range<u64>> = Vec::new();
+    for unit in (0..UNITS).filter(|unit| held[unit / 64] >> (unit % 64) & 1 == 0) {
+        let start = (unit * ARENA_UNIT_BYTES) as u64;
+        let end = start + ARENA_UNIT_BYTES as u64;
+        match free.last_mut().filter(|last| last.end == start) {
+            Some(last) => last.end = end,
+            None => free.push(start..end),
+        }
+    }
+    free
 }
 
 /// A block that is not free. Dropping the last hold frees it.
@@ -69,14 +123,22 @@ impl HeldBlock {
         (offset, bytes): (u64, u64),
         hold: Option<Rc<MemoryHold>>,
     ) -> Rc<Self> {
+        arena.mark((offset, bytes), true);
         Rc::new(Self { arena: Rc::clone(arena), block, offset, bytes, _hold: hold })
     }
 }
 
 impl Drop for HeldBlock {
     fn drop(&mut self) {
-        // A dead worker does not read it.
-        self.arena.freed.borrow_mut().free(self.offset);
+        let Self { arena, offset, bytes, .. } = self;
+        arena.mark((*offset, *bytes), false);
+        // A dead worker does not read what is freed. If this is the last block, the file is closed with it.
+        if !arena.is_over.get() {
+            arena.freed.borrow_mut().free(*offset);
+        } else if arena.held.borrow().iter().any(|word| *word != 0) {
+            let end = *offset + bytes.next_multiple_of(ARENA_UNIT_BYTES as u64);
+            arena.file.give_back(&arena.idle, Some(*offset..end));
+        }
     }
 }
 
@@ -153,12 +215,19 @@ impl ToldBlocks {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
     use bulkhead_core::event::Event;
     use bulkhead_proto::ids::OutputId;
+    use bulkhead_sys::memfd;
+    use bulkhead_sys::shared_page::SharedPage;
 
     use super::*;
     use crate::background_closer::BackgroundCloser;
     use crate::output_store::OutputStore;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn freed(store: &OutputStore) -> Vec<OutputId> {
         let mut events = Vec::new();
@@ -189,6 +258,36 @@ mod tests {
         assert_eq!(freed(&store), [output]);
         assert_eq!(one.free(told.block), Err(()), "it has freed it as often as it was told");
         assert_eq!(one.free(99), Err(()));
+    }
+
+    #[test]
+    fn an_orphaned_arena_takes_the_memory_of_its_blocks() {
+        let mut store = OutputStore::new(8, BackgroundCloser::default());
+        let (arena, [writer, _]) = store.make_arena(WorkerId(7)).unwrap();
+        let page = SharedPage::map_shared(writer.as_fd(), ARENA_BYTES).unwrap();
+        page.write_bytes(0, &vec![7; ARENA_BYTES]);
+        let memory = |wanted: u64| {
+            let begun = Instant::now();
+            while memfd::memory_of(writer.as_fd()).unwrap() != wanted {
+                assert!(begun.elapsed() < PATIENCE, "{:?} of {wanted}", memfd::memory_of(writer.as_fd()));
+                std::thread::yield_now();
+            }
+        };
+        let [first, second, third] =
+            [(0, 5000), (65_536, 4096), (4 << 20, 100_000)].map(|place| store.hold_block(&arena, place));
+        memory(ARENA_BYTES as u64);
+        arena.end();
+        memory(8192 + 4096 + 102_400);
+        store.drop_output(third);
+        memory(8192 + 4096);
+        store.drop_output(first);
+        memory(4096);
+        let mut read = [0; 8];
+        page.read_bytes(65_536, &mut read);
+        assert_eq!(read, [7; 8], "what is held stays");
+        drop(arena);
+        store.drop_output(second);
+        assert_eq!(store.open(), 0, "the file goes with the last block");
     }
 
     #[test]

@@ -9,17 +9,22 @@
 //! poll reports the read that empties it as an edge for writing, so nothing is asked again and again.
 //!
 //! A close of our end takes nothing out of a client's queue. So a connection that ends with descriptors unread is shut down
-//! and kept here, counted as a connection of its user, until they are read or its client has closed its end. Driven by
-//! `client_table.rs`.
+//! and kept here, counted as a connection of its user, until they are read or its client has closed its end.
+//!
+//! The same holds for blocks of arenas that were told there. A client that has received a reply copies the block a moment later, which
+//! nothing reports: the connection is closed, and its blocks are held for [`BLOCK_LEASE_MS`] more. Driven by `client_table.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_proto::ids::ClientId;
-use bulkhead_sys::send_queue;
+use bulkhead_proto::limits::BLOCK_LEASE_MS;
+use bulkhead_sys::poll::{self, PollTarget};
+use bulkhead_sys::{clock, send_queue};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
@@ -54,6 +59,8 @@ pub(crate) struct UnreadDescriptors {
     has_freed: bool,
     /// Connections that have ended with descriptors unread.
     kept: BTreeMap<ClientId, KeptConnection>,
+    /// Blocks of connections that have ended and were read, each with the time at which they are let go.
+    lent: VecDeque<(u64, ToldBlocks)>,
 }
 
 impl UnreadDescriptors {
@@ -67,6 +74,26 @@ impl UnreadDescriptors {
             lines: WaitingLines::default(),
             has_freed: false,
             kept: BTreeMap::new(),
+            lent: VecDeque::new(),
+        }
+    }
+
+    /// Holds blocks whose client may be about to copy them.
+    fn lend(&mut self, told: ToldBlocks) {
+        if !told.is_empty() {
+            self.lent.push_back((clock::monotonic_ns() + BLOCK_LEASE_MS * 1_000_000, told));
+        }
+    }
+
+    /// When [`Self::end_leases`] has something to do.
+    pub(crate) fn next_lease_end(&self) -> Option<u64> {
+        self.lent.front().map(|(when, _)| *when)
+    }
+
+    /// Lets go the blocks whose time is over.
+    pub(crate) fn end_leases(&mut self, now_ns: u64) {
+        while self.next_lease_end().is_some_and(|when| when <= now_ns) {
+            self.lent.pop_front();
         }
     }
 
@@ -126,7 +153,10 @@ impl UnreadDescriptors {
     ) -> Option<ClientSocket> {
         self.lines.leave(client, socket.account());
         let has_none = !self.is_unread(client) || self.recheck(client, socket.as_fd());
+        // A client that has closed its end copies nothing any more.
+        let told = if told.is_empty() || is_closed(socket.as_fd()) { ToldBlocks::default() } else { told };
         if has_none && (told.is_empty() || send_queue::is_empty(socket.as_fd()).unwrap_or(true)) {
+            self.lend(told);
             return Some(socket);
         }
         let kept = socket.keep();
@@ -134,12 +164,13 @@ impl UnreadDescriptors {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = PollSource::Client(client).token();
         match self.registry.reregister(&mut SourceFd(&kept.as_fd().as_raw_fd()), token, interest) {
-            Ok(()) => drop(self.kept.insert(client, KeptConnection { socket: kept, _told: told })),
+            Ok(()) => drop(self.kept.insert(client, KeptConnection { socket: kept, told })),
             Err(error) => {
                 log::error!(
                     "cannot wait until a client has read its descriptors client={client} error={error}"
                 );
                 self.uncount(client);
+                self.lend(told);
             }
         }
         None
@@ -153,6 +184,7 @@ impl UnreadDescriptors {
             self.uncount(client);
             // The background closer may hold the socket still, and the poll with it.
             drop(self.registry.deregister(&mut SourceFd(&socket.as_raw_fd())));
+            self.lend(kept.told);
             return true;
         }
         self.kept.insert(client, kept);
@@ -165,7 +197,12 @@ impl UnreadDescriptors {
 struct KeptConnection {
     socket: KeptSocket,
     /// A reply that lies there may name them: their places are not used again before.
-    _told: ToldBlocks,
+    told: ToldBlocks,
+}
+
+/// Whether the other end of a connection that we have not shut down is closed.
+fn is_closed(socket: BorrowedFd<'_>) -> bool {
+    poll::wait([PollTarget::end(socket)], Some(Duration::ZERO)).is_ok_and(|[seen]| seen.hung_up)
 }
 
 /// Lets the descriptors of one connection pass, one by one.

@@ -22,6 +22,9 @@ pub const READ: &str = "read";
 /// An input: never returns.
 pub const STAY: &str = "stay";
 
+/// The beginning of an input: writes how many bytes of this process are resident.
+pub const RESIDENT: &[u8] = b"resident";
+
 /// How often the loader was called in this process.
 static LOADS: AtomicU32 = AtomicU32::new(0);
 
@@ -54,6 +57,9 @@ fn stay() -> ! {
 }
 
 fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+    if input.starts_with(RESIDENT) {
+        return Ok(write!(task, "{}", resident_bytes()?)?);
+    }
     match std::str::from_utf8(input).unwrap_or_default() {
         SHOW => {
             let mut at = 0;
@@ -75,6 +81,12 @@ fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         STAY => stay(),
         _ => Ok(write!(task, "{}", summed(input))?),
     }
+}
+
+fn resident_bytes() -> std::io::Result<u64> {
+    let line = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = line.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.map(|pages| pages * 4096).ok_or_else(|| std::io::Error::other("statm has no pages"))
 }
 
 /// What the kind writes for any other input: its length and a sum over it.

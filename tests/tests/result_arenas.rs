@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bulkhead_client::{
     DaemonClient, JobInput, ReceivedOutput, RunOptions, Session, SessionEnd, SessionEvent, SessionOptions,
@@ -13,8 +15,8 @@ use bulkhead_client::{
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, ResultBlock};
 use bulkhead_proto::job::{OutputMode, Policy};
-use bulkhead_proto::limits::{ARENA_BLOCKS_MAX, BLOCK_MAX_BYTES, FREED_MAX, INLINE_MAX_BYTES};
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, send_signal};
+use bulkhead_proto::limits::{ARENA_BLOCKS_MAX, ARENA_BYTES, BLOCK_MAX_BYTES, FREED_MAX, INLINE_MAX_BYTES};
+use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, binary, eventually, send_signal};
 use bulkhead_tests::odd::letter_of;
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -227,6 +229,139 @@ fn the_blocks_of_a_dead_worker_stay_until_they_are_freed_and_then_the_arena_is_g
     wire.call(Request::Ping);
     kill(&daemon, fresh.arena);
     assert_eq!(wire.next_reply().unwrap().reply, Reply::ArenaGone { arena: fresh.arena });
+}
+
+/// Runs so many jobs of so many letters; the blocks in which their results lie.
+fn blocks_of(wire: &mut Wire, count: usize, length: usize) -> Vec<ResultBlock> {
+    letters(wire, &vec![length; count]);
+    ends(wire, count).iter().filter_map(block).collect()
+}
+
+fn free(wire: &mut Wire, blocks: &[ResultBlock]) {
+    wire.ask(Request::Freed { blocks: blocks.iter().map(|block| block.block).collect() });
+    wire.call(Request::Ping);
+}
+
+/// The memory of all arenas of a daemon, in bytes, and what is counted for them.
+fn arena_bytes(daemon: &Daemon, wire: &mut Wire) -> (u64, u64) {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().flatten();
+    let arenas = files.filter(|file| {
+        let link = std::fs::read_link(file.path()).unwrap_or_default();
+        link.to_string_lossy().contains("bulkhead-arena")
+    });
+    // The closer may have a second descriptor of one.
+    let found = arenas.filter_map(|file| std::fs::metadata(file.path()).ok());
+    let memory: BTreeMap<u64, u64> = found.map(|file| (file.ino(), file.blocks() * 512)).collect();
+    let status = wire.status();
+    let rows = status.accounts.iter().flat_map(|row| &row.holds);
+    let counted = rows.filter(|row| row.resource.contains("arenas")).map(|row| row.held).max();
+    (memory.values().sum(), counted.unwrap_or(0))
+}
+
+/// Waits until the arenas take what is counted for them, which is this.
+fn all_counted(daemon: &Daemon, wire: &mut Wire, bytes: usize) {
+    let mut last = (0, 0);
+    let wanted = (bytes as u64, bytes as u64);
+    let told = eventually_or(|| {
+        last = arena_bytes(daemon, wire);
+        last == wanted
+    });
+    assert!(told, "memory and count are {last:?}, not {wanted:?}");
+}
+
+/// Whether it happens before the deadline.
+fn eventually_or(mut happens: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        if happens() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
+}
+
+/// Of each arena, 16 MiB of which the worker has touched, the client keeps two blocks.
+#[test]
+fn arenas_of_dead_workers_take_what_their_unread_blocks_count() {
+    let daemon = daemon(1, "arena_bytes_max = 67108864");
+    let (mut wire, mut kept) = (Wire::connect(&daemon.socket()), Vec::new());
+    for round in 1..=6 {
+        let blocks = blocks_of(&mut wire, ARENA_BYTES / BLOCK_MAX_BYTES, BLOCK_MAX_BYTES);
+        assert_eq!(blocks.len(), ARENA_BYTES / BLOCK_MAX_BYTES, "round {round}");
+        let (two, rest) = blocks.split_at(2);
+        free(&mut wire, rest);
+        kept.extend_from_slice(two);
+        kill(&daemon, two[0].arena);
+        all_counted(&daemon, &mut wire, 2 * round * BLOCK_MAX_BYTES);
+    }
+    let (first, second): (Vec<_>, Vec<_>) = kept.iter().partition(|block| block.offset == 0);
+    free(&mut wire, &first);
+    all_counted(&daemon, &mut wire, second.len() * BLOCK_MAX_BYTES);
+    drop(wire);
+    settled(&daemon);
+}
+
+/// What a user pins who never frees a block, and whose workers die, is what `arena_bytes_max` allows and the offers of one ring.
+#[test]
+fn who_never_frees_a_block_pins_no_more_than_the_bound_however_many_workers_die() {
+    const BOUND: usize = 4 << 20;
+    let daemon = daemon(1, &format!("arena_bytes_max = {BOUND}"));
+    let (mut wire, mut all) = (Wire::connect(&daemon.socket()), 0);
+    for round in 0..12 {
+        let blocks = blocks_of(&mut wire, 100, 8192);
+        all += blocks.len() * 8192;
+        assert_eq!(blocks.is_empty(), round > 5, "round {round}: {all} bytes");
+        if let Some(block) = blocks.first() {
+            kill(&daemon, block.arena);
+        }
+        all_counted(&daemon, &mut wire, all);
+    }
+    assert!(all <= BOUND + 64 * 8192, "{all} bytes");
+    drop(wire);
+    settled(&daemon);
+}
+
+#[test]
+fn an_idle_worker_gives_the_memory_of_its_arena_back() {
+    let daemon = daemon(1, "");
+    let mut wire = Wire::connect(&daemon.socket());
+    let blocks = blocks_of(&mut wire, 100, BLOCK_MAX_BYTES);
+    free(&mut wire, &blocks);
+    eventually("it keeps one MiB", || {
+        // The worker may have been idle for its second before its blocks were freed.
+        let blocks = blocks_of(&mut wire, 1, 8192);
+        free(&mut wire, &blocks);
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            let (memory, _) = arena_bytes(&daemon, &mut wire);
+            if memory <= 1 << 20 {
+                return Some(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    });
+    let again = blocks_of(&mut wire, 100, BLOCK_MAX_BYTES);
+    assert_eq!(again.len(), 100, "it is used on");
+}
+
+/// The client may have received the reply and be about to copy the block.
+#[test]
+fn what_a_connection_was_told_of_is_not_used_again_as_soon_as_the_daemon_ends_it() {
+    let daemon = daemon(1, "");
+    let (mut faulty, mut other) = (Wire::connect(&daemon.socket()), Wire::connect(&daemon.socket()));
+    let told = blocks_of(&mut faulty, 1, 8192)[0];
+    faulty.send(&[0xff; 64]);
+    faulty.goodbye();
+    let others = blocks_of(&mut other, 40, 8192);
+    assert!(others.iter().all(|block| block.offset != told.offset), "{told:?} is one of {others:?}");
+    free(&mut other, &others);
+    eventually("it is used again when its time is over", || {
+        let blocks = blocks_of(&mut other, 1, 8192);
+        free(&mut other, &blocks);
+        (blocks[0].offset == told.offset).then_some(())
+    });
 }
 
 #[test]

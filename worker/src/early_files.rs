@@ -8,7 +8,7 @@
 //!
 //! Files may arrive for a task that never does, because the offer was taken back or its message found the channel full.
 //! They are dropped when a later offer is run. An idle worker reads the lane too, so that such files cannot fill it.
-//! The file of a client whose task never came is closed on a thread of its own, because its close may hang. Driven by
+//! The file of a client whose task never came is closed by the closer (`closer.rs`), because its close may hang. Driven by
 //! `runtime.rs`.
 
 use std::cell::{OnceCell, RefCell};
@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use bulkhead_link::worker::ResultArena;
@@ -26,6 +25,7 @@ use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
 use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp, TaskUses};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 
+use crate::closer::Closer;
 use crate::registrations::WorkerRegistrations;
 
 /// The files of one offer, each with its role.
@@ -51,6 +51,7 @@ pub(crate) struct EarlyFiles {
     lane: Lane,
     early: RefCell<VecDeque<(Seq, RoleFiles)>>,
     registrations: RefCell<WorkerRegistrations>,
+    closer: Closer,
     /// `None`: it could not be mapped.
     arena: OnceCell<Option<ResultArena>>,
     /// Why no output could be asked for: the worker has to exit.
@@ -71,6 +72,7 @@ impl EarlyFiles {
             lane,
             early: RefCell::default(),
             registrations: RefCell::default(),
+            closer: Closer::default(),
             arena: OnceCell::new(),
             broken: RefCell::new(None),
         }
@@ -102,7 +104,9 @@ impl EarlyFiles {
                 self.registrations.borrow_mut().add(registration, kind, bytes.into(), files);
             }
             LaneDown::Arena => self.store_arena(descriptors)?,
-            LaneDown::Forget { registration } => self.registrations.borrow_mut().forget(registration),
+            LaneDown::Forget { registration } => {
+                self.registrations.borrow_mut().forget(registration, &self.closer);
+            }
             other => return Ok(Some((other, descriptors))),
         }
         Ok(None)
@@ -224,7 +228,14 @@ impl EarlyFiles {
     pub(crate) fn drop_before(&self, seq: Seq) {
         let mut early = self.early.borrow_mut();
         while early.front().is_some_and(|(early, _)| *early < seq) {
-            early.pop_front().into_iter().for_each(|(_, files)| dispose(files));
+            early.pop_front().into_iter().for_each(|(_, files)| self.dispose(files));
+        }
+    }
+
+    /// Closes the files of a task that this worker does not run; the closer does it if a client's file is among them.
+    pub(crate) fn dispose(&self, files: RoleFiles) {
+        if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
+            self.closer.close(files);
         }
     }
 
@@ -246,13 +257,5 @@ fn is_hang_up(error: &std::io::Error) -> bool {
 impl AsFd for EarlyFiles {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.lane.as_fd()
-    }
-}
-
-/// Closes the files of a task that this worker does not run, on a thread if a client's file is among them. If no thread
-/// can be made, the close of a client's file may block this worker.
-pub(crate) fn dispose(files: RoleFiles) {
-    if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
-        drop(thread::Builder::new().name("closer".to_owned()).spawn(move || drop(files)));
     }
 }

@@ -13,6 +13,7 @@
 mod boot_folder;
 mod bootstrap;
 mod chunk_run;
+mod closer;
 mod early_files;
 #[cfg(feature = "builtin")]
 mod exec;

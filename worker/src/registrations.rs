@@ -3,25 +3,27 @@
 //! | a registration | when |
 //! |---|---|
 //! | arrives | in the lane before the first task that names it; a second time changes nothing |
-//! | is mapped (arena, item store), loaded (context) | after the claim of the first task that names it, as a part of that task |
+//! | is checked (arena), mapped (item store), loaded (context) | after the claim of the first task that names it, as a part of that task |
 //! | is forgotten | when the supervisor says so: no task that can still be claimed names it |
 //!
-//! Nothing of a client is trusted: the seals of an arena are checked before it is mapped, each place in it before it is read, and its
-//! bytes are copied once, because the client can change them. A fault in it fails the task that names it. A context whose loader
-//! hangs or crashes does so within the task. Driven by `early_files.rs` and `runtime.rs`.
+//! Nothing of a client is trusted: the seals of an arena are checked before it is read, each place in it before that is read, and its
+//! bytes are copied once, because the client can change them. An arena is read with pread(2) and never mapped: pages of a mapping
+//! that were read count as resident memory of this process, so an input would count twice against the limit of its task. A fault in
+//! it fails the task that names it. A context whose loader hangs or crashes does so within the task. Driven by `early_files.rs` and
+//! `runtime.rs`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread;
 
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::RegistrationId;
 use bulkhead_proto::registration::{ArenaBlock, RegistrationKind};
 use bulkhead_proto::worker::message::TaskUses;
-use bulkhead_sys::shared_page::SharedPage;
+use bulkhead_sys::memfd;
 use bulkhead_task::{RegisteredContext, TaskFailure};
 
+use crate::closer::Closer;
 use crate::item_store::store_of;
 
 /// The buffer for inputs keeps no more than this between tasks.
@@ -31,16 +33,18 @@ pub(crate) const KEPT_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 enum Held {
     /// An arena that no task has read yet.
-    Unmapped(Vec<OwnedFd>),
-    /// An arena.
-    Arena(SharedPage),
+    Unchecked(Vec<OwnedFd>),
+    /// An arena, and its length in bytes.
+    Arena(OwnedFd, u64),
     /// A context, and whether code of this program may load it.
     Context(Arc<RegisteredContext>, RegistrationKind),
 }
 
 /// All registrations of this worker.
 #[derive(Debug, Default)]
-pub(crate) struct WorkerRegistrations(BTreeMap<RegistrationId, Held>);
+pub(crate) struct WorkerRegistrations {
+    held: BTreeMap<RegistrationId, Held>,
+}
 
 impl WorkerRegistrations {
     /// Keeps what arrived; one that is here stays as it is.
@@ -51,9 +55,9 @@ impl WorkerRegistrations {
         bytes: Vec<u8>,
         files: Vec<(FileUse, OwnedFd)>,
     ) {
-        self.0.entry(id).or_insert_with(|| match kind {
+        self.held.entry(id).or_insert_with(|| match kind {
             RegistrationKind::Arena => {
-                Held::Unmapped(files.into_iter().map(|(_, descriptor)| descriptor).collect())
+                Held::Unchecked(files.into_iter().map(|(_, descriptor)| descriptor).collect())
             }
             RegistrationKind::Files | RegistrationKind::Context => {
                 Held::Context(Arc::new(RegisteredContext::new(bytes, files)), kind)
@@ -61,73 +65,72 @@ impl WorkerRegistrations {
         });
     }
 
-    /// Drops one. A thread does it, because the close of a client's file may hang, and what was loaded is code of others.
-    pub(crate) fn forget(&mut self, id: RegistrationId) {
-        if let Some(held) = self.0.remove(&id) {
-            drop(thread::Builder::new().name("closer".to_owned()).spawn(move || drop(held)));
+    /// Hands one to the closer, because the close of a client's file may hang, and what was loaded is code of others.
+    pub(crate) fn forget(&mut self, id: RegistrationId, closer: &Closer) {
+        if let Some(held) = self.held.remove(&id) {
+            closer.close(held);
         }
     }
 
     /// Whether all that a task names is here.
     pub(crate) fn has_all(&self, uses: &TaskUses) -> bool {
-        uses.arena.iter().chain(&uses.contexts).all(|id| self.0.contains_key(id))
+        uses.arena.iter().chain(&uses.contexts).all(|id| self.held.contains_key(id))
     }
 
-    /// Maps the arena and the item store that a task uses, as far as that was not done and is possible.
-    pub(crate) fn map_early(&mut self, uses: &TaskUses) {
-        if let Some(arena) = uses.arena {
-            let _ = self.map(arena);
-        }
+    /// Maps the item store that a task uses, if that was not done and is possible.
+    pub(crate) fn map_stores(&self, uses: &TaskUses) {
         for id in &uses.contexts {
             // No code of this program loads files, and no store is loaded as a context.
-            if let Some(Held::Context(context, RegistrationKind::Files)) = self.0.get(id) {
+            if let Some(Held::Context(context, RegistrationKind::Files)) = self.held.get(id) {
                 drop(store_of(context));
             }
         }
     }
 
-    /// Maps an arena, if that was not done.
+    /// Checks an arena, if that was not done.
     ///
     /// # Errors
-    /// [`TaskFailure`]: it lacks a seal, or there is no memory.
-    pub(crate) fn map(&mut self, id: RegistrationId) -> Result<(), TaskFailure> {
-        let held = self.0.get_mut(&id);
-        let Some(Held::Unmapped(files)) = &held else { return Ok(()) };
+    /// [`TaskFailure`]: it lacks a seal, or its size cannot be had.
+    pub(crate) fn check(&mut self, id: RegistrationId) -> Result<(), TaskFailure> {
+        let Some(held) = self.held.get_mut(&id) else { return Ok(()) };
+        let Held::Unchecked(files) = held else { return Ok(()) };
         let file = files
             .first()
             .ok_or_else(|| TaskFailure::new("the arena of the job came without a descriptor"))?;
-        let page = SharedPage::map_arena(file.as_fd())
-            .map_err(|error| TaskFailure::new(format!("the arena of the job cannot be mapped: {error}")))?;
-        if let Some(held) = held {
-            *held = Held::Arena(page);
-        }
+        let bytes = memfd::arena_bytes(file.as_fd())
+            .map_err(|error| TaskFailure::new(format!("the arena of the job cannot be used: {error}")))?;
+        let file = files.swap_remove(0);
+        *held = Held::Arena(file, bytes);
         Ok(())
     }
 
-    /// Copies the input that `place` gives out of an arena that is mapped.
+    /// Copies the input that `place` gives out of an arena that was checked. What was in `into` is gone.
     ///
     /// # Errors
-    /// [`TaskFailure`]: the place is not inside.
+    /// [`TaskFailure`]: the place is not inside, or there is no memory for the input.
     pub(crate) fn read(
         &self,
         id: RegistrationId,
         place: &[u8],
         into: &mut Vec<u8>,
     ) -> Result<(), TaskFailure> {
-        let Some(Held::Arena(page)) = self.0.get(&id) else {
+        let Some(Held::Arena(file, bytes)) = self.held.get(&id) else {
             return Err(TaskFailure::new("the job names an arena that is none"));
         };
-        let block = ArenaBlock::read(place, page.length() as u64).map_err(TaskFailure::new)?;
-        let fault = |_| TaskFailure::new("the input of the job does not fit the memory of its worker");
-        let (at, length) = (usize::try_from(block.offset), usize::try_from(block.length));
-        let (at, length) = (at.map_err(fault)?, length.map_err(fault)?);
-        into.clear();
+        let block = ArenaBlock::read(place, *bytes).map_err(TaskFailure::new)?;
+        let length = usize::try_from(block.length).map_err(|_| does_not_fit(block.length))?;
         // The task has its memory limit already: a refused allocation fails it, and the worker lives.
-        let does_not_fit = |_| TaskFailure::new("the input of the job does not fit the memory of its worker");
-        into.try_reserve_exact(length).map_err(does_not_fit)?;
+        into.try_reserve_exact(length.saturating_sub(into.len())).map_err(|_| does_not_fit(block.length))?;
         into.resize(length, 0);
-        page.read_bytes(at, into);
-        Ok(())
+        match memfd::read_at(file.as_fd(), into, block.offset) {
+            Ok(count) if count == length => Ok(()),
+            Ok(count) => Err(TaskFailure::new(format!(
+                "the input of the job is {length} bytes in its arena, and {count} could be read"
+            ))),
+            Err(error) => {
+                Err(TaskFailure::new(format!("the input of the job cannot be read from its arena: {error}")))
+            }
+        }
     }
 
     /// A context, and whether code of this program may load it and has not.
@@ -135,7 +138,7 @@ impl WorkerRegistrations {
     /// # Errors
     /// [`TaskFailure`]: it is an arena.
     pub(crate) fn context(&self, id: RegistrationId) -> Result<(Arc<RegisteredContext>, bool), TaskFailure> {
-        match self.0.get(&id) {
+        match self.held.get(&id) {
             Some(Held::Context(context, kind)) => {
                 let is_due = *kind == RegistrationKind::Context && !context.is_loaded();
                 Ok((Arc::clone(context), is_due))
@@ -145,9 +148,16 @@ impl WorkerRegistrations {
     }
 }
 
+fn does_not_fit(bytes: u64) -> TaskFailure {
+    TaskFailure::new(format!(
+        "the input of the job, {bytes} bytes in its arena, does not fit the memory of its worker: raise the memory limit of the \
+         job (--memory)"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
-    use bulkhead_sys::memfd;
+    use bulkhead_sys::shared_page::SharedPage;
 
     use super::*;
 
@@ -164,7 +174,7 @@ mod tests {
         let (client, descriptor) = SharedPage::create_arena("arena", 8192).unwrap();
         client.write_bytes(128, b"an input");
         let (mut all, mut input) = (with(descriptor), Vec::new());
-        all.map(ID).unwrap();
+        all.check(ID).unwrap();
         let place = |offset, length| ArenaBlock { offset, length }.to_bytes();
         all.read(ID, &place(128, 8), &mut input).unwrap();
         client.write_bytes(128, b"changed!");
@@ -178,13 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_seal_is_not_mapped() {
+    fn what_lacks_a_seal_is_not_read() {
         let open = memfd::output_file("open").unwrap();
         let fixed = memfd::output_file("fixed").unwrap();
         memfd::fix_size(fixed.as_fd()).unwrap();
         for descriptor in [open, fixed, std::fs::File::open("/dev/zero").unwrap().into()] {
-            let failure = with(descriptor).map(ID).unwrap_err().to_string();
-            assert!(failure.contains("cannot be mapped"), "{failure}");
+            let failure = with(descriptor).check(ID).unwrap_err().to_string();
+            assert!(failure.contains("cannot be used"), "{failure}");
         }
     }
 
@@ -198,7 +208,7 @@ mod tests {
         assert!(!is_due && context.bytes() == b"first" && context.loaded::<u32>().as_deref() == Some(&5));
         let uses = TaskUses { arena: None, contexts: vec![ID] };
         assert!(all.has_all(&uses));
-        all.forget(ID);
+        all.forget(ID, &Closer::default());
         assert!(!all.has_all(&uses) && all.context(ID).is_err());
     }
 }

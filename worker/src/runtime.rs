@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_link::worker::{Channel, StackPage, WorkerRing};
+use bulkhead_link::worker::{Channel, ResultArena, StackPage, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage, TaskUses};
@@ -21,7 +21,7 @@ use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
 use bulkhead_task::TaskFailure;
 
-use crate::early_files::{EarlyFiles, RoleFiles, dispose};
+use crate::early_files::{EarlyFiles, RoleFiles};
 use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
 use crate::registrations::KEPT_BYTES;
@@ -29,6 +29,9 @@ use crate::registry::{ContextLoader, KindHandler};
 use crate::report_gate::ReportGate;
 use crate::stage_call;
 use crate::task_files::TaskFiles;
+
+/// After so long without a task, memory of the arena goes back to the system.
+const ARENA_IDLE: Duration = Duration::from_secs(1);
 
 /// Why a worker exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,8 @@ impl Runtime {
         loop {
             let watched =
                 [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.early_files.as_fd())];
-            let [channel, lane] = wait(watched, None).context("cannot wait")?;
+            let arena = self.early_files.arena().filter(|arena| arena.may_give_back());
+            let [channel, lane] = wait(watched, arena.map(|_| ARENA_IDLE)).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(ExitReason::Closed)
             } else if channel.readable {
@@ -96,7 +100,10 @@ impl Runtime {
             } else if lane.readable {
                 unless(self.early_files.take_frame()?)
             } else {
-                // A signal was handled. The lane blocks, so it is read only when poll says that it is readable.
+                // The time is over, or a signal was handled. The lane blocks, so it is read only when poll says that it is readable.
+                if let Some(Err(error)) = arena.map(ResultArena::give_back) {
+                    log::warn!("memory of the arena cannot be given back error={error}");
+                }
                 None
             };
             if let Some(leave) = leave {
@@ -139,7 +146,7 @@ impl Runtime {
         }
         if !self.ring.claim(task.seq) {
             // The supervisor has taken the offer back; another worker runs the task.
-            dispose(files);
+            self.early_files.dispose(files);
             return Ok(None);
         }
         // After the claim: what an offer names that was taken back may be forgotten already.
@@ -177,10 +184,9 @@ impl Runtime {
         let output = output.with_arena(self.early_files.arena());
         let output = output.with_gate(&self.gate, task.seq.0);
         let mut output = output.with_grace(grace).with_bell(&bell).with_ask(&ask);
-        // Their pages are the client's: arena and store count against no limit of the task. A fault is found again when they are
-        // used.
+        // Before the limit, of which the mapping would take its whole length. A fault is found again when it is used.
         if let Some(uses) = task.uses.as_deref() {
-            self.early_files.registrations().borrow_mut().map_early(uses);
+            self.early_files.registrations().borrow().map_stores(uses);
         }
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
@@ -220,7 +226,7 @@ impl Runtime {
         };
         let mut block = self.block.borrow_mut();
         let registrations = self.early_files.registrations();
-        registrations.borrow_mut().map(arena)?;
+        registrations.borrow_mut().check(arena)?;
         registrations.borrow().read(arena, task.input.as_bytes(), &mut block)?;
         let ended = stage_call::call(handler, task.stage, &block, output);
         if block.capacity() > KEPT_BYTES {

@@ -253,6 +253,7 @@ impl DaemonClient {
                 Err(other) => return Err(other),
             }
         }
+        self.socket.check_late()?;
         Ok(received)
     }
 

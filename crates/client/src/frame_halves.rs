@@ -7,13 +7,15 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::frame::{Frames, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, RequestFrame};
 use bulkhead_proto::client::outcome::ResultBlock;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::JobId;
+use bulkhead_proto::limits::BLOCK_CHECK_MS;
+use bulkhead_sys::poll::{self, PollTarget};
 use bulkhead_sys::socket;
 
 use crate::error::{Error, ProtocolError};
@@ -108,7 +110,14 @@ pub(crate) struct FrameReceiver {
     arenas: ReadArenas,
     buffer: Vec<u8>,
     last_heard: Instant,
+    /// When the last read began, which brought the end of each reply that is whole and was not taken.
+    read_began: Instant,
+    /// A block was copied so late that the daemon may have ended the connection and used it again.
+    is_late: bool,
 }
+
+/// See [`BLOCK_CHECK_MS`].
+const BLOCK_CHECK: Duration = Duration::from_millis(BLOCK_CHECK_MS);
 
 impl FrameReceiver {
     /// Nothing has come.
@@ -119,6 +128,8 @@ impl FrameReceiver {
             arenas: ReadArenas::default(),
             buffer: vec![0; READ_BYTES],
             last_heard: Instant::now(),
+            read_began: Instant::now(),
+            is_late: false,
         }
     }
 
@@ -140,13 +151,29 @@ impl FrameReceiver {
         }
     }
 
-    /// The bytes of a block in an arena, which is freed with this.
+    /// The bytes of a block in an arena, which is freed with this. [`Self::check_late`] must follow.
     ///
     /// # Errors
     /// As [`ReadArenas::read`].
     pub(crate) fn read_block(&mut self, job: JobId, block: ResultBlock) -> Result<Vec<u8>, Error> {
         let descriptor = if block.is_attached { self.next_descriptor() } else { None };
-        self.arenas.read(job, block, descriptor)
+        let bytes = self.arenas.read(job, block, descriptor);
+        self.is_late |= self.read_began.elapsed() >= BLOCK_CHECK;
+        bytes
+    }
+
+    /// Makes sure that blocks which were copied late were what the daemon had told of: the connection is open.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]: it is not, so what was copied since the last call may be another result.
+    pub(crate) fn check_late(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
+        if std::mem::take(&mut self.is_late) {
+            let [seen] = poll::wait([PollTarget::end(socket)], Some(Duration::ZERO))?;
+            if seen.hung_up {
+                return Err(Error::Closed { in_a_frame: false });
+            }
+        }
+        Ok(())
     }
 
     /// The blocks that were read and that the daemon was not told of.
@@ -170,6 +197,7 @@ impl FrameReceiver {
     /// [`Error::Closed`] at the end of the stream; too many descriptors; those of recvmsg(2).
     pub(crate) fn read(&mut self, socket: BorrowedFd<'_>) -> Result<(), Error> {
         let mut came = Vec::new();
+        self.read_began = Instant::now();
         let count = match socket::recv_with_fds(socket, &mut self.buffer, &mut came) {
             Ok(count) => count,
             Err(error) => match error.kind() {
@@ -199,6 +227,8 @@ mod tests {
 
     use bulkhead_proto::client::message::{Request, Submit};
     use bulkhead_proto::ids::Tag;
+    use bulkhead_proto::limits::ARENA_BYTES;
+    use bulkhead_sys::memfd;
 
     use super::*;
 
@@ -211,6 +241,25 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(text.as_bytes(), 0).unwrap();
         JobFile::read(text, file)
+    }
+
+    #[test]
+    fn a_block_that_was_copied_late_is_believed_while_the_connection_is_open() {
+        let (_writer, reader) = memfd::log_file("arena", ARENA_BYTES as u64).unwrap();
+        let mut block = ResultBlock { block: 1, arena: 5, offset: 0, bytes: 5000, is_attached: true };
+        let mut half = FrameReceiver::new();
+        half.descriptors.push_back(reader);
+        let began = Instant::now();
+        for (is_late, is_open) in [(false, true), (true, true), (false, false), (true, false)] {
+            let (socket, other) = UnixStream::pair().unwrap();
+            half.read_began = if is_late { began.checked_sub(BLOCK_CHECK).unwrap() } else { Instant::now() };
+            half.read_block(JobId(1), block).unwrap();
+            block.is_attached = false;
+            let _other = Some(other).filter(|_| is_open);
+            let checked = half.check_late(socket.as_fd());
+            assert_eq!(checked.is_err(), is_late && !is_open, "{is_late} {is_open}: {checked:?}");
+            assert!(half.check_late(socket.as_fd()).is_ok(), "each is checked once");
+        }
     }
 
     /// Frames far longer than a socket takes at once, read in small pieces.

@@ -91,6 +91,11 @@ impl FrameSocket {
         &mut self.receiver
     }
 
+    /// As [`FrameReceiver::check_late`].
+    pub(crate) fn check_late(&mut self) -> Result<(), Error> {
+        self.receiver.check_late(self.socket.as_fd()).inspect_err(|_| self.broken = true)
+    }
+
     /// Marks the connection as broken after a protocol error, and returns the error.
     pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
         self.broken = true;

@@ -3,7 +3,8 @@
 //! An arena is mapped for reading when its descriptor arrives, after its seals were checked, so no access can fault. Its bytes
 //! may change at any time if its worker breaks the rules: a result is copied once, and what was copied is the result. Offset and
 //! length are checked. A block is freed when it was copied; the numbers are sent with the next request, or when [`FREED_COUNT`] of
-//! them or [`FREED_BYTES`] wait. An arena stays mapped until the daemon says that it is gone. Driven by `frame_halves.rs`.
+//! them or [`FREED_BYTES`] wait. An arena stays mapped until the daemon says that it is gone. What is
+//! copied late is believed only if the connection is open after that (`FrameReceiver::check_late`). Driven by `frame_halves.rs`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! The crash handler: records in a shared page why a process died by a signal. The page outlives the process.
 //!
-//! It runs on a stack of its own (sigaltstack), so that it works when the thread's stack is used up
-//! (`crash_handler/record_stack.rs`). It stores some
+//! It records on a stack of its own, so that it works when the thread's stack is used up
+//! (`crash_handler/record_stack.rs`), with all signals blocked. It stores some
 //! words, each atomically, calls the handler that the program had installed before (`crash_handler/earlier.rs`), restores
 //! the default action and raises the signal again: the wait status is the same as without it, and no core file is left. It
 //! must never allocate, lock or format. The first thread that crashes records; another one waits for the end of the process.
@@ -277,40 +277,52 @@ fn set_action(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// What the kernel gave to the handler, and what became of it.
+/// What the kernel gave to the handler.
 struct CaughtSignal {
     signal: c_int,
     info: *mut siginfo_t,
     context: *mut c_void,
-    /// The handler that was there before has repaired the fault.
-    is_repaired: bool,
 }
 
 /// The handler: stores the record, calls the handler that was there before, then lets the signal take its default action. It
-/// leaves errno as it is if it returns. It may have little stack: what needs more runs on another (`record_stack.rs`).
+/// leaves errno as it is if it returns. It may have little stack: the recording runs on another (`record_stack.rs`).
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    let mut caught = CaughtSignal { signal, info, context, is_repaired: false };
+    let mut caught = CaughtSignal { signal, info, context };
+    // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with SA_SIGINFO.
+    let (details, is_interrupted) = unsafe { (&*info, || earlier::is_interrupted(&*info, context)) };
     if let Some(record) = CRASH_RECORD.get()
         && record.pid == process::id()
     {
-        // SAFETY: the kernel hands a filled siginfo_t to a handler that was installed with SA_SIGINFO.
-        if is_harmless(signal, unsafe { &*info }, record.pid) {
+        if is_harmless(signal, details, record.pid) {
             return;
         }
         // SAFETY: asks for a number.
         let own = unsafe { libc::gettid() };
         match RECORDER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => RECORDED.store(signal, Ordering::Release),
-            // The handler that was there before has ended the process in its own way, for instance by abort(3).
-            Err(recorder) if recorder == own => end_by(RECORDED.load(Ordering::Acquire)),
-            Err(_) => return wait_for_the_end(),
+            // A timer whose handler is over, and that fired before it was deleted.
+            Ok(_) if earlier::is_of_timer(details) => return RECORDER.store(0, Ordering::Release),
+            Ok(_) => {}
+            Err(recorder) if recorder == own => {
+                // The handler that was there before has ended the process in its own way, for instance by abort(3).
+                if is_interrupted() {
+                    end_by(RECORDED.load(Ordering::Acquire));
+                }
+                // It was left by siglongjmp(3).
+                withdraw(record);
+                if earlier::is_of_timer(details) {
+                    return RECORDER.store(0, Ordering::Release);
+                }
+            }
+            Err(recorder) => return wait_for_the_end(recorder),
         }
+        RECORDED.store(signal, Ordering::Release);
         // SAFETY: this thread alone records now, and a handler of it that interrupts this one ends the process above.
-        unsafe { record.stacks.run(record_and_pass_on, (&raw mut caught).cast()) };
-    } else {
-        pass_on(&mut caught);
+        unsafe { record.stacks.run(store_record, (&raw mut caught).cast()) };
+    } else if is_interrupted() {
+        end_by(signal);
     }
-    if caught.is_repaired {
+    // SAFETY: these are what the kernel gave to this handler. This thread alone records; a forked child has no other threads.
+    if unsafe { earlier::call(signal, info, context) } {
         return resume(signal);
     }
     // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
@@ -322,10 +334,10 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     }
 }
 
-/// Stores the record of a [`CaughtSignal`], and passes it on.
-extern "C" fn record_and_pass_on(caught: *mut c_void) {
+/// Stores the record of a [`CaughtSignal`].
+extern "C" fn store_record(caught: *mut c_void) {
     // SAFETY: `handle` calls this with its own value, which it does not touch meanwhile.
-    let caught = unsafe { &mut *caught.cast::<CaughtSignal>() };
+    let caught = unsafe { &*caught.cast::<CaughtSignal>() };
     // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with SA_SIGINFO.
     let (info, registers) = unsafe { (&*caught.info, Registers::of(caught.context)) };
     if let Some(record) = CRASH_RECORD.get() {
@@ -333,21 +345,6 @@ extern "C" fn record_and_pass_on(caught: *mut c_void) {
         if let Some(registers) = registers {
             record.record_frames(registers);
         }
-    }
-    pass_on(caught);
-}
-
-/// Calls the handler that was there before, so that it leaves no core file.
-fn pass_on(caught: &mut CaughtSignal) {
-    // SAFETY: PR_GET_DUMPABLE and PR_SET_DUMPABLE take at most one integer, and may be called in a handler.
-    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE) };
-    // SAFETY: as above.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
-    // SAFETY: these are what the kernel gave to the handler, for the signal that it handles.
-    caught.is_repaired = unsafe { earlier::call(caught.signal, caught.info, caught.context) };
-    if caught.is_repaired {
-        // SAFETY: as above.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, dumpable) };
     }
 }
 
@@ -364,19 +361,37 @@ fn is_harmless(signal: c_int, info: &siginfo_t, own: u32) -> bool {
 
 /// Waits while another thread records. That thread ends the process within a bounded time, or goes on: then this thread
 /// meets its own signal again.
-fn wait_for_the_end() {
-    while RECORDER.load(Ordering::Acquire) != 0 {
+fn wait_for_the_end(recorder: libc::pid_t) {
+    while RECORDER.load(Ordering::Acquire) == recorder {
+        // SAFETY: signal 0 asks whether the thread is there.
+        let is_there = unsafe { libc::syscall(libc::SYS_tgkill, process::id(), recorder, 0) } == 0;
+        if !is_there && Errno::last() == Errno::ESRCH {
+            // The earlier handler was left, and the thread has ended since.
+            if let Some(record) = CRASH_RECORD.get() {
+                withdraw(record);
+            }
+            let _ = RECORDER.compare_exchange(recorder, 0, Ordering::AcqRel, Ordering::Acquire);
+            return;
+        }
         // SAFETY: waits for a millisecond, and for no descriptor.
         unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
     }
 }
 
 /// Withdraws the record: the handler that was there before has repaired the fault.
+fn withdraw(record: &CrashRecord) {
+    record.signal.store(0, Ordering::Release);
+    earlier::undo();
+}
+
+/// The thread goes on: the handler that was there before has repaired the fault.
 fn resume(signal: c_int) {
-    if let Some(record) = CRASH_RECORD.get() {
-        record.signal.store(0, Ordering::Release);
+    if let Some(record) = CRASH_RECORD.get().filter(|record| record.pid == process::id()) {
+        withdraw(record);
+    } else {
+        earlier::undo();
     }
-    // It worked at the installation. If it fails here, the next fault ends the process without a record.
+    // It may have set another action. If this fails, the next fault ends the process without a record.
     drop(set_action(signal));
     RECORDER.store(0, Ordering::Release);
 }

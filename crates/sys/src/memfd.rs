@@ -6,11 +6,12 @@
 use std::ffi::CString;
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::libc;
 
 use crate::call_filter::refused;
@@ -143,6 +144,30 @@ pub fn is_arena(fd: BorrowedFd<'_>) -> bool {
     })
 }
 
+/// The length of an arena in bytes. Never blocks.
+///
+/// # Errors
+/// EPERM: it lacks a seal of [`is_arena`].
+pub fn arena_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    if is_arena(fd) { size_of(fd) } else { Err(Errno::EPERM.into()) }
+}
+
+/// Gives the memory of some ranges of a file back to the system; they read as zeros then. The descriptor may be read-only: the file is
+/// opened once more for that. `ranges` are in bytes, in whole pages, none of them empty. Takes about 65 us for each MiB.
+///
+/// # Errors
+/// EACCES, ENOENT: this user may not write it, or /proc is missing. EPERM: it is sealed against writing. EMFILE, ENFILE: no
+/// descriptor is free.
+pub fn give_back(fd: BorrowedFd<'_>, ranges: &[Range<u64>]) -> io::Result<()> {
+    let file = File::options().write(true).open(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    for range in ranges {
+        let offset = |at: u64| libc::off_t::try_from(at).map_err(|_| Errno::EINVAL);
+        fallocate(&file, mode, offset(range.start)?, offset(range.end - range.start)?)?;
+    }
+    Ok(())
+}
+
 /// The memory that a memfd uses in bytes, without holes. Never blocks.
 ///
 /// # Errors
@@ -185,8 +210,6 @@ pub(crate) fn seals_of(fd: BorrowedFd<'_>) -> io::Result<SealFlag> {
 mod tests {
     use std::os::unix::fs::FileExt;
 
-    use nix::fcntl::{FallocateFlags, fallocate};
-
     use super::*;
 
     #[test]
@@ -204,6 +227,21 @@ mod tests {
         }
         assert!(writer.write_at(b"x", 8192).is_err(), "it cannot grow");
         assert!(seal_output(writer.as_fd()).is_err(), "its writer cannot stop itself");
+    }
+
+    #[test]
+    fn what_is_given_back_takes_no_memory_and_the_rest_stays() {
+        let (writer, reader) = log_file("log", 64 << 10).unwrap();
+        File::from(writer).write_all_at(&[7; 64 << 10], 0).unwrap();
+        give_back(reader.as_fd(), &[0..4096, 8192..64 << 10]).unwrap();
+        assert_eq!(memory_of(reader.as_fd()).unwrap(), 4096);
+        let mut read = [0; 8193];
+        assert_eq!(read_at(reader.as_fd(), &mut read, 0).unwrap(), 8193);
+        assert!(
+            (read[0], read[4095], read[8192]) == (0, 0, 0) && read[4096..8192].iter().all(|byte| *byte == 7)
+        );
+        let sealed = filled("filled", b"0123").unwrap();
+        assert!(give_back(sealed.as_fd(), &[0..4096, 8192..12_288]).is_err(), "it is sealed");
     }
 
     #[test]

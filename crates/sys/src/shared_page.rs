@@ -262,6 +262,26 @@ impl SharedPage {
     }
 }
 
+impl SharedPage {
+    /// Gives the memory of a range back to the system, for all who have the file; it reads as zeros then.
+    ///
+    /// # Errors
+    /// EPERM: the file is sealed against writing. EINVAL: `at` or `bytes` is no multiple of the size of a page.
+    ///
+    /// # Panics
+    /// If the range is not inside this page.
+    pub fn give_back(&self, at: usize, bytes: usize) -> io::Result<()> {
+        assert!(
+            at.checked_add(bytes).is_some_and(|end| end <= self.bytes),
+            "no range of the page: at={at} bytes={bytes}"
+        );
+        // SAFETY: the range is inside the mapping, which is accessed by atomics alone: they load zeros then.
+        let result = unsafe { libc::madvise(self.start.as_ptr().add(at).cast(), bytes, libc::MADV_REMOVE) };
+        Errno::result(result)?;
+        Ok(())
+    }
+}
+
 impl Drop for SharedPage {
     fn drop(&mut self) {
         // SAFETY: this mapping is ours, whole, and nothing borrows from it any more.

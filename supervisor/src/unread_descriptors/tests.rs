@@ -194,16 +194,22 @@ fn what_has_ended_and_was_read_is_not_kept() {
     assert!(!unread.is_unread(pair.client));
 }
 
-#[test]
-fn a_block_is_held_until_the_reply_that_names_it_was_read() {
-    let mut poll = Poll::new().unwrap();
-    let mut unread = over(&poll, 1000);
-    let mut store = OutputStore::new(8, BackgroundCloser::default());
+/// A connection was told of one block, which nobody else holds.
+fn told_of_one(store: &mut OutputStore) -> ToldBlocks {
     let (arena, _) = store.make_arena(WorkerId(7)).unwrap();
     let output = store.hold_block(&arena, (0, 5000));
     let mut told = ToldBlocks::default();
     told.tell(store.block(output).unwrap());
     store.drop_output(output);
+    told
+}
+
+#[test]
+fn a_block_is_held_until_the_reply_that_names_it_was_read_and_a_while_longer() {
+    let mut poll = Poll::new().unwrap();
+    let mut unread = over(&poll, 1000);
+    let mut store = OutputStore::new(8, BackgroundCloser::default());
+    let told = told_of_one(&mut store);
     let mut pair = Pair::new(&unread, 1, ALICE);
     (&pair.ours).write_all(b"reply").unwrap();
     assert!(ended_after(&mut pair, &mut unread, told).is_none());
@@ -212,8 +218,35 @@ fn a_block_is_held_until_the_reply_that_names_it_was_read() {
     assert!(freed.is_empty(), "its client may read the reply, and then the block");
     pair.theirs.read_exact(&mut [0; 5]).unwrap();
     await_close(&mut unread, &mut poll, pair.client);
+    assert_eq!(seats(&unread), 0, "it is no connection any more");
+    let end = unread.next_lease_end().unwrap();
+    unread.end_leases(end - 1);
     store.tell_freed(&mut freed);
-    assert_eq!(freed.len(), 1);
+    assert!(freed.is_empty(), "its client may be about to copy the block");
+    unread.end_leases(end);
+    store.tell_freed(&mut freed);
+    assert_eq!((freed.len(), unread.next_lease_end()), (1, None));
+}
+
+/// The daemon ends a connection of which its client has read everything, and one that its client has closed.
+#[test]
+fn a_block_is_held_a_while_longer_unless_its_client_has_closed_the_connection() {
+    for is_closed in [false, true] {
+        let mut unread = for_tests(1000);
+        let mut store = OutputStore::new(8, BackgroundCloser::default());
+        let told = told_of_one(&mut store);
+        let mut pair = Pair::new(&unread, 1, ALICE);
+        if is_closed {
+            pair.theirs = UnixStream::pair().unwrap().0;
+        }
+        assert!(ended_after(&mut pair, &mut unread, told).is_some());
+        let mut freed = Vec::new();
+        store.tell_freed(&mut freed);
+        assert_eq!((freed.len() == 1, unread.next_lease_end().is_none()), (is_closed, is_closed));
+        unread.end_leases(u64::MAX);
+        store.tell_freed(&mut freed);
+        assert_eq!(freed.len(), 1);
+    }
 }
 
 /// A client's own end may lie in the queue of ours: while it does, no close of the client's frees what it was sent.

@@ -24,10 +24,12 @@ pub(crate) fn run(figures: &mut Figures) {
     short(figures);
 }
 
-/// A daemon whose kind `letters` has this output, and a client of it.
+/// A daemon whose kinds `letters` and `echo` have this output, and a client of it.
 pub(crate) fn begin(output: &str) -> (Daemon, DaemonClient) {
     let worker = binary("bench-worker").display().to_string();
-    let config = format!("worker_program = {worker:?}\n[kinds.letters]\nring = 256\noutput = {output:?}\n");
+    let config = format!("worker_program = {worker:?}\n\n");
+    let kinds = ["letters", "echo"].map(|kind| format!("[kinds.{kind}]\nring = 256\noutput = {output:?}\n"));
+    let config = config + &kinds.concat();
     let daemon = layout::daemon(&Setup { config, ..Setup::default() });
     let client = bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens");
     (daemon, client)

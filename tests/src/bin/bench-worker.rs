@@ -2,7 +2,7 @@
 //!
 //! `once PATH` sends its process id to the datagram socket at PATH and waits there to be killed, unless an earlier
 //! attempt did so: the file `PATH.ID`, with the job's own word, records that. `grow:MIB` before it makes the process
-//! that large first. `letters N` writes N letters. An item of `items` comes back. A job with a file `in` reads it and writes as many bytes of its own. The supervisor of a benchmark
+//! that large first. `letters N` writes N letters, `echo` what it was given. An item of `items` comes back. A job with a file `in` reads it and writes as many bytes of its own. The supervisor of a benchmark
 //! starts it; it must never be started by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
@@ -25,7 +25,11 @@ const PIECE: usize = 256 << 10;
 static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
-    run(&Registry::builtin().with("noop", once).with("letters", letters).with_items("items", item))
+    run(&Registry::builtin()
+        .with("noop", once)
+        .with("letters", letters)
+        .with("echo", echo)
+        .with_items("items", item))
 }
 
 /// An item that comes back unchanged.
@@ -37,6 +41,17 @@ fn item(_: &[u8], item: &[u8], _: &mut dyn TaskContext) -> Result<Vec<u8>, TaskF
 fn letters(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let count = std::str::from_utf8(input).ok().and_then(|text| text.parse().ok());
     Ok(task.write_all(&vec![b'x'; count.expect("a number")])?)
+}
+
+/// The input, or all of a file `in`, as a kind gets it that needs all of it in memory.
+fn echo(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+    let Ok(file) = task.file("in") else { return Ok(task.write_all(input)?) };
+    let mut bytes = vec![0; usize::try_from(file.length()).expect("it is in memory")];
+    let mut at = 0;
+    while at < bytes.len() {
+        at += file.read_at(&mut bytes[at..], at as u64)?;
+    }
+    Ok(task.write_all(&bytes)?)
 }
 
 /// Reads all of a file and writes as many other bytes, which its checksum decides.

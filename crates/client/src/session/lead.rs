@@ -248,7 +248,9 @@ impl SessionLeader<'_> {
         let mut heard = Vec::new();
         let read = half.read(self.session.socket.as_fd()).and_then(|()| {
             while let Some((frame, _)) = half.next_frame()? {
-                heard.push((frame.tag, heard_reply(frame, half)?));
+                let (tag, reply) = (frame.tag, heard_reply(frame, half)?);
+                half.check_late(self.session.socket.as_fd())?;
+                heard.push((tag, reply));
             }
             Ok(())
         });

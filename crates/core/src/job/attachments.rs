@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use bulkhead_proto::file::FileUse;
-use bulkhead_proto::ids::{FileId, OutputId, ScratchId};
+use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
@@ -70,6 +70,8 @@ pub(crate) struct AttachmentTable {
     scratches: u64,
     /// Jobs whose registrations no worker uses any more, since they were last taken.
     unnamed: Vec<UnnamedJob>,
+    /// Jobs that were reported and are forgotten before their clients were told, since they were last taken.
+    reported_untold: Vec<(ClientId, JobId)>,
 }
 
 impl AttachmentTable {
@@ -367,6 +369,17 @@ impl Jobs {
             );
             job.is_told = true;
         }
+    }
+
+    /// A job of this client that uses registrations is forgotten, and its end, which would have said that no worker can read its
+    /// input in an arena, was not told.
+    pub(super) fn note_reported_untold(&mut self, client: ClientId, job: JobId) {
+        self.attachments.reported_untold.push((client, job));
+    }
+
+    /// Jobs of which no end says that their blocks are free, since the last call.
+    pub(crate) fn take_reported_untold(&mut self) -> Vec<(ClientId, JobId)> {
+        std::mem::take(&mut self.attachments.reported_untold)
     }
 
     /// Jobs whose registrations no worker uses any more, since the last call.

@@ -74,7 +74,7 @@ impl Jobs {
             | EntryState::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
-        let is_reported = matches!(outcome, Outcome::Done | Outcome::Failed { .. });
+        let is_reported = is_reported(&outcome);
         let mut end = self.spare_ends.take();
         (end.outcome, end.left) = (outcome, left);
         (end.at_us, end.at_ns, end.holder) = (at_us, at_ns, holder);
@@ -101,7 +101,13 @@ impl Jobs {
     pub(crate) fn forget(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
         let key = self.table.open(run);
         let untold = self.stop_keeping(key);
-        let output = self.table[key].held();
+        let job = &self.table[key];
+        let (output, id) = (job.held(), job.id);
+        let is_reported = job.end().is_some_and(|end| is_reported(&end.outcome));
+        if let Some(untold) = untold.as_ref().filter(|_| is_reported && job.has_registered()) {
+            let client = untold.client;
+            self.note_reported_untold(client, id);
+        }
         let released = self.leave_table(turn, key, untold);
         if let Some(output) = output {
             self.drop_output(turn, output);
@@ -188,6 +194,11 @@ impl Jobs {
             Phase::Running | Phase::Parted | Phase::Ended => {}
         }
     }
+}
+
+/// Whether this is the end of a task that its worker has reported: no worker can read its input any more.
+fn is_reported(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Done | Outcome::Failed { .. })
 }
 
 /// Takes the end out of a job that is removed from the table next.

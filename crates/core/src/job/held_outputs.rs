@@ -5,7 +5,7 @@
 //! | the output of a task, its plan too | the room that the task was told | its offer | the offer is settled, or its worker's death is proven |
 //! | the output that the tasks of a job share | its room | the first offer with it | it is the result, or the job has ended and no offer holds it |
 //! | the packed results of the parts of a job | the most that there may be | the plan's offer | the job has ended and no offer holds them |
-//! | a result in an arena | its size, as [`Resource::ArenaBytes`], and no file | the report | `Event::OutputFreed` |
+//! | a result in an arena | its whole units, as [`Resource::ArenaBytes`], and no file | the report | `Event::OutputFreed` |
 //! | an output that its worker has sealed | its size or its memory, whichever is more | the report | `Event::OutputFreed` |
 //! | the log of an attempt | [`LOG_BYTES`] | its offer | `Event::LogFreed` |
 //!
@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::client::outcome::OutputGone;
 use bulkhead_proto::ids::{LogId, OutputId};
+use bulkhead_proto::limits::ARENA_UNIT_BYTES;
 use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::Action;
@@ -267,7 +268,7 @@ impl Jobs {
     /// # Panics
     /// If another has the same number.
     pub(crate) fn hold_block(&mut self, ticket: Ticket, output: OutputId, bytes: u64) {
-        let account = ticket.account;
+        let (account, bytes) = (ticket.account, bytes.next_multiple_of(ARENA_UNIT_BYTES as u64));
         self.table.charges.charge(account, Resource::ArenaBytes, bytes);
         // It never had a descriptor.
         self.hold(output, CountedFile { account, bytes, dropped: None, is_closed: true, in_arena: true });

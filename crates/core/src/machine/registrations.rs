@@ -212,6 +212,9 @@ impl Core {
                 freed.entry(over.client).or_default().push(over.job);
             }
         }
+        for (client, job) in self.jobs.take_reported_untold() {
+            freed.entry(client).or_default().push(job);
+        }
         freed.retain(|client, _| self.clients.is_connected(*client));
         for (client, jobs) in freed {
             for jobs in jobs.chunks(BATCH_MAX) {

@@ -306,3 +306,41 @@ fn a_busy_worker_is_sent_no_registration() {
     rig.using_now(Some(1), &[], 1);
     assert_eq!(held(&rig), 2, "the worker has it");
 }
+
+/// Else it would be offered again and again, because the descriptor goes with the first offer to each worker.
+#[test]
+fn a_shortage_pauses_jobs_that_name_a_registration_and_no_others() {
+    let mut rig = Rig::with(of_one(2));
+    rig.register(ALICE, context(1, b"x"), 0);
+    let job = rig.using_now(None, &[1], 1);
+    let (worker, seq) = rig.holder(job).unwrap();
+    rig.workers.get_mut(&worker).unwrap().clear();
+    rig.tell(Event::OfferFailed { worker, seq, taken: true, shortage: Some("no descriptors".into()) });
+    assert!(rig.holder(job).is_none(), "it is not offered at once again");
+    let plain = rig.submit_as(BOB, "quick", 1, Policy::default(), false);
+    assert!(rig.holder(plain).is_some(), "it needs none");
+    assert!(rig.holder(job).is_none(), "it is not offered with the next one either");
+    rig.finish(plain);
+    assert!(rig.holder(job).is_none(), "a worker without work changes nothing");
+    rig.sleep(200);
+    assert!(rig.holder(job).is_some());
+}
+
+#[test]
+fn the_numbers_of_two_connections_name_different_things() {
+    let mut rig = Rig::with(of_one(2));
+    rig.register(ALICE, context(1, b"of one"), 0);
+    rig.register(BOB, context(1, b"of another"), 0);
+    let job = |rig: &mut Rig, client| match rig.using(client, None, &[1], 1) {
+        Reply::Accepted { first, refused: None, .. } => first,
+        other => panic!("not accepted: {other:?}"),
+    };
+    let (first, second) = (job(&mut rig, ALICE), job(&mut rig, BOB));
+    assert_eq!((rig.named(first), rig.named(second)), (vec![RegistrationId(1)], vec![RegistrationId(2)]));
+    rig.finish(first);
+    rig.finish(second);
+    rig.drop_registration(1);
+    assert!(matches!(rig.using(ALICE, None, &[1], 1), Reply::Refused(_)));
+    let third = job(&mut rig, BOB);
+    assert_eq!(rig.named(third), [RegistrationId(2)], "that of the other is there");
+}

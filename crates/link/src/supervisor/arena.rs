@@ -9,8 +9,9 @@
 //! | reported | the supervisor's store holds it, for the core | the core drops it, or tells a client of it |
 //! | told | each connection that was told holds it too | the client frees it, or its connection ends |
 //! | freed | nobody holds it | its offset is in the page of freed blocks: the worker reads that before it picks a block |
-//! | orphaned | as reported or told, and the worker is dead | nobody holds it: nothing is written, the arena goes with its last block |
+//! | orphaned | as reported or told, and the worker is dead | nobody holds it: its memory goes back to the system |
 //!
+//! The rest of an arena goes back when its worker dies, and the file with the last block.
 //! The list is a ring of as many entries as a worker may have blocks, so no offset is lost. Driven by `output_store.rs`.
 
 use std::io;

@@ -3,10 +3,12 @@
 //! The worker alone decides where a block lies. It never writes over a block that is not free: a block is free once the
 //! supervisor has put its offset into the page of freed blocks (the states stand in `supervisor/arena.rs`). The first place that
 //! is long enough is taken, so that few pages are ever touched and those are warm. Without a place the result goes elsewhere:
-//! nothing waits here. Driven by the worker runtime.
+//! nothing waits here. What was touched beyond [`KEPT_UNITS`] and is free goes back to the system when the worker has been idle for
+//! a while, once in each such pause. Driven by the worker runtime.
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -16,6 +18,9 @@ use bulkhead_sys::shared_page::SharedPage;
 
 /// Units of an arena.
 const UNITS: usize = ARENA_BYTES / ARENA_UNIT_BYTES;
+
+/// So many units from the beginning stay in memory, free or not: 1 MiB.
+const KEPT_UNITS: usize = 256;
 
 /// The arena, mapped for writing.
 #[derive(Debug)]
@@ -37,11 +42,22 @@ struct ArenaPlaces {
     count: usize,
     /// No unit below this one is free.
     first: usize,
+    /// No unit from this one on is in memory.
+    touched: usize,
+    /// Something was taken since memory was last given back.
+    was_used: bool,
 }
 
 impl ArenaPlaces {
     fn new() -> Self {
-        Self { blocks: vec![0; UNITS], taken: [0; UNITS / 64], count: 0, first: 0 }
+        Self {
+            blocks: vec![0; UNITS],
+            taken: [0; UNITS / 64],
+            count: 0,
+            first: 0,
+            touched: 0,
+            was_used: false,
+        }
     }
 
     fn is_taken(&self, unit: usize) -> bool {
@@ -69,10 +85,26 @@ impl ArenaPlaces {
         (start..unit).for_each(|one| self.taken[one / 64] |= 1 << (one % 64));
         self.blocks[start] = u16::try_from(units).ok()?;
         self.count += 1;
+        (self.touched, self.was_used) = (self.touched.max(unit), true);
         if start == self.first {
             self.first = unit;
         }
         Some(start)
+    }
+
+    /// Ranges of free units beyond the kept ones that may be in memory. None of them is so afterwards.
+    fn take_idle(&mut self) -> Vec<Range<usize>> {
+        self.was_used = false;
+        let mut idle: Vec<Range<usize>> = Vec::new();
+        for unit in (KEPT_UNITS..self.touched).filter(|unit| !self.is_taken(*unit)) {
+            match idle.last_mut().filter(|last| last.end == unit) {
+                Some(last) => last.end = unit + 1,
+                None => idle.push(unit..unit + 1),
+            }
+        }
+        self.touched =
+            idle.last().filter(|last| last.end == self.touched).map_or(self.touched, |last| last.start);
+        idle
     }
 
     /// Frees the block that begins with this unit, if there is one.
@@ -113,6 +145,24 @@ impl ResultArena {
         Some(offset as u64)
     }
 
+    /// Whether [`Self::give_back`] is due once the worker has been idle for a while.
+    pub fn may_give_back(&self) -> bool {
+        let places = self.places.borrow();
+        places.was_used && places.touched > KEPT_UNITS
+    }
+
+    /// Gives the memory of free places back to the system, but for the first MiB.
+    ///
+    /// # Errors
+    /// As [`SharedPage::give_back`]; the rest is not given back then.
+    pub fn give_back(&self) -> io::Result<()> {
+        self.note_freed();
+        let idle = self.places.borrow_mut().take_idle();
+        idle.into_iter().try_for_each(|units| {
+            self.arena.give_back(units.start * ARENA_UNIT_BYTES, units.len() * ARENA_UNIT_BYTES)
+        })
+    }
+
     fn note_freed(&self) {
         let count = self.freed.load(FREED_COUNT_AT, Ordering::Acquire);
         let mut places = self.places.borrow_mut();
@@ -126,6 +176,8 @@ impl ResultArena {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_sys::memfd;
+
     use super::*;
     use crate::supervisor::FreedBlocks;
 
@@ -171,9 +223,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_free_goes_back_to_the_system_and_what_is_held_stays() {
+        let (mut freed, made) = FreedBlocks::create().unwrap();
+        let reader = made.reader.try_clone().unwrap();
+        let page = SharedPage::map_read_only(reader.as_fd(), ARENA_BYTES).unwrap();
+        let arena = ResultArena::map(vec![made.arena, made.freed_page]).unwrap();
+        let memory = || usize::try_from(memfd::memory_of(reader.as_fd()).unwrap()).unwrap();
+        assert!(!arena.may_give_back());
+        let offsets: Vec<u64> = std::iter::from_fn(|| arena.put(&[7; BLOCK_MAX_BYTES])).collect();
+        assert!(memory() == ARENA_BYTES && arena.may_give_back());
+        let held = offsets[50];
+        offsets.iter().filter(|offset| **offset != held).for_each(|offset| freed.free(*offset));
+        arena.give_back().unwrap();
+        assert_eq!(memory(), KEPT_UNITS * ARENA_UNIT_BYTES + BLOCK_MAX_BYTES);
+        assert!(!arena.may_give_back(), "once in a pause");
+        let mut read = [0; BLOCK_MAX_BYTES];
+        page.read_bytes(usize::try_from(held).unwrap(), &mut read);
+        assert_eq!(read, [7; BLOCK_MAX_BYTES]);
+        freed.free(held);
+        assert_eq!(arena.put(&[8; 5000]), Some(0));
+        arena.give_back().unwrap();
+        assert_eq!(memory(), KEPT_UNITS * ARENA_UNIT_BYTES);
+        assert_eq!(arena.put(&[9; 5000]), Some(8192), "it is used on");
+        assert!(!arena.may_give_back(), "what is kept stays");
+    }
+
+    #[test]
     fn what_is_not_sealed_in_size_is_not_mapped() {
         let (_, made) = FreedBlocks::create().unwrap();
-        let loose = std::fs::File::from(bulkhead_sys::memfd::output_file("loose").unwrap());
+        let loose = std::fs::File::from(memfd::output_file("loose").unwrap());
         loose.set_len(ARENA_BYTES as u64).unwrap();
         let other = OwnedFd::from(loose.try_clone().unwrap());
         assert!(ResultArena::map(vec![OwnedFd::from(loose), made.freed_page]).is_err());

@@ -166,6 +166,11 @@ impl Registers {
         self.pc
     }
 
+    /// The stack pointer.
+    pub(super) fn stack(self) -> usize {
+        self.stack
+    }
+
     /// Whether the fault lies at the end of the stack in use, whichever thread's it is. The stack itself must be
     /// readable, or the registers are corrupt.
     pub(super) fn are_at_stack_end(&self, fault: usize) -> bool {

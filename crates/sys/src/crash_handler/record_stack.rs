@@ -13,8 +13,8 @@ use std::ops::Range;
 use nix::errno::Errno;
 use nix::libc::{self, c_void};
 
-/// Size of each: two of the largest frames that a kernel pushes (about 11 KiB with AMX), and what a handler needs that was
-/// installed before ours. What is not used takes no memory.
+/// Size of each: two of the largest frames that a kernel pushes (about 11 KiB with AMX), and, on the first, what a handler needs that
+/// was installed before ours. What is not used takes no memory.
 const STACK_BYTES: usize = 256 << 10;
 
 /// What runs on such a stack.

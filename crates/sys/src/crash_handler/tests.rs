@@ -13,8 +13,6 @@ use crate::testing::spawning;
 
 mod other_handlers;
 
-use other_handlers::{NOTED_ADDRESS_AT, NOTED_SIGNAL_AT};
-
 const PAGE_BYTES: usize = 4096;
 const FRAMES_MAX: usize = 16;
 const LAYOUT: CrashRecordLayout = CrashRecordLayout {
@@ -156,6 +154,7 @@ fn dies() {
     }
     let mode = std::env::var("BULKHEAD_SYS_DEATH").unwrap();
     if let Some(way) = mode.strip_prefix("earlier-") {
+        let way = way.trim_end_matches(":thread");
         other_handlers::install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), way);
     }
     install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &LAYOUT).unwrap();
@@ -164,18 +163,7 @@ fn dies() {
         install_again().unwrap();
     }
     match mode.as_str() {
-        "earlier-plain" => std::process::abort(),
-        "earlier-int" => {
-            raise::raise(libc::SIGINT).unwrap();
-            raise::raise(libc::SIGKILL).unwrap();
-        }
-        #[cfg(target_arch = "x86_64")]
-        "earlier-repairs" => {
-            // SAFETY: the handler skips this instruction.
-            unsafe { std::arch::asm!("ud2") };
-            raise::raise(libc::SIGKILL).unwrap();
-        }
-        other if other.contains("er-") => raise::fault(),
+        other if other.contains("er-") => other_handlers::die(other, &fd),
         "fault" => raise::fault(),
         "overflow" => {
             std::hint::black_box(overflow(0));
@@ -238,7 +226,7 @@ fn hear_a_child() {
 fn end_a_child() {
     // SAFETY: the child only waits.
     match unsafe { libc::fork() } {
-        0 => wait_for_the_end(),
+        0 => raise::hang(),
         child => {
             let mut status = 0;
             // SAFETY: signals and waits for our own child; `status` is ours.
@@ -407,33 +395,4 @@ fn a_thread_with_a_small_signal_stack_leaves_all_that_another_does() {
     assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
     assert_eq!(place(&left.functions(), "fault_in_a_late_library"), 0);
     assert!(left.others().first().is_some_and(|(name, own)| name.starts_with("libm.so") && *own == 0));
-}
-
-/// However it ends the process, or does not: the record is whole, and the process dies of the first signal.
-#[test]
-fn a_handler_that_was_there_before_is_called_with_what_the_kernel_said() {
-    let earlier = ["earlier-returns", "earlier-raises", "earlier-aborts", "earlier-faults", "earlier-hangs"];
-    let later = ["later-returns", "later-raises", "later-aborts", "later-faults"];
-    for way in earlier.into_iter().chain(later) {
-        let dead = dies_of(way);
-        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11), "{way}");
-        assert_eq!(dead.word(NOTED_SIGNAL_AT), 11, "{way}");
-        let address = dead.word(LAYOUT.address);
-        assert!(address != 0 && dead.word(NOTED_ADDRESS_AT) == address, "{way}: {address:x}");
-        assert!(dead.word(LAYOUT.frame_count) > 0, "{way}");
-    }
-    let plain = dies_of("earlier-plain");
-    assert_eq!((plain.signal, plain.word(LAYOUT.signal), plain.word(NOTED_SIGNAL_AT)), (Some(6), 6, 6));
-}
-
-/// A fault that the program repairs is none, and a signal that it handles is not ours.
-#[test]
-fn what_the_program_handles_itself_leaves_no_record() {
-    let ways: &[(&str, u64)] =
-        if cfg!(target_arch = "x86_64") { &[("int", 2), ("repairs", 4)] } else { &[("int", 2)] };
-    for (way, signal) in ways {
-        let dead = dies_of(&format!("earlier-{way}"));
-        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGKILL), 0), "{way}");
-        assert_eq!(dead.word(NOTED_SIGNAL_AT), *signal, "{way}");
-    }
 }

@@ -1,13 +1,16 @@
 //! What belongs to a job beside its input: attachments, logs, progress subscriptions, deaths.
 
+use std::rc::Rc;
+
 use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::{Fence, FileId, JobId, LogId};
 
-use super::{JobRoom, LOGGED, WORKER};
+use super::{ALICE, JobRoom, LOGGED, WORKER, failed};
 use crate::event::Attached;
-use crate::job::TaskRun;
+use crate::job::{NamedRegistrations, TaskRun};
 use crate::turn::{AccountId, Resource};
 
 fn with_file(room: &mut JobRoom) -> TaskRun {
@@ -181,4 +184,43 @@ fn the_evidence_of_a_part_is_its_jobs() {
     let (death, evidence) = (Death::LeftInMidJob, Evidence::default());
     let dead = crate::job::ProvenDeath { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
     room.jobs.keep_death(&room.turn, (part.handle.index, None, 1), &dead, true);
+}
+
+/// Of other ends the daemon says when a block is free, told or not.
+#[test]
+fn a_reported_job_that_is_forgotten_untold_frees_its_block_all_the_same() {
+    let mut room = JobRoom::new();
+    for (outcome, freed) in [(Outcome::Done, 1), (failed(), 1), (Outcome::Cancelled, 0)] {
+        let registered = NamedRegistrations { all: Vec::new(), has_arena: true };
+        let run = room.admit(1, |admission| {
+            admission.submit.attached = true;
+            admission.named = Some(Rc::new(registered));
+        });
+        room.take();
+        let ticket = room.start(run).ticket;
+        let is_reported = freed == 1;
+        if is_reported {
+            room.jobs.unload(&mut room.turn, ticket);
+        }
+        room.end_as(run, outcome.clone());
+        room.jobs.announced(run, 1);
+        if !is_reported {
+            room.jobs.unload(&mut room.turn, ticket);
+        }
+        let unnamed: Vec<_> = room.jobs.take_unnamed().iter().map(|job| job.is_told).collect();
+        assert_eq!(
+            unnamed,
+            [is_reported],
+            "{outcome:?}: its end says that the block is free, or the daemon does"
+        );
+        let job = run.first();
+        room.jobs.forget(&mut room.turn, run);
+        assert_eq!(room.jobs.take_reported_untold(), vec![(ALICE, job); freed], "{outcome:?}");
+    }
+    let told = room.attached();
+    room.take();
+    room.start(told);
+    room.end_for(told, 1);
+    room.jobs.forget(&mut room.turn, told);
+    assert!(room.jobs.take_reported_untold().is_empty(), "it has no registrations");
 }

@@ -2,6 +2,8 @@
 //!
 //! They note in the page that they were called, and then do what handlers of others do. Never used outside tests.
 
+use std::sync::atomic::{AtomicBool, AtomicPtr};
+
 use super::*;
 
 /// Where an earlier handler leaves the number of its signal, and the address that it was given.
@@ -23,12 +25,70 @@ pub(super) fn install(page: SharedPage, way: &str) {
         (libc::SIGILL, detailed as libc::sighandler_t, libc::SA_SIGINFO),
         (libc::SIGABRT, plain as libc::sighandler_t, 0),
         (libc::SIGINT, plain as libc::sighandler_t, 0),
+        (libc::SIGUSR2, use_stack as *const () as libc::sighandler_t, libc::SA_ONSTACK),
     ] {
         // SAFETY: all-zero bytes are a valid sigaction: the default one.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         (action.sa_sigaction, action.sa_flags) = (handler, flags);
         // SAFETY: the handlers have the form that the flags say, and do only what is safe in a handler.
         assert_eq!(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }, 0);
+    }
+}
+
+/// Dies, or goes on, as this mode says.
+pub(super) fn die(mode: &str, page: &OwnedFd) {
+    match mode {
+        "earlier-plain" => std::process::abort(),
+        "earlier-int" => {
+            raise::raise(libc::SIGINT).unwrap();
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        #[cfg(target_arch = "x86_64")]
+        "earlier-repairs" => {
+            // SAFETY: the handler skips this instruction.
+            unsafe { std::arch::asm!("ud2") };
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        #[cfg(target_arch = "x86_64")]
+        "earlier-nests" => {
+            std::thread::spawn(|| {
+                use_signal_stack(64 << 10);
+                // SAFETY: the handler skips this instruction.
+                unsafe { std::arch::asm!("ud2") };
+            })
+            .join()
+            .unwrap();
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        "earlier-uses-its-stack-up" => std::thread::spawn(|| {
+            use_signal_stack(32 << 10);
+            raise::fault()
+        })
+        .join()
+        .unwrap(),
+        "earlier-leaves-and-lives" => {
+            fault_and_go_on();
+            let page = SharedPage::map_shared(page.as_fd(), PAGE_BYTES).unwrap();
+            assert_eq!(page.load(LAYOUT.signal, Ordering::Acquire), 11);
+            while page.load(LAYOUT.signal, Ordering::Acquire) != 0 {
+                std::thread::yield_now();
+            }
+            raise::raise(libc::SIGKILL).unwrap();
+        }
+        "earlier-leaves-and-aborts" => {
+            fault_and_go_on();
+            std::process::abort();
+        }
+        "earlier-leaves-and-faults" => {
+            fault_and_go_on();
+            raise::fault()
+        }
+        "earlier-leaves-a-thread" => {
+            std::thread::spawn(fault_and_go_on).join().unwrap();
+            raise::fault()
+        }
+        other if other.ends_with(":thread") => std::thread::spawn(|| raise::fault()).join().unwrap(),
+        _ => raise::fault(),
     }
 }
 
@@ -49,13 +109,130 @@ extern "C" fn note_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_vo
         }
         "aborts" => std::process::abort(),
         "faults" => call_nowhere(),
+        "uses-its-stack-up" => _ = overflow(0),
+        "faults-otherwise" => drop(raise::illegal_instruction()),
+        way if way.starts_with("leaves") && !HAS_LEFT.swap(true, Ordering::AcqRel) => leave(),
         "hangs" => raise::hang(),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the kernel filled the context; the instruction that faulted has two bytes.
         "repairs" => unsafe {
             (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
         },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above; the set is ours.
+        "nests" => unsafe {
+            let mut only: libc::sigset_t = std::mem::zeroed();
+            libc::sigaddset(&raw mut only, libc::SIGUSR2);
+            libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const only, std::ptr::null_mut());
+            raise::raise(libc::SIGUSR2).unwrap();
+            (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
+        },
         _ => {}
     }
     std::hint::black_box(context);
+}
+
+/// Gives the calling thread a signal stack of so many bytes, with a page below it that cannot be used.
+pub(super) fn use_signal_stack(bytes: usize) {
+    // SAFETY: a new mapping, which stays for good and is used by nothing else.
+    unsafe {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let start = libc::mmap(std::ptr::null_mut(), 4096 + bytes, access, flags, -1, 0);
+        assert_eq!(libc::mprotect(start, 4096, libc::PROT_NONE), 0);
+        let stack = libc::stack_t { ss_sp: start.byte_add(4096), ss_flags: 0, ss_size: bytes };
+        assert_eq!(libc::sigaltstack(&raw const stack, std::ptr::null_mut()), 0);
+    }
+}
+
+/// Writes over what lies above it, if it was called at the beginning of a signal stack that is in use.
+extern "C" fn use_stack(_signal: c_int) {
+    std::hint::black_box([0_u64; 128]);
+}
+
+/// The context that the first handler leaves to, and whether one has.
+static BEFORE: AtomicPtr<libc::ucontext_t> = AtomicPtr::new(std::ptr::null_mut());
+static HAS_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Faults, and goes on after the handler has left to this place: as with sigsetjmp(3), which Rust cannot call.
+pub(super) fn fault_and_go_on() {
+    extern "C" fn fault_here() {
+        raise::fault()
+    }
+    // SAFETY: all-zero bytes are a valid ucontext_t to be filled; contexts and stack are there for good.
+    unsafe {
+        let [before, inside] = [(); 2].map(|()| Box::leak(Box::new(std::mem::zeroed::<libc::ucontext_t>())));
+        let stack = Box::leak(vec![0_u8; 256 << 10].into_boxed_slice());
+        assert_eq!(libc::getcontext(inside), 0);
+        (inside.uc_stack.ss_sp, inside.uc_stack.ss_size) = (stack.as_mut_ptr().cast(), stack.len());
+        libc::makecontext(inside, fault_here, 0);
+        BEFORE.store(before, Ordering::Release);
+        assert_eq!(libc::swapcontext(before, inside), 0);
+    }
+}
+
+fn leave() {
+    // SAFETY: `fault_and_go_on` has filled it, and waits there.
+    unsafe { libc::setcontext(BEFORE.load(Ordering::Acquire)) };
+}
+
+/// However it ends the process, or does not: the record is whole, and the process dies of the first signal.
+#[test]
+fn a_handler_that_was_there_before_is_called_with_what_the_kernel_said() {
+    let earlier = [
+        "earlier-returns",
+        "earlier-raises",
+        "earlier-aborts",
+        "earlier-faults",
+        "earlier-faults-otherwise",
+        "earlier-hangs",
+    ];
+    let later = ["later-returns", "later-raises", "later-aborts", "later-faults"];
+    for way in earlier.into_iter().chain(later) {
+        let dead = dies_of(way);
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11), "{way}");
+        assert_eq!(dead.word(NOTED_SIGNAL_AT), 11, "{way}");
+        let address = dead.word(LAYOUT.address);
+        assert!(address != 0 && dead.word(NOTED_ADDRESS_AT) == address, "{way}: {address:x}");
+        assert!(dead.word(LAYOUT.frame_count) > 0, "{way}");
+    }
+    // In a thread, whose signal stack the Rust runtime made.
+    for way in earlier {
+        let dead = dies_of(&format!("{way}:thread"));
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11), "{way}:thread");
+        assert!(dead.word(NOTED_SIGNAL_AT) == 11 && dead.word(LAYOUT.frame_count) > 0, "{way}:thread");
+    }
+    let dead = dies_of("earlier-uses-its-stack-up");
+    assert_eq!((dead.signal, dead.word(LAYOUT.signal), dead.word(NOTED_SIGNAL_AT)), (Some(11), 11, 11));
+    let plain = dies_of("earlier-plain");
+    assert_eq!((plain.signal, plain.word(LAYOUT.signal), plain.word(NOTED_SIGNAL_AT)), (Some(6), 6, 6));
+}
+
+/// A fault that the program repairs is none, and a signal that it handles is not ours.
+#[test]
+fn what_the_program_handles_itself_leaves_no_record() {
+    let ways: &[(&str, u64)] = if cfg!(target_arch = "x86_64") {
+        &[("int", 2), ("repairs", 4), ("nests", 4)]
+    } else {
+        &[("int", 2)]
+    };
+    for (way, signal) in ways {
+        let dead = dies_of(&format!("earlier-{way}"));
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGKILL), 0), "{way}");
+        assert_eq!(dead.word(NOTED_SIGNAL_AT), *signal, "{way}");
+    }
+}
+
+/// As siglongjmp(3) does. The record of a fault that was repaired so is not kept, and neither its timer nor its thread's end harms
+/// what comes later.
+#[test]
+fn a_handler_that_was_left_has_repaired_the_fault() {
+    for (way, signal, said) in
+        [("lives", libc::SIGKILL, 0), ("aborts", libc::SIGABRT, 6), ("faults", libc::SIGSEGV, 11)]
+    {
+        let dead = dies_of(&format!("earlier-leaves-and-{way}"));
+        assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(signal), said), "{way}");
+    }
+    let dead = dies_of("earlier-leaves-a-thread");
+    assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
+    assert!(place(&dead.functions(), DIES) < FRAMES_MAX, "the record is that of the second fault");
 }

@@ -1,0 +1,125 @@
+//! Closes what clients gave to this worker and whose close(2) or drop can hang: one thread, only while there is something to close.
+//!
+//! The last close of a client's file can block for hours (a TCP connection with SO_LINGER, a file on FUSE), and what a loader made
+//! of a context is code of others. The worker must not wait for either, and one thread for each would have no bound. A drop that
+//! hangs delays only further drops of this worker; what waits is bounded by what the core lets a worker have (registrations, files
+//! of offers). Used by `registrations.rs` and `early_files.rs`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// The queue of the thread. It is empty and has no thread at first.
+#[derive(Default)]
+pub(crate) struct Closer(Arc<Mutex<ClosingQueue>>);
+
+#[derive(Default)]
+struct ClosingQueue {
+    waiting: VecDeque<Box<dyn Send>>,
+    /// The thread runs.
+    closing: bool,
+}
+
+impl Closer {
+    /// Drops `thing` in the thread. Never blocks. If no thread can be started, it waits for the next call.
+    pub(crate) fn close(&self, thing: impl Send + 'static) {
+        let mut queue = lock(&self.0);
+        queue.waiting.push_back(Box::new(thing));
+        if !queue.closing {
+            let shared = Arc::clone(&self.0);
+            let started = thread::Builder::new().name("closer".to_owned()).spawn(move || close_all(&shared));
+            queue.closing = started
+                .inspect_err(|error| log::warn!("cannot start a thread that closes files error={error}"))
+                .is_ok();
+        }
+    }
+}
+
+impl fmt::Debug for Closer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = lock(&self.0);
+        out.debug_struct("Closer").field("waiting", &queue.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+fn close_all(shared: &Mutex<ClosingQueue>) {
+    loop {
+        let next = {
+            let mut queue = lock(shared);
+            let next = queue.waiting.pop_front();
+            queue.closing = next.is_some();
+            next
+        };
+        // Only this drop can hang, or panic in code of others: it has not the lock.
+        let Some(closed) = next else { return };
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(closed)));
+    }
+}
+
+/// No code panics while it holds this lock.
+fn lock(queue: &Mutex<ClosingQueue>) -> MutexGuard<'_, ClosingQueue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Its drop sends the thread that runs it, then waits until it is released.
+    struct Slow(Sender<thread::ThreadId>, Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.send(thread::current().id()).unwrap();
+            let _gone = self.1.recv();
+        }
+    }
+
+    #[test]
+    fn one_thread_drops_all_in_turn_and_a_new_one_what_comes_later() {
+        let closer = Closer::default();
+        let (told, dropped) = channel();
+        let slow = || {
+            let (go, waits) = channel();
+            (Slow(told.clone(), waits), go)
+        };
+        let ((first, go_first), (second, go_second)) = (slow(), slow());
+        closer.close(first);
+        let thread = dropped.recv_timeout(PATIENCE).unwrap();
+        assert_ne!(thread, thread::current().id());
+        closer.close(second);
+        assert!(dropped.try_recv().is_err(), "the first one hangs, and there is no second thread");
+        assert_eq!(lock(&closer.0).waiting.len(), 1);
+        drop(go_first);
+        assert_eq!(dropped.recv_timeout(PATIENCE), Ok(thread));
+        drop(go_second);
+        for _ in 0..50 {
+            closer.close(slow().0);
+            assert!(dropped.recv_timeout(PATIENCE).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_drop_that_panics_ends_neither_the_thread_nor_the_queue() {
+        struct Panics;
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                panic!("a loader's own code");
+            }
+        }
+        let closer = Closer::default();
+        let (told, dropped) = channel();
+        let (go, waits) = channel();
+        closer.close(Panics);
+        closer.close(Slow(told, waits));
+        drop(go);
+        assert!(dropped.recv_timeout(PATIENCE).is_ok());
+    }
+}
