@@ -41,6 +41,8 @@ struct Unexplained {
     older: Option<LogId>,
     /// A user who had more of them.
     greater: Option<u32>,
+    /// A task had been given an output, which may take a whole share of the memory of outputs and logs.
+    has_given: bool,
 }
 
 /// Attempts of a job, counted by its offers.
@@ -85,6 +87,8 @@ pub struct LogOracle {
     attempts: BTreeMap<JobId, Attempts>,
     /// Offers that are not resolved, with the life of their job.
     offers: BTreeMap<(WorkerId, Seq), (JobId, u32)>,
+    /// Tasks that were given an output while they ran.
+    outputs: BTreeSet<(WorkerId, Seq)>,
     /// Offers that came back in this turn, and whether they surely had not begun.
     back: Vec<(JobId, u32, bool)>,
     peers: BTreeMap<ClientId, Peer>,
@@ -117,12 +121,16 @@ impl LogOracle {
             }
             Event::TookBack { worker, seq, won: true }
             | Event::OfferFailed { worker, seq, taken: true, .. } => self.came_back(*worker, *seq, true),
-            Event::Finished { worker, seq, .. } => drop(self.offers.remove(&(*worker, *seq))),
+            Event::Finished { worker, seq, .. } => {
+                self.offers.remove(&(*worker, *seq));
+                self.outputs.remove(&(*worker, *seq));
+            }
             Event::Died { worker, remains, .. } => {
                 for left in remains.iter().filter(|left| !left.claimed) {
                     self.came_back(*worker, left.seq, false);
                 }
                 self.offers.retain(|(of, _), _| of != worker);
+                self.outputs.retain(|(of, _)| of != worker);
             }
             _ => {}
         }
@@ -146,6 +154,10 @@ impl LogOracle {
                 self.shown(now, (*client, *tag), reply, *log, ledger)
             }
             Action::DropLog { log } => self.dropped(*log, ledger),
+            Action::GiveOutput { worker, seq, .. } => {
+                self.outputs.insert((*worker, *seq));
+                Ok(())
+            }
             Action::Reply { client, tag, reply: Reply::Refused(refusal), .. } => {
                 self.refused(now, (*client, *tag), refusal, ledger)
             }
@@ -323,7 +335,8 @@ impl LogOracle {
         let older = older.next().map(|(older, _)| *older);
         let own = uid.and_then(|uid| idle.get(&uid)).copied().unwrap_or(0);
         let greater = idle.into_iter().find(|(_, count)| *count > own).map(|(uid, _)| uid);
-        self.unexplained.push(Unexplained { log, job, turn: self.turn, too_many, older, greater });
+        let (turn, has_given) = (self.turn, !self.outputs.is_empty());
+        self.unexplained.push(Unexplained { log, job, turn, too_many, older, greater, has_given });
         Ok(())
     }
 
@@ -388,7 +401,7 @@ impl LogOracle {
         let before = self.turn.saturating_sub(1);
         for dropped in self.unexplained.extract_if(.., |dropped| dropped.turn < before) {
             let wrong = !dropped.too_many || dropped.older.is_some() || dropped.greater.is_some();
-            let wrong = wrong && !self.little_memory;
+            let wrong = wrong && !self.little_memory && !dropped.has_given;
             if there.contains(&dropped.job) && wrong {
                 let log = dropped.log;
                 return broken("logs", format!("log {log} is let go, and its job is there: {dropped:?}"));
