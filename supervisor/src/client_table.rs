@@ -171,9 +171,8 @@ impl ClientTable {
 
     /// When [`Self::accept`] or [`Self::run_timers`] has work to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        let others =
-            [self.shortages.deadline(), self.unread_descriptors.next_lease_end(), self.next_timeout()];
-        others.into_iter().chain([self.retry_ns, self.resend_ns]).flatten().min()
+        let of_parts = self.shortages.deadline().into_iter().chain(self.unread_descriptors.next_lease_end());
+        of_parts.chain(self.next_timeout()).chain(self.retry_ns).chain(self.resend_ns).min()
     }
 
     fn next_timeout(&mut self) -> Option<u64> {

@@ -111,10 +111,7 @@ impl EventLoop {
 
     /// A job's end is the last that its client waits for: a turn only for the credit would delay the next request.
     fn set_flushes_aside(&mut self, batch: &mut Vec<Event>) {
-        let can_wait = |event: &mut Event| match event {
-            Event::ClientFlushed { client } => !self.core.awaits_flush(*client),
-            _ => false,
-        };
+        let can_wait = |event: &mut Event| matches!(event, Event::ClientFlushed { client } if !self.core.awaits_flush(*client));
         self.late_flushes.extend(batch.extract_if(.., can_wait));
     }
 
