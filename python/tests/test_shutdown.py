@@ -60,6 +60,14 @@ def test_cancel_futures_leaves_what_runs(make: Callable[..., Executor], tmp_path
     assert held.result(60) == gate
 
 
+def test_cancel_futures_leaves_the_oldest_calls_though_nothing_has_begun(make: Callable[..., Executor]) -> None:
+    executor = make(2)
+    futures = [executor.submit(calls.add, number) for number in range(100)]
+    executor.shutdown(cancel_futures=True)
+    assert not any(future.cancelled() for future in futures[:2])
+    assert all(future.done() for future in futures)
+
+
 @pytest.mark.parametrize("way", ["kill_workers", "terminate_workers"])
 def test_workers_are_ended_at_once(make: Callable[..., Executor], tmp_path: Path, way: str) -> None:
     executor, path = make(1), tmp_path / "pid"

@@ -178,7 +178,8 @@ class Executor(_Calls):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no further calls, and ends workers and daemon once the calls have ended.
 
-        `wait`: returns only then. `cancel_futures`: cancels what no worker has begun; what runs goes on to its end.
+        `wait`: returns only then. `cancel_futures`: cancels what no worker has begun, but for the oldest calls, as many
+        as there are workers; these go on to their end, and what runs does.
         """
         self._pool.shutdown(wait, cancel_futures)
 

@@ -401,7 +401,8 @@ class Pool:
             return
         self.is_shut = True
         if cancel_futures and self._link is not None:
-            self._link.session.cancel_waiting(list(self.pending))
+            # The oldest ones are with the workers or about to be: as in the standard library, these go on.
+            self._link.session.cancel_waiting(list(self.pending)[self.settings.workers :])
         if wait:
             self.finish()
         elif not self._is_closed and not _exit.is_exiting:
