@@ -153,9 +153,9 @@ impl UnreadDescriptors {
     ) -> Option<ClientSocket> {
         self.lines.leave(client, socket.account());
         let has_none = !self.is_unread(client) || self.recheck(client, socket.as_fd());
-        // A client that has closed its end copies nothing any more.
-        let told = if told.is_empty() || is_closed(socket.as_fd()) { ToldBlocks::default() } else { told };
-        if has_none && (told.is_empty() || send_queue::is_empty(socket.as_fd()).unwrap_or(true)) {
+        // A client that has shut down its end receives nothing any more, and may be about to copy what it has received.
+        let receives = || !is_closed(socket.as_fd()) && !send_queue::is_empty(socket.as_fd()).unwrap_or(true);
+        if has_none && (told.is_empty() || !receives()) {
             self.lend(told);
             return Some(socket);
         }

@@ -152,13 +152,19 @@ impl ItemWriter {
         in_memory(self.counted)
     }
 
+    /// Whether no further item begins: all have a result, or the last result was too long for the region and is the output of the
+    /// task.
+    pub fn is_over(&self) -> bool {
+        let has_all = self.counted == self.items && self.state == WriterState::Between;
+        self.state == WriterState::Long || has_all
+    }
+
     /// The end of the chunk: what its handler returns.
     ///
     /// # Errors
     /// [`TaskFailure`]: items have no result.
     pub fn finish(self) -> Result<(), TaskFailure> {
-        if self.state == WriterState::Long || self.counted == self.items && self.state == WriterState::Between
-        {
+        if self.is_over() {
             return Ok(());
         }
         let Self { counted, items, .. } = self;

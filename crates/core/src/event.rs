@@ -61,7 +61,7 @@ pub enum Event {
         files: Vec<Attached>,
     },
     /// All replies to this client have left: it has its whole credit again. Unless `Core::awaits_flush` says that something may
-    /// wait for it, it comes with the next batch and makes none by itself.
+    /// wait for it, the shell adds it to the next batch and makes no turn for it.
     ClientFlushed {
         /// Who.
         client: ClientId,

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
-use crate::{cargo, setup};
+use crate::{cargo, python, setup};
 
 /// The Python library that factorials are compared with. Its licence is LGPL; it is used for the comparison and never
 /// shipped.
@@ -21,6 +21,11 @@ const GMPY2: &str = "gmpy2==2.2.1";
 /// # Errors
 /// A build or the benchmark fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let [section, rest @ ..] = arguments
+        && section == "python"
+    {
+        return python::bench(rest);
+    }
     setup::run(setup::Purpose::Tests)?;
     cargo::run(&["build", "--release", "--workspace"])?;
     let modules = cargo::programs("release").join("bench-python");

@@ -1,4 +1,4 @@
-//! `cargo xtask wheel`, and the tests of the Python package.
+//! `cargo xtask wheel`, the tests of the Python package, and its bench.
 //!
 //! A wheel holds the package, its native half, and the daemon, stripped, which the package starts by its path: all three of one
 //! build. maturin makes it, of a fixed version, in a virtual environment below the target folder (`python/venv.rs`). The tests
@@ -118,6 +118,22 @@ fn run_tests(interpreter: &Interpreter, wheel: &Path, arguments: &[&str]) -> Res
     command.arg("-o").arg(format!("cache_dir={}", cache.display()));
     command.args(arguments).current_dir(tests).env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
     PytestSummary::of(interpreter.version, &mut command)
+}
+
+/// Runs `python/bench/run.py` with the wheel of a release and the pools that it is compared with; `arguments` go to the script.
+///
+/// # Errors
+/// The wheel cannot be built, or pip cannot fetch the pools. A figure that misses its aim is no error.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    let wheel = build(WheelProfile::Release)?;
+    let environment = venv::of_bench()?;
+    environment.install_wheel(&wheel)?;
+    let script = cargo::workspace().join("python/bench/run.py");
+    let mut command = Command::new(environment.program("python"));
+    command.arg(script).args(arguments).env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
+    let status = command.status().context("Python could not be started")?;
+    ensure!(status.success(), "the bench failed ({status})");
+    Ok(())
 }
 
 /// Builds the daemon and the wheel; gives its path.

@@ -98,7 +98,7 @@ class Future(_base.Future[T]):
         return self._state in _CANCELLED_STATES
 
     def running(self) -> bool:
-        """Whether a worker runs the call now. The daemon is asked, so it is exact, and takes about as long as a call."""
+        """Whether a worker has begun the call, or begins it next. It asks the daemon, which takes about as long as a call."""
         pool = self._pool
         if pool is None:
             return super().running()

@@ -180,7 +180,8 @@ class Session:
         """
 
     def is_running(self, token: int) -> bool:
-        """Asks the daemon whether a worker has begun this call and it has not ended. `False` for a call that waits in a worker.
+        """Asks the daemon whether a worker has begun this call, or is about to as its next one, and it has not ended. `False` for a call that waits
+        in a worker behind another.
 
         Raises as `lead`; `ConnectionError`: the daemon is gone.
         """

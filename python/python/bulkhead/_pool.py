@@ -345,6 +345,9 @@ class Pool:
         link = self._link
         if link is None or self.is_forked:
             return False
+        # Also a call that its worker is about to begin: once `running()` was true, `cancel()` is false.
+        if self.is_running(future._token):
+            return False
         answer = self._cancel_answers[future._token] = threading.Event()
         link.session.cancel_waiting([future._token])
         while not answer.wait(0.1):

@@ -20,9 +20,11 @@ const FOR_TESTS: [&str; 4] = [
     "numpy==2.4.6; python_version >= '3.11'",
     "numpy==2.2.6; python_version < '3.11'",
 ];
+/// The pools that the bench compares it with, and what it measures arrays with.
+const FOR_BENCH: [&str; 3] = ["numpy==2.4.6", "loky==3.7.0", "pebble==5.2.3"];
 /// mypy checks its types, which is the same with every interpreter; a notebook's kernel is what it is with one.
 const FOR_ONE: [&str; 2] = ["mypy==2.4.1", "ipykernel==7.4.0"];
-/// The interpreter with [`FOR_ONE`].
+/// The interpreter with [`FOR_ONE`], and that of the bench.
 const ONE: &str = "3.11";
 
 /// A virtual environment.
@@ -48,6 +50,17 @@ pub(super) fn maturin() -> Result<VirtualEnv> {
 pub(super) fn of_tests(interpreter: &Interpreter) -> Result<VirtualEnv> {
     let for_one: &[&str] = if interpreter.version == ONE { &FOR_ONE } else { &[] };
     provide(&format!("tests-{}", interpreter.version), interpreter, &[&FOR_TESTS, for_one].concat())
+}
+
+/// The one for the bench.
+///
+/// # Errors
+/// There is no interpreter, or pip cannot fetch the packages.
+pub(super) fn of_bench() -> Result<VirtualEnv> {
+    let interpreter = interpreters::all().into_iter().flatten().find(|one| one.version == ONE);
+    let interpreter =
+        interpreter.with_context(|| format!("no CPython {ONE} is here, with venv and ensurepip"))?;
+    provide("bench", &interpreter, &FOR_BENCH)
 }
 
 fn provide(name: &str, interpreter: &Interpreter, packages: &[&str]) -> Result<VirtualEnv> {

@@ -37,7 +37,9 @@ impl SessionOutbox {
 
     /// The daemon is to drop these jobs, which have ended.
     pub(in crate::session) fn forget(&mut self, jobs: &[JobId]) {
-        self.forgets.extend(jobs);
+        if !self.is_closed {
+            self.forgets.extend(jobs);
+        }
     }
 
     pub(super) fn encode_question(
