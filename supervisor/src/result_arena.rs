@@ -7,8 +7,7 @@
 //! | what ends | and |
 //! |---|---|
 //! | the worker | its arena is over: what is in no block goes back to the system, connections without a block of it are told `ArenaGone`, others once they have freed the last |
-//! | a connection, by its client | all of its holds go, unread or not |
-//! | a connection, by the daemon | its holds go when `BLOCK_LEASE_MS` are over: its client may be about to read what it was told (`unread_descriptors.rs`) |
+//! | a connection, by its client or by the daemon | its holds go when `BLOCK_LEASE_MS` are over: a thread of its client may be about to read what it was told (`unread_descriptors.rs`) |
 //! | the hold of the core | the block lives on while a connection has it, also after the death of its worker |
 //!
 //! Descriptors: one for each worker that was offered a task which may use its arena, until the worker is dead and no block of it

@@ -12,7 +12,7 @@
 //! and kept here, counted as a connection of its user, until they are read or its client has closed its end.
 //!
 //! The same holds for blocks of arenas that were told there. A client that has received a reply copies the block a moment later, which
-//! nothing reports: the connection is closed, and its blocks are held for [`BLOCK_LEASE_MS`] more. Driven by `client_table.rs`.
+//! nothing reports, also in one thread while another shuts the connection down: the connection is closed, and its blocks are held for [`BLOCK_LEASE_MS`] more. Driven by `client_table.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;

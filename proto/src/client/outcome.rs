@@ -137,7 +137,7 @@ pub enum JobOutput {
 /// the block have freed it ([`crate::client::message::Request::Freed`]); a worker that breaks this harms who reads the
 /// bytes, so only clients of the worker's own user are told of blocks.
 ///
-/// When the daemon ends a connection, it waits [`crate::limits::BLOCK_LEASE_MS`] from the moment at which the client had received
+/// When a connection ends, the daemon waits [`crate::limits::BLOCK_LEASE_MS`] from the moment at which the client had received
 /// all that was sent, and then the blocks are free. A client that copied a block more than [`crate::limits::BLOCK_CHECK_MS`] after it
 /// received the reply has to find the connection open afterwards, else what it copied may be another result.
 ///

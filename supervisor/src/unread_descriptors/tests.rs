@@ -228,9 +228,10 @@ fn a_block_is_held_until_the_reply_that_names_it_was_read_and_a_while_longer() {
     assert_eq!((freed.len(), unread.next_lease_end()), (1, None));
 }
 
-/// The daemon ends a connection of which its client has read everything, and one that its client has closed.
+/// The daemon ends a connection of which its client has read everything, and one whose other end is closed: shutdown(2) in one
+/// thread of the client looks like that, and another may be about to copy the block.
 #[test]
-fn a_block_is_held_a_while_longer_unless_its_client_has_closed_the_connection() {
+fn a_block_is_held_a_while_longer_also_if_its_client_has_closed_the_connection() {
     for is_closed in [false, true] {
         let mut unread = for_tests(1000);
         let mut store = OutputStore::new(8, BackgroundCloser::default());
@@ -242,7 +243,7 @@ fn a_block_is_held_a_while_longer_unless_its_client_has_closed_the_connection() 
         assert!(ended_after(&mut pair, &mut unread, told).is_some());
         let mut freed = Vec::new();
         store.tell_freed(&mut freed);
-        assert_eq!((freed.len() == 1, unread.next_lease_end().is_none()), (is_closed, is_closed));
+        assert_eq!((freed.len(), unread.next_lease_end().is_some()), (0, true), "closed: {is_closed}");
         unread.end_leases(u64::MAX);
         store.tell_freed(&mut freed);
         assert_eq!(freed.len(), 1);
