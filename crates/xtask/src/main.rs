@@ -33,6 +33,8 @@ usage: cargo xtask VERB
   wheel   build the wheel of the Python package, with all optimisations
   bench [--json FILE] [SECTION ...]
           build with all optimisations, then measure beside what people use today
+  bench python [--turns N] [--others] [--json FILE] [VERB ...]
+          the Python package beside the process pools of Python; python/bench/faults.py prints what faults do to each
   fuzz TARGET [SECONDS]
           run a fuzz target with libFuzzer: frames, lane, ring or config; a minute unless told
   deny    check the libraries by deny.toml, known security faults too, where cargo-deny is installed
