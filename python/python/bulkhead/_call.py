@@ -6,8 +6,9 @@
 | `WHOLE` | the pickle of `(function, args, kwargs)`; in a file with buffers also with `PIECES` |
 | `BY_CONTEXT` | the pickle of `(args, kwargs)`; the function is the last context of the call; in `PIECES` the function is `None` |
 
-A plain function is pickled once and remembered by identity; workers remember what they unpickled by these bytes. So an object
-that is both in a closure and in the arguments is two objects in the worker. Bound methods, partials and other objects carry
+A plain function that pickle names by its module is pickled once and remembered by identity; workers remember it by these bytes. One
+that goes by value (cloudpickle) carries globals and captured values, so it is pickled with each call and unpickled for each. An
+object that is both in a closure and in the arguments is two objects in the worker. Bound methods, partials and other objects carry
 state and are pickled with each call. Plain pickle is tried first; cloudpickle where that fails, and where a pickle names
 something in a `__main__` that workers cannot import.
 """
@@ -38,6 +39,7 @@ MULTIPROCESSING = 3
 
 FUNCTION_MAX = 2048
 """A function with a longer pickle is registered once as a context."""
+_BY_VALUE_MAX = 256
 
 WHOLE_HEAD = bytes([WHOLE])
 CONTEXT_HEAD = bytes([BY_CONTEXT])
@@ -63,6 +65,8 @@ class CallEncoder:
     def __init__(self) -> None:
         self._heads: WeakKeyDictionary[Any, Head] = WeakKeyDictionary()
         self._builtin_heads: dict[Any, Head] = {}
+        # Functions that go by value, by their pickles.
+        self._by_value: dict[bytes, Head] = {}
         self._flavours: dict[str, int] = {}
         self.modules: dict[str, None] = {}
         """Modules of the functions that were encoded, in their order."""
@@ -80,12 +84,22 @@ class CallEncoder:
     def _new_head(self, function: Callable[..., Any]) -> Head:
         blob, _ = dumps_any(function, lambda: f"the function {name_of(function)}", is_whole=True)
         self.note_module(function)
+        if is_by_value(blob):
+            return self._head_by_value(blob, function)
         made = Head(blob, self.flavour(function))
         if type(function) is types.FunctionType:
             self._heads[function] = made
         else:
             self._builtin_heads[function] = made
         return made
+
+    def _head_by_value(self, blob: bytes, function: Callable[..., Any]) -> Head:
+        found = self._by_value.get(blob)
+        if found is None:
+            if len(self._by_value) >= _BY_VALUE_MAX:
+                self._by_value.clear()
+            found = self._by_value[blob] = Head(blob, self.flavour(function))
+        return found
 
     def arguments(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -120,6 +134,11 @@ class CallEncoder:
             self.has_new_modules = True
 
 
+def is_by_value(blob: bytes) -> bool:
+    """Whether the pickle of a function holds the function itself: cloudpickle's names the functions that make it anew."""
+    return b"cloudpickle" in blob
+
+
 def name_of(value: Any) -> str:
     """A function or class by its module and name, anything else by the name of its type."""
     name = getattr(value, "__qualname__", None)
@@ -148,11 +167,11 @@ def dumps_any(value: Any, describe: Callable[[], str], *, is_whole: bool = False
                 return _forking_dumps(value), []
             except Exception:
                 pass
-    cloud_dumps = _cloud_dumps()
-    if cloud_dumps is None:
+    cloudpickle_dumps = cloud_dumps()
+    if cloudpickle_dumps is None:
         raise _without_cloudpickle(failed, describe) from failed
     try:
-        return (cloud_dumps(value, _wire.PROTOCOL), []) if is_whole else _wire.dumps(value, cloud_dumps)
+        return (cloudpickle_dumps(value, _wire.PROTOCOL), []) if is_whole else _wire.dumps(value, cloudpickle_dumps)
     except Exception as error:
         raise _renamed(error, f"{describe()} cannot be pickled, also not by cloudpickle: {_text(error)}") from error
 
@@ -163,7 +182,7 @@ def _forking_dumps(value: Any) -> bytes:
     return bytes(ForkingPickler.dumps(value, _wire.PROTOCOL))
 
 
-def _cloud_dumps() -> _wire.Dumps | None:
+def cloud_dumps() -> _wire.Dumps | None:
     """cloudpickle's, if it is installed."""
     try:
         import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -204,9 +223,9 @@ def _fails(value: Any) -> bool:
     try:
         _wire.dumps(value)
     except Exception:
-        cloud_dumps = _cloud_dumps()
+        cloudpickle_dumps = cloud_dumps()
         try:
-            return cloud_dumps is None or not cloud_dumps(value, _wire.PROTOCOL)
+            return cloudpickle_dumps is None or not cloudpickle_dumps(value, _wire.PROTOCOL)
         except Exception:
             return True
     return False

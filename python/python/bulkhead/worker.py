@@ -40,11 +40,15 @@ class _Initialized:
         self.error = error
 
 
-class _Unreadable:
-    """What the context of a function becomes that cannot be unpickled here."""
+class _LongFunction:
+    """What the context of a function becomes: its pickle, which is unpickled for each call, so that no state of a call is left."""
 
-    def __init__(self, error: str) -> None:
-        self.error = error
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def load(self) -> Any:
+        """The function. Raises what unpickling raises."""
+        return _wire.loads(self._data)
 
 
 def main(preparation_path: str) -> None:
@@ -131,10 +135,7 @@ def _load(content: bytes | _native.MemoryFile, descriptors: tuple[int, ...] = ()
         return None
     if kind == _call.INITIALIZER:
         return _Initialized(_initialize(rest, descriptors))
-    try:
-        return _wire.loads(rest)
-    except BaseException:
-        return _Unreadable(_answer.traceback_text())
+    return _LongFunction(bytes(rest))
 
 
 def _initialize(data: memoryview, descriptors: tuple[int, ...]) -> str | None:
@@ -190,24 +191,20 @@ def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> t
         args, kwargs = _wire.loads(view[at:])
         return _function(bytes(view[3:at])), args, kwargs
     if form == _call.BY_CONTEXT:
-        function = contexts[-1]
-        if type(function) is _Unreadable:
-            raise _Reported(function.error)
+        function = contexts[-1].load()
         args, kwargs = _wire.loads(view[1:])
     elif form & _wire.PIECES:
         function, args, kwargs = _wire.load_pieces(view)
         if function is None:
-            function = contexts[-1]
+            function = contexts[-1].load()
     else:
         function, args, kwargs = _wire.loads(view[1:])
     return function, args, kwargs
 
 
-class _Reported(Exception):
-    """An error whose traceback is its text."""
-
-
 def _function(data: bytes) -> Any:
+    if _call.is_by_value(data):
+        return _wire.loads(data)
     function = _functions.get(data)
     if function is None:
         function = _wire.loads(data)
