@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +184,36 @@ def report(path: str) -> None:
     say("about to wait")
     progress(3, 10)
     wait_for(path)
+
+
+def raise_buffer(length: int) -> None:
+    raise ValueError(pickle.PickleBuffer(bytearray(length)))
+
+
+class Hooked:
+    """An argument that calls `Hooked.hook` while it is pickled."""
+
+    hook: Callable[[], object] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if Hooked.hook is not None:
+            Hooked.hook()
+        return str, ("pickled",)
+
+
+class Answer:
+    """A result whose unpickling calls `Answer.hook`, if it is set in that process."""
+
+    hook: Callable[[], object] | None = None
+
+    def __init__(self, length: int) -> None:
+        self.content = bytes(length)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if Answer.hook is not None:
+            Answer.hook()
+        self.__dict__.update(state)
+
+
+def answer(length: int) -> Answer:
+    return Answer(length)

@@ -7,7 +7,7 @@ its cause, as `ProcessPoolExecutor` does.
 from __future__ import annotations
 
 
-from . import _wire
+from . import _call, _wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def raised(error: BaseException) -> bytes | LongResult:
     text = "".join(lines)
     error.__traceback__ = None
     try:
-        data, _ = _dumps((error, text))
+        data = _dumps_whole((error, text))
         _wire.loads(data)
     except BaseException as reason:
-        data, _ = _dumps((_not_picklable(reason, error), text))
+        data = _dumps_whole((_not_picklable(reason, error), text))
     return bytes([RAISED]) + data
 
 
@@ -68,13 +68,21 @@ def _dumps(value: Any) -> tuple[bytes, list[memoryview]]:
     try:
         return _wire.dumps(value)
     except Exception:
-        try:
-            import cloudpickle  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        except ImportError:
-            cloudpickle = None
-        if cloudpickle is None:
+        cloud_dumps = _call.cloud_dumps()
+        if cloud_dumps is None:
             raise
-        return _wire.dumps(value, cloudpickle.dumps)
+        return _wire.dumps(value, cloud_dumps)
+
+
+def _dumps_whole(value: Any) -> bytes:
+    """The same with nothing out of band."""
+    try:
+        return _wire.plain_dumps(value, _wire.PROTOCOL)
+    except Exception:
+        cloud_dumps = _call.cloud_dumps()
+        if cloud_dumps is None:
+            raise
+        return cloud_dumps(value, _wire.PROTOCOL)
 
 
 def _not_picklable(reason: BaseException, value: Any) -> Exception:
@@ -93,7 +101,8 @@ def _not_picklable(reason: BaseException, value: Any) -> Exception:
 
 
 def read(answer: bytes | MemoryFile) -> tuple[bool, Any]:
-    """Whether the call returned, and the value or the exception. Never raises: what cannot be read is a `ResultNotReadable`."""
+    """Whether the call returned, and the value or the exception; what cannot be read is a `ResultNotReadable`. Raises only what is no
+    `Exception` (Ctrl-C)."""
     try:
         if type(answer) is bytes:
             view = memoryview(answer)
@@ -108,8 +117,8 @@ def read(answer: bytes | MemoryFile) -> tuple[bool, Any]:
             error, words = _wire.loads(view[1:])
             return False, _with_cause(error, words)
         return False, _failure(tag, bytes(view[1:]).decode("utf-8", "replace"))
-    except BaseException as error:
-        return False, _not_readable(error)
+    except Exception as error:
+        return False, not_readable(error)
 
 
 def _with_cause(error: BaseException, words: str) -> BaseException:
@@ -130,7 +139,8 @@ def _failure(tag: int, words: str) -> Exception:
     )
 
 
-def _not_readable(error: BaseException) -> Exception:
+def not_readable(error: BaseException) -> Exception:
+    """The exception of a call whose answer raised this when it was unpickled."""
     from . import errors
 
     made = errors.ResultNotReadable(f"what the call returned or raised cannot be unpickled here: {type(error).__name__}: {error}")

@@ -51,7 +51,7 @@ class _Calls(_base.Executor):
     ) -> Iterator[T]:
         """Runs `fn` with the items of the iterables, as `map` does, and gives the results in the order of the items.
 
-        `timeout`: seconds from this call on, after which `TimeoutError` is raised. `chunksize` changes nothing but the speed: each item is
+        `timeout`: seconds from this call on, after which `TimeoutError` is raised. `chunksize` is checked and has no effect yet: each item is
         a call of its own, so nothing runs twice, and a crash fails its own item. `buffersize`: how many items are taken from the
         iterables before their results are asked for; by default all of them.
         An exception of an item is raised when its turn comes. Then, at a timeout, and when the iterator is closed or garbage, the remaining
@@ -93,14 +93,16 @@ class _Calls(_base.Executor):
             timeout=timeout, memory=memory, cpu_time=cpu_time, priority=priority, retries=retries, cancel_grace=cancel_grace
         )
         changes = {name: value for name, value in given.items() if value != "as-before"}
-        return Options(self._pool, self._options.changed(**changes))
+        return Options(self, self._options.changed(**changes))
 
 
 class Options(_Calls):
     """An executor's workers with other limits for calls, made by `Executor.options`. The executor is shut down, not this."""
 
-    def __init__(self, pool: Pool, options: _options.CallOptions) -> None:
-        self._pool = pool
+    def __init__(self, of: _Calls, options: _options.CallOptions) -> None:
+        # An executor that is garbage is shut down.
+        self._of = of
+        self._pool = of._pool
         self._options = options
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -185,19 +187,16 @@ class Executor(_Calls):
 
     def terminate_workers(self) -> None:
         """Sends SIGTERM to all workers and ends the executor. Futures that are not done have a `BrokenProcessPool`."""
-        self._end_workers(15, "terminate_workers() was called")
-
-    def kill_workers(self) -> None:
-        """Kills all workers, with the processes that they started, and ends the executor. Futures that are not done have a `BrokenProcessPool`."""
-        self._end_workers(9, "kill_workers() was called")
-
-    def _end_workers(self, signal: int, text: str) -> None:
         import os
 
         for row in self._pool.workers():
             if row.get("pid"):
                 try:
-                    os.kill(row["pid"], signal)
+                    os.kill(row["pid"], 15)
                 except ProcessLookupError:
                     pass
-        self._pool.end_now(text)
+        self._pool.end_now("terminate_workers() was called")
+
+    def kill_workers(self) -> None:
+        """Kills all workers, with the processes that they started, and ends the executor. Futures that are not done have a `BrokenProcessPool`."""
+        self._pool.end_now("kill_workers() was called")

@@ -144,8 +144,12 @@ def buffered(
     pool: Pool, results: MapResults, items: Iterator[tuple[Any, ...]], buffersize: int, until: float | None
 ) -> MapIterator:
     """As `all_at_once`, but at most `buffersize` items are taken from their iterators before their results are asked for."""
-    for args in itertools.islice(items, buffersize):
-        add(pool, results, args)
+    try:
+        for args in itertools.islice(items, buffersize):
+            add(pool, results, args)
+    except BaseException:
+        pool.drop_many(results.open_tokens(0))
+        raise
     return MapIterator(pool, results, until, items)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._link import Link
     from ._map import MapResults
-    from ._native import Event
+    from ._native import Event, MemoryFile
     from ._options import CallOptions, PoolSettings
 
     Target = Future[Any] | tuple[MapResults, int]
@@ -56,6 +56,8 @@ class Pool:
         self._idle = threading.Condition(threading.RLock())
         self._cancel_answers: dict[int, threading.Event] = {}
         self._progress: dict[int, tuple[int, int]] = {}
+        # The call whose result was being unpickled at the last Ctrl-C.
+        self._interrupted = 0
         _exit.watch(self)
 
     # Submitting.
@@ -113,17 +115,34 @@ class Pool:
             self.pending[token] = future
             self._send(link, token, options, function, args, kwargs)
         except ConnectionError as error:
-            self.pending.pop(token, None)
+            self._take_out(token)
             if self._link is link:
                 self._lose(link)
             future.set_exception(error_of_end("lost", str(error), ""))
         except Exception as error:
-            self.pending.pop(token, None)
+            self._take_out(token)
             future.set_exception(error)
         except BaseException:
-            self.pending.pop(token, None)
+            self._take_out(token)
             raise
+        self._fail_what_is_late()
         return future
+
+    def _take_out(self, token: int) -> Target | None:
+        """Forgets a call that was not sent. `finish` may wait for it."""
+        target = self.pending.pop(token, None)
+        self._tell_idle()
+        return target
+
+    def _tell_idle(self) -> None:
+        if not self.pending:
+            with self._idle:
+                self._idle.notify_all()
+
+    def _fail_what_is_late(self) -> None:
+        """After a submit, and after the end of the session, which tells nothing more: whichever comes later ends what is left."""
+        if self._is_closed and self.pending:
+            self._fail_all(error_of_end("lost", "the executor was ended", ""))
 
     def _send(
         self, link: Link, token: int, options: CallOptions, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -157,9 +176,13 @@ class Pool:
             results.put(index, False, error_of_end("lost", str(error), ""))
         except Exception as error:
             results.put(index, False, error)
+        except BaseException:
+            self._take_out(token)
+            raise
         else:
+            self._fail_what_is_late()
             return
-        self.pending.pop(token, None)
+        self._take_out(token)
 
     def submit_map(self, results: MapResults, items: Sequence[tuple[Any, ...]]) -> None:
         """Submits all items of a map, small ones in batches. An error of pickling is the item's. Raises as `ready`."""
@@ -203,8 +226,9 @@ class Pool:
                 self._lose(link)
                 failed = error_of_end("lost", str(error), "")
             for index in indices:
-                if self.pending.pop(results.first_token + index, None) is not None:
+                if self._take_out(results.first_token + index) is not None:
                     results.put(index, False, failed)
+        self._fail_what_is_late()
 
     # Completing.
 
@@ -220,15 +244,17 @@ class Pool:
             if type(what) is bytes and what[0] == _answer.RETURNED:
                 try:
                     is_result, value = True, _wire.loads(memoryview(what)[1:])
-                except BaseException:
-                    is_result, value = _answer.read(what)
+                except Exception:
+                    is_result, value = self._read(token, what)
+                except BaseException as error:
+                    is_result, value = False, self._stopped(token, error)
             elif type(what) is tuple:
                 if what[0] == "progress":
                     self._progress[token] = what[1:]
                     continue
                 is_result, value = False, error_of_end(*what)
             else:
-                is_result, value = _answer.read(what)  # type: ignore[arg-type]
+                is_result, value = self._read(token, what)  # type: ignore[arg-type]
             told.append(token)
             if type(target) is Future:
                 done.append((target, is_result, value))
@@ -241,6 +267,20 @@ class Pool:
         if told:
             link.has_ended_call = True
         self._finish_told(done, told, touched)
+
+    def _read(self, token: int, what: bytes | MemoryFile) -> tuple[bool, Any]:
+        try:
+            return _answer.read(what)
+        except BaseException as error:
+            return False, self._stopped(token, error)
+
+    def _stopped(self, token: int, error: BaseException) -> Exception:
+        """Ctrl-C while a result is unpickled is the program's: it is raised, and the result is read again. What raises the same again is
+        the result itself."""
+        if isinstance(error, KeyboardInterrupt) and self._interrupted != token:
+            self._interrupted = token
+            raise error
+        return _answer.not_readable(error)
 
     def _finish_told(self, done: list[tuple[Future[Any], bool, Any]], told: list[int], touched: set[MapResults]) -> None:
         cancelled = [future for future, _, value in done if value is CANCELLED]
@@ -255,9 +295,7 @@ class Pool:
                 answer.set()
         for results in touched:
             results.tell()
-        if not self.pending:
-            with self._idle:
-                self._idle.notify_all()
+        self._tell_idle()
 
     def _hear(self, link: Link, token: int, what: tuple[Any, ...]) -> None:
         """Events that end no call."""
@@ -336,9 +374,7 @@ class Pool:
                 link.session.cancel_waiting(dropped)
             else:
                 link.session.cancel(dropped)
-        if not self.pending:
-            with self._idle:
-                self._idle.notify_all()
+        self._tell_idle()
 
     def cancel_strictly(self, future: Future[Any]) -> bool:
         """Cancels a future if no worker runs its call, as the standard library does."""
@@ -433,6 +469,7 @@ class Pool:
         self._close_old_links()
         if link is not None:
             link.close(at_once=at_once)
+        self._fail_what_is_late()
 
     def forget(self) -> None:
         """In a forked child: all of it is the parent's."""
