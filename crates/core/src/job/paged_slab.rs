@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
-/// Values of a page. A page of jobs is 12 KiB: a kept job that holds a whole page costs no more than that.
-const PAGE: usize = 128;
+/// Values of a page. A page of jobs is 6 KiB: a kept job that holds a whole page costs no more than that.
+const PAGE: usize = 64;
 /// Empty pages that are kept.
-const EMPTY_KEPT: usize = 32;
+const EMPTY_KEPT: usize = 64;
 /// The end of the list of vacant places of a page.
 const NONE: u32 = u32::MAX;
 
