@@ -180,6 +180,11 @@ pub(crate) enum FileClaim {
 }
 
 impl UnclaimedFiles {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Takes the descriptors of a request, one for each file that it names.
     pub(crate) fn claim_for(&mut self, request: &Request) -> FileClaim {
         let claim = self.claim(request.files());

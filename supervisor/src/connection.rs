@@ -239,39 +239,50 @@ impl Connection {
     /// One read. `None`: nothing was read, and the connection will end.
     fn read_socket(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<Option<usize>> {
         // Reads no further than the hello, because descriptors attached to the first frame belong to that frame.
-        let buffer = match &self.state {
-            ConnectionState::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
-            ConnectionState::Open(_) | ConnectionState::Faulty(_) | ConnectionState::Closing => buffer,
+        let (buffer, is_greeting) = match &self.state {
+            ConnectionState::Greeting(hello) => (&mut buffer[..Hello::BYTES - hello.len()], true),
+            ConnectionState::Open(_) | ConnectionState::Faulty(_) | ConnectionState::Closing => {
+                (buffer, false)
+            }
         };
-        match self.socket.read(buffer)? {
-            SocketRead::Bytes(count) => {
-                // The socket is empty: the poll reports new bytes and a later end, but not an end that it has
-                // reported already.
-                if count < buffer.len() && !self.ending {
-                    self.note_empty();
-                }
+        let shortage = files.shortage(self.socket.account());
+        if !is_greeting && shortage.is_none() {
+            return self.receive(buffer, files).map(Some);
+        }
+        match (self.socket.read(buffer)?, shortage) {
+            (SocketRead::Bytes(count), _) => {
+                self.note_read(count < buffer.len());
                 return Ok(Some(count));
             }
-            SocketRead::Attached if matches!(self.state, ConnectionState::Greeting(_)) => {
+            (SocketRead::Attached, Some(why)) if !is_greeting => self.fail(why),
+            (SocketRead::Attached, _) => {
                 self.complaint = Some("it sent descriptors with its hello".to_owned());
                 self.reject(Hello::WRONG_VERSION);
             }
-            SocketRead::Attached => match files.shortage(self.socket.account()) {
-                Some(why) => self.fail(why),
-                None => return self.receive(buffer, files).map(Some),
-            },
         }
         Ok(None)
     }
 
     fn receive(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<usize> {
+        let before = self.unclaimed.len();
         let received =
             files.receive(&self.socket, (self.peer.uid, self.socket.account()), buffer, &mut self.unclaimed);
-        received.inspect_err(|error| {
-            if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
-                self.complaint = Some(format!("what it attached could not be received: {error}"));
-            }
-        })
+        match &received {
+            // A read ends with the first message that has descriptors, so behind those there may be more.
+            Ok(count) => self.note_read(*count < buffer.len() && self.unclaimed.len() == before),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset => {}
+                _ => self.complaint = Some(format!("what it sent could not be received: {error}")),
+            },
+        }
+        received
+    }
+
+    /// The socket is empty: the poll reports new bytes and a later end, but not an end that it has reported already.
+    fn note_read(&mut self, is_empty: bool) {
+        if is_empty && !self.ending {
+            self.note_empty();
+        }
     }
 
     /// Ends the connection one turn later, after its earlier requests were answered. A connection that is ending already

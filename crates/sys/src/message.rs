@@ -116,8 +116,6 @@ pub(crate) fn receive_all(
     bytes: &mut [u8],
     into: &mut Vec<OwnedFd>,
 ) -> io::Result<Received> {
-    // Reserved before the receive: a failed allocation afterwards would leak what arrived.
-    into.reserve(ATTACHED_MAX);
     let mut control = [0; ALL_CONTROL_WORDS];
     let room = size_of_val(&control);
     receive_as(fd, bytes, Some(into), libc::MSG_CMSG_CLOEXEC, &mut control, room)

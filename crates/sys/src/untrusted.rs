@@ -1,10 +1,11 @@
 //! Reads a socket whose peer may attach descriptors of any kind, without ever blocking on one.
 //!
 //! A read that drops a descriptor, or a close of the socket that it is queued in, closes it; if that was its last
-//! close, it can block for as long as the peer likes (a TCP connection with SO_LINGER, a file on FUSE). So each
-//! message is first peeked at. Without descriptors it is read. With descriptors the caller either receives all of
-//! them, or leaves them to a thread that may block in the socket's close. A received descriptor is an
-//! [`UntrustedFd`]. Used by the supervisor, `lane.rs` and `link`.
+//! close, it can block for as long as the peer likes (a TCP connection with SO_LINGER, a file on FUSE). So who can open
+//! as many descriptors as a message carries receives all of them ([`receive`]). Who cannot, or takes none, peeks first
+//! ([`read`]): a message without descriptors is read, one with descriptors stays in the queue, for a thread that may
+//! block in the socket's close. A received descriptor is an [`UntrustedFd`]. Used by the supervisor, `lane.rs` and
+//! `link`.
 
 mod descriptor;
 
