@@ -34,7 +34,7 @@ def shut_down_in_thread(executor: Executor) -> threading.Thread:
     thread = threading.Thread(target=executor.shutdown, daemon=True)
     thread.start()
     # The condition's own list of those who wait.
-    wait_until(lambda: executor._pool._idle._waiters, "shutdown waits")  # type: ignore[attr-defined]
+    wait_until(lambda: executor._pool.calls._idle._waiters, "shutdown waits")  # type: ignore[attr-defined]
     return thread
 
 
