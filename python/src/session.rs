@@ -270,11 +270,12 @@ impl CallSession {
 
     fn is_running(&self, py: Python<'_>, token: u64) -> PyResult<bool> {
         let connection = self.connection()?;
-        let Some(job) = connection.session.job_of(token) else { return Ok(false) };
-        match connection.ask(py, SessionQuestion::Workers)? {
-            SessionAnswer::Workers(rows) => Ok(rows.iter().any(|row| row.job == Some(job))),
-            _ => Ok(false),
-        }
+        // Asked first: with the answer this thread may read that the daemon has accepted the call.
+        let SessionAnswer::Workers(rows) = connection.ask(py, SessionQuestion::Workers)? else {
+            return Ok(false);
+        };
+        let job = connection.session.job_of(token);
+        Ok(job.is_some() && rows.iter().any(|row| row.job == job))
     }
 
     fn workers(&self, py: Python<'_>) -> PyResult<String> {
