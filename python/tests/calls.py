@@ -192,6 +192,20 @@ def work_until_cancelled(path: str) -> str:
     return "ended"
 
 
+def end_slowly(path: str, seconds: float) -> None:
+    """Ends by itself some time after it is cancelled, and says so in the file."""
+    work_until_cancelled(path)
+    Path(path).write_text("about to end")
+    time.sleep(seconds)
+    Path(path).write_text("ended by itself")
+
+
+def fill(buffer: memoryview) -> tuple[int, int]:
+    """Writes into a buffer; its length and sum."""
+    buffer[0] = 7
+    return len(buffer), sum(buffer)
+
+
 def report(path: str) -> None:
     from bulkhead import progress, say
 

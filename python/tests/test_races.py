@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import calls
@@ -283,13 +284,47 @@ def test_a_start_that_fails_while_its_session_ends(make: Callable[..., Executor]
     assert executor.submit(calls.add, 1).result(60) == 2
 
 
+@pytest.mark.parametrize("size", [40_000, 300_000])
+def test_a_submit_with_buffers_does_not_wait_for_other_calls(make: Callable[..., Executor], tmp_path: Path, size: int) -> None:
+    executor, gate = make(1, spares=0), str(tmp_path / "gate")
+    executor.submit(calls.wait_for, gate)
+    futures: list[Any] = []
+
+    def submit() -> None:
+        for _ in range(100):
+            futures.append(executor.submit(calls.fill, pickle.PickleBuffer(bytearray(size))))
+
+    thread = threading.Thread(target=submit, daemon=True)
+    thread.start()
+    is_through = joins(thread)
+    Path(gate).touch()
+    assert is_through
+    assert [future.result(60) for future in futures] == [(size, 7)] * 100
+
+
+def test_a_submit_waits_while_inputs_fill_half_of_the_memory(make: Callable[..., Executor]) -> None:
+    executor = make(1, spares=0)
+    executor.submit(calls.add, 1).result(60)
+    link = executor._pool._link
+    assert link is not None
+    link.files_bytes_max = 4 << 20
+    futures = [executor.submit(calls.fill, pickle.PickleBuffer(bytearray(1 << 20))) for _ in range(20)]
+    assert [future.result(60) for future in futures] == [(1 << 20, 7)] * 20
+    assert sum(held for _, held in link._files) <= 4 << 20
+
+
+def large(number: int) -> Callable[[], int]:
+    """A function that goes by value and is long."""
+    captured = [number] * 3000
+    return lambda: captured[0]
+
+
 def test_many_large_functions_by_value(make: Callable[..., Executor]) -> None:
     pytest.importorskip("cloudpickle")
     executor = make(1, spares=0)
     futures = []
     for number in range(300):
-        captured = [number] * 3000
-        futures.append(executor.submit(lambda captured=captured: captured[0]))
+        futures.append(executor.submit(large(number)))
     assert [future.result(60) for future in futures] == list(range(300))
     link = executor._pool._link
     assert link is not None and link.session.contexts < 40
@@ -303,6 +338,5 @@ def test_more_functions_than_a_daemon_takes(make: Callable[..., Executor], monke
     executor = make(1, spares=0)
     futures = []
     for number in range(20):
-        captured = [number] * 3000
-        futures.append(executor.submit(lambda captured=captured: captured[0]))
+        futures.append(executor.submit(large(number)))
     assert [future.result(60) for future in futures] == list(range(20))

@@ -10,6 +10,7 @@ import sys
 import threading
 
 from . import _call, _inherited, _main_module, _spawning, _wire
+from ._earlier_modules import EarlierModules
 from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
 from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon
@@ -42,6 +43,8 @@ class Link:
         """Whether a call has ended: workers come up."""
         self.is_gone = False
         """Whether its daemon is gone, or was given up."""
+        self.modules_noted = 0
+        """How many modules of the executor's functions its workers have been given."""
         self._settings = settings
         self._changing = threading.RLock()
         self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int], int]] = {}
@@ -85,7 +88,7 @@ class Link:
         process: Any = sys.modules.get("multiprocessing.process")
         current = process.current_process() if process is not None else None
         working_folder = _working_folder()
-        preparation = {
+        preparation: dict[str, Any] = {
             "sys_path": [working_folder if path == "" else path for path in sys.path if path or working_folder],
             "sys_argv": sys.argv,
             "folder": working_folder,
@@ -96,22 +99,16 @@ class Link:
             "modules_path": os.path.join(folder.path, _MODULES),
             "preload": self._settings.preload,
         }
+        self._earlier = EarlierModules(preparation["modules_path"])
         path = folder.write("preparation", _wire.plain_dumps(preparation, _wire.PROTOCOL))
         package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = f"import sys; sys.path[:0] = [{package!r}]; sys.path = [p for p in sys.path if p]; from bulkhead.worker import main; main({path!r})"
         return [*_args_from_interpreter_flags(), "-c", code]
 
-    def note_modules(self, modules: list[str]) -> None:
-        """Adds modules that later workers import at their start."""
-        path = os.path.join(self.daemon.folder.path, _MODULES)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return  # The folder is gone or full: later workers import them with their first call.
-        try:
-            os.write(descriptor, ("\n".join(modules) + "\n").encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
+    def note_modules(self, modules: Sequence[str]) -> None:
+        """Adds those of these modules that it does not know to what later workers import at their start."""
+        self._earlier.note(modules[self.modules_noted :])
+        self.modules_noted = len(modules)
 
     def submit(self, token: int, rules: Rules, prefix: bytes, data: bytes) -> None:
         """Submits a call. Raises `LinkLost`, and `OSError` if there is no memory or descriptor for it."""

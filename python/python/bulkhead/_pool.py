@@ -74,8 +74,7 @@ class Pool:
         while link is None or self.is_shut or self.broken is not None or _exit.is_exiting or self.is_forked:
             self.check_open()
             link = self.links.start()
-        if self.encoder.has_new_modules:
-            self.encoder.has_new_modules = False
+        if link.modules_noted != len(self.encoder.modules):
             link.note_modules(list(self.encoder.modules))
         return link
 
