@@ -236,12 +236,13 @@ def test_workers_that_do_not_start_any_more_while_one_runs(make: Callable[..., E
     for _ in range(2):
         assert isinstance(executor.submit(calls.die, "exit").exception(60), bulkhead.WorkerCrashed)
     wait_until(lambda: json.loads(link.session.status())["health"] == "degraded", "it is degraded")
-    last = executor.submit(calls.die, "exit")
+    last, waiting = executor.submit(calls.die, "exit"), executor.submit(calls.add, 1)
     Path(gate).touch()
     assert held.result(60) == gate
     assert isinstance(last.exception(60), bulkhead.WorkerCrashed)
     with pytest.raises(bulkhead.CannotStart):
-        executor.submit(calls.add, 1).result(60)
+        waiting.result(60)
+    assert executor.submit(calls.add, 1).result(60) == 2
 
 
 @pytest.mark.parametrize("how", ["os._exit(9)", "time.sleep(1000)"])

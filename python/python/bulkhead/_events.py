@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from . import _answer, _wire
-from ._ending import CANCELLED, error_of_end
+from ._ending import CANCELLED, again, error_of_end
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class EventReader:
             if kind is tuple and (len(what) != 3 or what[0] == "progress"):  # type: ignore[arg-type,index]
                 self._hear(link, token, what)  # type: ignore[arg-type]
             elif target is not None:
-                is_result, value = self._end_of(token, what)
+                is_result, value = self._end_of(link, token, what)
                 ended.append((token, target, is_result, value))
                 if not is_result:
                     self._judge(value)
@@ -52,10 +52,11 @@ class EventReader:
             calls.finish(ended)
         self._pool.fail_if_broken()
 
-    def _end_of(self, token: int, what: Any) -> tuple[bool, Any]:
+    def _end_of(self, link: Link, token: int, what: Any) -> tuple[bool, Any]:
         """Whether a call returned, and what it returned or raised."""
         if type(what) is tuple:
-            return False, error_of_end(*what)
+            is_given_up = link.given_up_by is not None and what[0] == "lost"
+            return False, again(link.given_up_by) if is_given_up else error_of_end(*what)
         if type(what) is bytes and what[0] == _answer.RETURNED:
             try:
                 return True, _wire.loads(memoryview(what)[1:])
@@ -95,7 +96,10 @@ class EventReader:
     def _hear_notice(self, link: Link, text: str) -> None:
         # Workers that came up and were ended by something else are started again; what ends in its start does so again.
         if _NO_WORKER in text and (_NO_START in text or not link.has_ended_call):
-            self._pool.give_up(link, _workers_do_not_start(text))
+            # What has ended, and waits for its certificate, ends as it has.
+            link.given_up_by = _workers_do_not_start(text)
+            self._pool.links.lose(link)
+            self._pool.links.close_lost()
 
     def _judge(self, error: Any) -> None:
         """Whether this end breaks the executor: then all calls end by it, once those are complete that were told with it."""

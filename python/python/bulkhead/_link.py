@@ -43,6 +43,8 @@ class Link:
         """Whether a call has ended: workers come up."""
         self.is_gone = False
         """Whether its daemon is gone, or was given up."""
+        self.given_up_by: Exception | None = None
+        """The error of the calls that are lost with it, if it was given up."""
         self.modules_noted = 0
         """How many modules of the executor's functions its workers have been given."""
         self._settings = settings

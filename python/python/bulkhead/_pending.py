@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 
+from ._ending import again
 from ._future import Future, complete
 
 TYPE_CHECKING = False
@@ -101,9 +102,7 @@ class PendingCalls:
 
     def _all_with(self, error: Exception) -> Iterator[Ended]:
         for token, target in list(self.targets.items()):
-            made = type(error)(str(error))
-            made.__cause__ = error.__cause__
-            yield token, target, False, made
+            yield token, target, False, again(error)
 
     def forget(self) -> None:
         """In a forked child: threads that are not there may hold these locks."""

@@ -13,7 +13,7 @@ import threading
 import time
 
 from . import _call, _exit, _wire
-from ._ending import error_of_end
+from ._ending import again, error_of_end
 from ._events import EventReader
 from ._future import LEAD_MAX, Future
 from ._links import LinkLost, Links
@@ -113,7 +113,7 @@ class Pool:
         """Ends calls that could not be sent."""
         if isinstance(error, LinkLost):
             self.links.lose(link)
-            error = error_of_end("lost", str(error), "")
+            error = again(link.given_up_by) if link.given_up_by is not None else error_of_end("lost", str(error), "")
         # The executor may have been ended meanwhile, and they with it.
         self.calls.finish([(token, target, False, error) for token, target in unsent])
 
@@ -274,12 +274,6 @@ class Pool:
         """Ends all calls by what has broken the executor, if anything has."""
         if self.broken is not None and self.pending:
             self._fail_all(self.broken)
-
-    def give_up(self, link: Link, error: Exception) -> None:
-        """Ends all calls by this error, and the daemon: the next call starts another."""
-        self._fail_all(error)
-        self.links.lose(link)
-        self.links.close_lost()
 
     def _fail_all(self, error: Exception) -> None:
         ended, link = self.calls.all_with(error), self.links.current
