@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -285,6 +286,7 @@ def test_earlier_modules(tmp_path: Path) -> None:
 
 
 def test_a_start_that_fails_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(_private, "_worker_outputs", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -294,7 +296,7 @@ def test_a_start_that_fails_leaves_nothing(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(_folder.OwnFolder, "write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Executor(1).submit(calls.add, 1)
-    assert folders(place) == [] and len(os.listdir("/proc/self/fd")) == before
+    assert folders(place) == [] and len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_working_folder_that_was_removed(place: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from . import _call, _inherited, _main_module, _spawning, _wire
 from ._earlier_modules import EarlierModules
 from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
-from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon
+from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ class Link:
 
         process: Any = sys.modules.get("multiprocessing.process")
         current = process.current_process() if process is not None else None
-        working_folder = _working_folder()
+        folder_here = working_folder()
         preparation: dict[str, Any] = {
-            "sys_path": [working_folder if path == "" else path for path in sys.path if path or working_folder],
+            "sys_path": [folder_here if path == "" else path for path in sys.path if path or folder_here],
             "sys_argv": sys.argv,
-            "folder": working_folder,
+            "folder": folder_here,
             "main": _main_module.describe(),
             "pid": os.getpid(),
             "process_name": current.name if current is not None else "MainProcess",
@@ -264,13 +264,6 @@ class Link:
     def _close_session(self) -> None:
         _inherited.forget(self.session.fileno())
         self.session.close()
-
-
-def _working_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:
-        return None  # It was removed.
 
 
 def _files_bytes_max() -> int:

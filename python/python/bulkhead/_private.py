@@ -37,6 +37,14 @@ def supervisor_path() -> str:
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "bin", "bulkhead-supervisor")
 
 
+def working_folder() -> str | None:
+    """The working directory of this process; `None`: it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
 class DaemonSettings:
     """What the configuration of the daemon is made of."""
 
@@ -115,6 +123,8 @@ class PrivateDaemon:
                 stderr=log,
                 pass_fds=[fd for _, fd in outputs],
                 env=environment,
+                # Interpreters of some versions do not load modules in a directory that was removed.
+                cwd="/" if working_folder() is None else None,
                 start_new_session=True,
             )
         except BaseException as error:
