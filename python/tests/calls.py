@@ -126,6 +126,20 @@ def wait_for(path: str) -> str:
     return path
 
 
+def note_interrupts(begun: str, gate: str, hit: str) -> str:
+    """Waits until there is the file `gate`; if this process or a child of it has SIGINT meanwhile, it makes the file `hit`."""
+    signal.signal(signal.SIGINT, lambda *_: Path(hit).touch())
+    child = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1000)"], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n"
+    Path(begun).touch()
+    wait_for(gate)
+    if child.poll() is not None:
+        Path(hit).touch()
+    child.kill()
+    child.communicate()
+    return "ended"
+
+
 def numbers(count: int) -> Iterator[int]:
     yield from range(count)
 
@@ -176,6 +190,20 @@ def work_until_cancelled(path: str) -> str:
         time.sleep(0.002)
     Path(path).write_text("ended by itself")
     return "ended"
+
+
+def end_slowly(path: str, seconds: float) -> None:
+    """Ends by itself some time after it is cancelled, and says so in the file."""
+    work_until_cancelled(path)
+    Path(path).write_text("about to end")
+    time.sleep(seconds)
+    Path(path).write_text("ended by itself")
+
+
+def fill(buffer: memoryview) -> tuple[int, int]:
+    """Writes into a buffer; its length and sum."""
+    buffer[0] = 7
+    return len(buffer), sum(buffer)
 
 
 def report(path: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
+import json
 import os
 import shutil
 import signal
@@ -9,13 +12,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import calls
 import pytest
 from conftest import is_alive, wait_until
 
 import bulkhead
-from bulkhead import Executor, _folder, _private
+from bulkhead import Executor, _folder, _link, _private
+from bulkhead._earlier_modules import EarlierModules
 
 
 @pytest.fixture
@@ -89,7 +94,7 @@ def test_a_forked_child_does_not_hold_it(place: Path, tmp_path: Path) -> None:
     )
     child = int(wait_until(lambda: child_path.exists() and child_path.read_text(), "it has forked"))
     try:
-        worker = int(path.read_text())
+        worker = int(wait_until(path.read_text, "the call has begun"))
         program.kill()
         program.wait()
         wait_until(lambda: not is_alive(worker), "the worker is gone")
@@ -202,6 +207,121 @@ def test_workers_that_do_not_start_are_told(make: Callable[..., Executor], monke
     monkeypatch.setattr(_private, "_worker_program", lambda: working)
     wait_until(lambda: executor._pool._link is None, "the daemon is given up")
     assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def die_until_nothing_runs(executor: Executor) -> list[Any]:
+    """Kills workers until a call is not begun any more; the futures."""
+    futures = [executor.submit(calls.die, "exit") for _ in range(5)]
+    futures.append(executor.submit(calls.add, 1))
+    return futures
+
+
+def test_workers_that_do_not_start_any_more_are_told(make: Callable[..., Executor], place: Path) -> None:
+    executor = make(1)
+    assert executor.submit(calls.add, 1).result(60) == 2
+    # Without it a new worker ends at once.
+    os.unlink(place / folders(place)[0] / "preparation")
+    futures = die_until_nothing_runs(executor)
+    with pytest.raises(bulkhead.CannotStart, match="workers of this executor do not start .*in a row did not come up"):
+        futures[-1].result(60)
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_workers_that_do_not_start_any_more_while_one_runs(make: Callable[..., Executor], place: Path, tmp_path: Path) -> None:
+    executor, gate = make(2), str(tmp_path / "gate")
+    held = executor.submit(calls.wait_for, gate)
+    wait_until(held.running, "it runs")
+    link = executor._pool._link
+    assert link is not None
+    wait_until(lambda: [row["state"] for row in executor._pool.workers()].count("starting") == 0, "all workers are up")
+    os.unlink(place / folders(place)[0] / "preparation")
+    for _ in range(2):
+        assert isinstance(executor.submit(calls.die, "exit").exception(60), bulkhead.WorkerCrashed)
+    wait_until(lambda: json.loads(link.session.status())["health"] == "degraded", "it is degraded")
+    last, waiting = executor.submit(calls.die, "exit"), executor.submit(calls.add, 1)
+    Path(gate).touch()
+    assert held.result(60) == gate
+    assert isinstance(last.exception(60), bulkhead.WorkerCrashed)
+    with pytest.raises(bulkhead.CannotStart):
+        waiting.result(60)
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+@pytest.mark.parametrize("how", ["os._exit(9)", "time.sleep(1000)"])
+def test_a_module_that_ends_or_stops_its_worker_hurts_its_own_calls(
+    make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    name = f"killer{os.urandom(3).hex()}"
+    (tmp_path / f"{name}.py").write_text(
+        f"import os, sys, time\nif 'bulkhead.worker' in sys.modules: {how}\ndef call(): pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module(name)
+    executor = make(2)
+    limited = executor.options(timeout=2)
+    for number in range(4):
+        found = limited.submit(module.call).exception(60)
+        assert isinstance(found, (bulkhead.WorkerCrashed, bulkhead.JobTimeout)), found
+        assert executor.submit(calls.add, number).result(60) == number + 1
+
+
+def test_earlier_modules(tmp_path: Path) -> None:
+    earlier = EarlierModules(str(tmp_path / "modules"))
+    loaded: list[str] = []
+    earlier.import_all(loaded.append)
+    earlier.note(["one", "two"])
+    earlier.note(["three"], "+")
+    earlier.import_all(loaded.append)
+    assert sorted(loaded) == ["one", "three", "two"]
+    loaded.clear()
+    # Its worker has ended there.
+    earlier.note(["bad"])
+    earlier.note(["bad"], "?")
+    earlier.import_all(loaded.append)
+    assert sorted(loaded) == ["one", "three", "two"]
+    # A call has imported it since.
+    earlier.note(["bad"], "+")
+    earlier.import_all(loaded.append)
+    assert "bad" in loaded
+
+
+def test_a_start_that_fails_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(_private, "_worker_outputs", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Executor(1).submit(calls.add, 1)
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    monkeypatch.setattr(_folder.OwnFolder, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Executor(1).submit(calls.add, 1)
+    assert folders(place) == [] and len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_working_folder_that_was_removed(place: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = os.getcwd()
+    os.chdir(gone)
+    try:
+        gone.rmdir()
+        with Executor(1, spares=0) as executor:
+            assert executor.submit(calls.add, 1).result(60) == 2
+    finally:
+        os.chdir(before)
+    assert folders(place) == []
+
+
+def test_the_end_waits_for_a_grace(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_private, "STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(_link, "STOP_TIMEOUT", 0.2)
+    path, executor = tmp_path / "said", make(1, cancel_grace=30)
+    future = executor.submit(calls.end_slowly, str(path), 1.0)
+    wait_until(path.exists, "it runs")
+    future.cancel()
+    executor.shutdown()
+    assert path.read_text() == "ended by itself"
 
 
 def test_more_open_files_than_the_daemon_needs_do_not_reach_it(place: Path, tmp_path: Path) -> None:

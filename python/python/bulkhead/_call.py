@@ -70,7 +70,6 @@ class CallEncoder:
         self._flavours: dict[str, int] = {}
         self.modules: dict[str, None] = {}
         """Modules of the functions that were encoded, in their order."""
-        self.has_new_modules = False
 
     def head(self, function: Callable[..., Any]) -> Head | None:
         """What stands before the arguments of a plain function; `None` for what is pickled with each call. Raises as `arguments`."""
@@ -131,7 +130,6 @@ class CallEncoder:
         module = getattr(function, "__module__", None) or getattr(type(function), "__module__", None)
         if isinstance(module, str) and module not in self.modules and module != "builtins":
             self.modules[module] = None
-            self.has_new_modules = True
 
 
 def is_by_value(blob: bytes) -> bool:

@@ -75,3 +75,10 @@ def _memory_error(certificate: dict[str, Any] | None) -> MemoryError | None:
     if "limit_bytes" not in death and "allocation-failed" not in death:
         return None
     return MemoryError("the call went beyond its limit of memory")
+
+
+def again(error: Any) -> Any:
+    """The same error for another call: each future has an exception of its own."""
+    made = type(error)(str(error))
+    made.__cause__ = error.__cause__
+    return made

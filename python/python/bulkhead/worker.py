@@ -14,6 +14,7 @@ import sys
 
 from . import _answer, _call, _native, _wire
 from ._child_process import Identity
+from ._earlier_modules import EarlierModules
 from ._main_module import MainStandIn
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ task: _native.Task | None = None
 """The call that runs now."""
 
 _functions: dict[bytes, Any] = {}
-_modules_path = ""
+_earlier = EarlierModules("")
 _known_modules = 0
 _identity: Identity | None = None
 
@@ -53,7 +54,7 @@ class _LongFunction:
 
 def main(preparation_path: str) -> None:
     """Runs the worker until the daemon lets it go, and exits."""
-    global _modules_path, _identity
+    global _earlier, _identity
     _native.take_lane()
     try:
         with open(preparation_path, "rb") as file:
@@ -63,13 +64,14 @@ def main(preparation_path: str) -> None:
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation["sys_argv"]
     try:
-        os.chdir(preparation["folder"])
+        if preparation["folder"] is not None:
+            os.chdir(preparation["folder"])
     except OSError:
         pass  # It was removed meanwhile; relative paths then fail by name.
     sys.modules["__main__"] = MainStandIn(preparation["main"])
     _identity = Identity(_number(), preparation["pid"], preparation["process_name"], preparation["authkey"])
     _identity.install()
-    _modules_path = preparation["modules_path"]
+    _earlier = EarlierModules(preparation["modules_path"])
     _import_earlier(preparation["preload"])
     if not os.path.exists(preparation_path):
         sys.exit(0)  # As above; what follows would make the folder again.
@@ -83,39 +85,33 @@ def _number() -> int:
     return int(name[1:]) if name[1:].isdigit() else os.getpid()
 
 
+def _import(name: str) -> None:
+    """Imports a module, or the client's main module. What cannot be imported is left to the call that needs it."""
+    if name == "__main__":
+        getattr(sys.modules[name], "bulkhead preload", None)
+    elif name not in sys.modules:
+        try:
+            __import__(name)
+        except BaseException:
+            pass
+
+
 def _import_earlier(preload: Sequence[str]) -> None:
-    """Imports what the user named, and what earlier calls imported. What cannot be imported is left to the call that needs it."""
+    """Imports what the user named, and what earlier calls imported."""
     global _known_modules
-    try:
-        with open(_modules_path, encoding="utf-8") as file:
-            earlier = file.read().split("\n")
-    except OSError:
-        earlier = []
-    for name in dict.fromkeys([*preload, *earlier]):
-        if name == "__main__":
-            getattr(sys.modules[name], "bulkhead preload", None)
-        elif name and name not in sys.modules:
-            try:
-                __import__(name)
-            except BaseException:
-                continue
+    for name in preload:
+        _import(name)
+    _earlier.import_all(_import)
     _known_modules = len(sys.modules)
 
 
 def _note_modules() -> None:
     """Adds the modules that a call has imported to the list that later workers import at their start."""
     global _known_modules
-    new = [name for name in list(sys.modules)[_known_modules:] if "\n" not in name and not name.startswith(("__", "bulkhead"))]
+    new = [name for name in list(sys.modules)[_known_modules:] if not name.startswith(("__", "bulkhead"))]
     _known_modules = len(sys.modules)
-    if new and _known_modules < _MODULES_MAX:
-        try:
-            descriptor = os.open(_modules_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            os.write(descriptor, ("\n".join(new) + "\n").encode("utf-8", "replace"))
-        finally:
-            os.close(descriptor)
+    if _known_modules < _MODULES_MAX:
+        _earlier.note(new, "+")
 
 
 def _write_stacks_to(descriptor: int) -> None:
@@ -194,7 +190,8 @@ def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> t
         function = contexts[-1].load()
         args, kwargs = _wire.loads(view[1:])
     elif form & _wire.PIECES:
-        function, args, kwargs = _wire.load_pieces(view)
+        # What came by copy is made writable, as what lies in a file is.
+        function, args, kwargs = _wire.load_pieces(memoryview(bytearray(data)) if isinstance(data, bytes) else view)
         if function is None:
             function = contexts[-1].load()
     else:

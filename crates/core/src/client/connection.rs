@@ -65,8 +65,8 @@ pub(crate) struct Client {
     pub(super) logs: BTreeMap<JobId, Tag>,
     /// Ends that it was sent and has not reported as received.
     pub(super) sent: SentEnds,
-    /// The pools of which it was told that they are degraded.
-    pub(super) told_degraded: Vec<PoolId>,
+    /// The pools of which it was told that they are degraded, and whether also that they stand empty.
+    pub(super) told_degraded: Vec<(PoolId, bool)>,
     presence: Presence,
 }
 
@@ -140,9 +140,10 @@ impl Client {
         !self.waits.is_empty() || !self.batches.is_empty()
     }
 
-    /// Whether it was told that this pool is degraded.
-    pub(crate) fn was_told_degraded(&self, pool: PoolId) -> bool {
-        self.told_degraded.contains(&pool)
+    /// Whether it was told that this pool is degraded, and if so that it stands empty.
+    pub(crate) fn was_told_degraded(&self, pool: PoolId, stands_empty: bool) -> bool {
+        self.told_degraded.contains(&(pool, true))
+            || (!stands_empty && self.told_degraded.contains(&(pool, false)))
     }
 
     fn batches(&self) -> impl Iterator<Item = (JobId, u32)> + '_ {

@@ -97,26 +97,27 @@ impl Clients {
         waiting.map(|(id, _)| *id).collect()
     }
 
-    /// Notes that a client was told that a pool is degraded.
+    /// Notes that a client was told that a pool is degraded, and whether also that it stands empty.
     ///
     /// # Panics
     /// If it was told so before.
-    pub(crate) fn note_told_degraded(&mut self, id: ClientId, pool: PoolId) {
+    pub(crate) fn note_told_degraded(&mut self, id: ClientId, pool: PoolId, stands_empty: bool) {
         if let Some(client) = self.connected(id) {
             assert!(
-                !client.was_told_degraded(pool),
+                !client.was_told_degraded(pool, stands_empty),
                 "client {id} is told once that pool {} is degraded",
                 pool.0
             );
-            client.told_degraded.push(pool);
+            client.told_degraded.retain(|(told, _)| *told != pool);
+            client.told_degraded.push((pool, stands_empty));
         }
     }
 
     /// The clients that were told that a pool is degraded; the notes are removed.
     pub(crate) fn forget_told_degraded(&mut self, pool: PoolId) -> Vec<ClientId> {
-        let told = self.map.iter_mut().filter(|(_, client)| client.told_degraded.contains(&pool));
+        let told = self.map.iter_mut().filter(|(_, client)| client.was_told_degraded(pool, false));
         told.map(|(id, client)| {
-            client.told_degraded.retain(|told| *told != pool);
+            client.told_degraded.retain(|(told, _)| *told != pool);
             *id
         })
         .collect()

@@ -199,10 +199,10 @@ fn an_envelope_holds_no_more_than_all_of_them() {
 #[should_panic(expected = "client 2 is told once that pool 0 is degraded")]
 fn a_client_is_told_once_that_a_pool_is_degraded() {
     let mut room = ClientRoom::new();
-    room.clients.note_told_degraded(BOB, PoolId(0));
+    room.clients.note_told_degraded(BOB, PoolId(0), false);
     assert_eq!(room.clients.forget_told_degraded(PoolId(0)), [BOB]);
-    room.clients.note_told_degraded(BOB, PoolId(0));
-    room.clients.note_told_degraded(BOB, PoolId(0));
+    room.clients.note_told_degraded(BOB, PoolId(0), false);
+    room.clients.note_told_degraded(BOB, PoolId(0), false);
 }
 
 /// A worker with too many registrations forgets those that no offer names, although one that is in use was used before them.

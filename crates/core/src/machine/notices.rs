@@ -1,8 +1,8 @@
 //! Notices to clients without a request: that their jobs wait because a pool is degraded or a descriptor is short, why, and
 //! that it is over.
 //!
-//! Only clients that wait for ends get notices, once for each time that a pool degrades; a client without credit gets its
-//! notice when it has read. A notice changes nothing: the jobs stay where they are.
+//! Only clients that wait for ends get notices, once for each time that a pool degrades, and once more when its last worker has
+//! gone and none comes up; a client without credit gets its notice when it has read. A notice changes nothing: the jobs stay where they are.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{ClientId, PoolId, Tag};
@@ -31,11 +31,12 @@ impl Core {
 
     fn notify_degraded(&mut self, id: ClientId, pool: PoolId) {
         let Some(text) = self.degraded_text(pool) else { return };
-        let is_told = self.clients.see(id).is_none_or(|client| client.was_told_degraded(pool));
+        let stands_empty = self.workers.pool(pool).stands_empty().is_some();
+        let is_told = self.clients.see(id).is_none_or(|client| client.was_told_degraded(pool, stands_empty));
         if is_told || !self.waits_in(id, pool) || !self.notify(id, text) {
             return;
         }
-        self.clients.note_told_degraded(id, pool);
+        self.clients.note_told_degraded(id, pool, stands_empty);
     }
 
     /// Whether a client has attached jobs in a pool. One that waits for single jobs may wait for any.
@@ -48,6 +49,9 @@ impl Core {
     fn degraded_text(&self, id: PoolId) -> Option<String> {
         let pool = self.workers.pool(id);
         let (reason, slots, place) = (pool.degraded()?, pool.size(), self.in_pool(pool));
+        if let Some(reason) = pool.stands_empty() {
+            return Some(format!("nothing runs{place}, no worker comes up: {reason}"));
+        }
         Some(match pool.filled() {
             0 => format!("nothing runs{place}, no worker comes up: {reason}"),
             _ if self.workers.is_jammed(id) => format!("nothing runs{place}: {reason}"),

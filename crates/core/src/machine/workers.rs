@@ -102,8 +102,11 @@ impl Core {
 
     /// A worker could not be brought up.
     pub(super) fn spawn_fault(&mut self, worker: (WorkerId, PoolId), error: String) {
+        let (_, pool) = worker;
         let degraded = self.workers.spawn_fault(&mut self.turn, worker, error);
-        self.tell_degraded(degraded);
+        if degraded.is_some() || self.workers.pool(pool).stands_empty().is_some() {
+            self.notify_waiting(pool);
+        }
     }
 
     /// A worker died and no job is charged.

@@ -53,6 +53,14 @@ impl Pool {
     fn nobody_comes_up(&self) -> bool {
         self.restart.stillborn >= self.size() + usize::from(self.spares_usual.max(1))
     }
+
+    /// In words, that the pool is degraded, has no worker, and that nobody comes up. `None`: it is otherwise.
+    pub(crate) fn stands_empty(&self) -> Option<String> {
+        let Degraded { last, .. } = self.restart.degraded.as_ref()?;
+        let stillborn = self.restart.stillborn;
+        let stands_empty = self.filled() == 0 && self.nobody_comes_up();
+        stands_empty.then(|| format!("{stillborn} workers in a row did not come up; the last one: {last}"))
+    }
 }
 
 impl<T: Copy> Workers<T> {

@@ -164,3 +164,49 @@ fn parts_fit_the_slots_of_their_own_pool() {
     assert_eq!(row(&mut rig, "heavy").waiting, 3, "two for each slot and two more, and one of them runs");
     assert_eq!(row(&mut rig, "default").busy, 0);
 }
+
+#[test]
+fn a_pool_whose_last_worker_has_gone_and_none_comes_up_is_told_once_more() {
+    let mut rig = Rig::with(two(1));
+    let job = rig.submit_as(ALICE, "foreign", 1, Policy::default(), true);
+    let (worker, _) = rig.holder(job).expect("its pool is idle");
+    rig.come_up = false;
+    for other in rig.workers.keys().copied().collect::<Vec<_>>() {
+        if other != worker && pool_of(&mut rig, other) == "heavy" {
+            rig.die(other, SEGV);
+        }
+    }
+    let notices = |rig: &Rig| -> Vec<String> {
+        let of_alice = rig.replies.iter().filter(|(to, ..)| *to == ALICE);
+        of_alice
+            .filter_map(
+                |(_, _, reply, _)| if let Reply::Notice(text) = reply { Some(text.clone()) } else { None },
+            )
+            .collect()
+    };
+    let fail_spawns = |rig: &mut Rig| {
+        rig.sleep(2000);
+        for worker in std::mem::take(&mut rig.spawned) {
+            rig.batch.push(Event::SpawnFailed { worker, error: "no room".to_owned() });
+        }
+        rig.turn();
+    };
+    for _ in 0..3 {
+        fail_spawns(&mut rig);
+    }
+    let told = notices(&rig);
+    assert!(
+        told.len() == 1 && told[0].starts_with("jobs may wait in pool heavy, 1 of 1 workers are up"),
+        "{told:?}"
+    );
+    let next = rig.submit_as(ALICE, "foreign", 1, Policy::default(), true);
+    rig.die(worker, SEGV);
+    for _ in 0..3 {
+        fail_spawns(&mut rig);
+    }
+    assert!(rig.holder(next).is_none());
+    let told = notices(&rig);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].starts_with("nothing runs in pool heavy, no worker comes up"), "{told:?}");
+    assert!(told[1].ends_with("workers in a row did not come up; the last one: no room"), "{told:?}");
+}
