@@ -1,7 +1,7 @@
 """`Executor` under the name of the standard library's, with the private names that CPython's tests reach into.
 
-`install()` puts it into `concurrent.futures`, also in programs that the tests start: `sitecustomize.py`, which `test_stdlib.py` writes,
-calls it there.
+`install()` puts it into `concurrent.futures`: called by `stdlib_runner.py`, and in programs that the tests start by the
+`sitecustomize.py` that `test_stdlib.py` writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class _Process:
         self.pid = pid
 
     def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        """Kills it: at a SIGTERM of another process workers do nothing."""
+        self.kill()
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -57,12 +58,21 @@ class _Joined:
 
 
 class ProcessPoolExecutor(Executor):
-    """The executor of the tests."""
+    """The executor of the tests; with `BULKHEAD_STRICT` in the environment a strict one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, strict_stdlib=bool(os.environ.get("BULKHEAD_STRICT")))
 
     @property
     def _processes(self) -> dict[int, _Process]:
-        rows = [row for row in self._pool.workers() if row["pid"] and row["state"] in ("starting", "idle", "busy")]
-        rows.sort(key=lambda row: row["state"] != "busy")
+        """The workers, those with a call first. The standard library starts one for each call: so while there are calls, one has one."""
+        until = time.monotonic() + 10
+        while True:
+            rows = [row for row in self._pool.workers() if row["pid"] and row["state"] in ("starting", "idle", "busy")]
+            rows.sort(key=lambda row: row["state"] != "busy")
+            if not self._pool.pending or (rows and rows[0]["state"] == "busy") or time.monotonic() > until:
+                break
+            time.sleep(0.005)
         return {row["pid"]: _Process(row["pid"]) for row in rows[: self._max_workers]}
 
     @property

@@ -5,8 +5,10 @@
 //! install a wheel of their own profile into a virtual environment for each interpreter (`python/interpreters.rs`), and say
 //! which they did not find.
 
+mod debian_tests;
 mod interpreters;
 mod pytest_summary;
+mod source_package;
 mod venv;
 
 use std::fs;
@@ -46,16 +48,18 @@ impl WheelProfile {
     }
 }
 
-/// Builds the wheel of a release, and prints its path and size.
+/// Builds the wheel of a release, and the source package that stands for it where it does not fit; prints the paths and the size.
 ///
 /// # Errors
-/// A step fails, or the wheel is too large.
+/// A step fails, the wheel is too large, or the source package does not say on other systems why it builds nothing.
 pub(crate) fn wheel() -> Result<()> {
     let wheel = build(WheelProfile::Release)?;
     let bytes = fs::metadata(&wheel).context("read the size of the wheel")?.len();
     println!("{} has {bytes} bytes, {WHEEL_MAX_BYTES} are allowed", wheel.display());
     ensure!(bytes <= WHEEL_MAX_BYTES, "the wheel is too large");
-    Ok(())
+    let source = source_package::beside(&wheel)?;
+    println!("{} says why, where the wheel does not fit", source.display());
+    source_package::prove(&source)
 }
 
 /// Makes the virtual environments that building and testing needs. If that fails, prints a line and goes on: the tests that
@@ -69,6 +73,9 @@ pub(crate) fn fetch() {
         if let Err(error) = venv::of_tests(interpreter) {
             println!("set-up: no packages for the tests with CPython {}: {error:#}", interpreter.version);
         }
+    }
+    if let Err(error) = debian_tests::fetch() {
+        println!("set-up: no tests of Debian's CPython {}: {error:#}", debian_tests::VERSION);
     }
 }
 
@@ -117,6 +124,9 @@ fn run_tests(interpreter: &Interpreter, wheel: &Path, arguments: &[&str]) -> Res
     command.args(["-q", "-rs", "--color=no", "tests"]);
     command.arg("-o").arg(format!("cache_dir={}", cache.display()));
     command.args(arguments).current_dir(tests).env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(folder) = debian_tests::folder().filter(|_| interpreter.version == debian_tests::VERSION) {
+        command.env("BULKHEAD_CPYTHON_TESTS", folder);
+    }
     PytestSummary::of(interpreter.version, &mut command)
 }
 
