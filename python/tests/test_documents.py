@@ -10,7 +10,7 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent.parent / "docs" / "src" / "python-outcomes.md"
 
 
-def tests_of(path: Path) -> set[str]:
+def names_of_tests(path: Path) -> set[str]:
     """The names of the tests in a file, those of classes too."""
     tree = ast.parse(path.read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
@@ -24,7 +24,7 @@ def named(text: str) -> list[tuple[str, str]]:
 def test_every_outcome_names_a_test_that_is_there() -> None:
     found = named(PAGE.read_text())
     assert len(found) > 40
-    missing = [(file, name) for file, name in found if name not in tests_of(TESTS / f"{file}.py")]
+    missing = [(file, name) for file, name in found if name not in names_of_tests(TESTS / f"{file}.py")]
     assert missing == []
 
 
@@ -39,4 +39,4 @@ def test_every_row_of_an_outcome_names_a_test() -> None:
 
 def test_every_test_of_surroundings_is_in_the_table() -> None:
     listed = {name for file, name in named(PAGE.read_text()) if file == "test_surroundings"}
-    assert listed == tests_of(TESTS / "test_surroundings.py")
+    assert listed == names_of_tests(TESTS / "test_surroundings.py")

@@ -119,11 +119,12 @@ class TestUsers:
         code = f"{WORKS}\nimport os, pwd\nassert os.getuid() == {UID}\ntry: pwd.getpwuid({UID})\nexcept KeyError: print('no name')\n"
         assert run(code, *other_user()) == "it works\nno name\n"
 
-    @pytest.mark.parametrize("most", [1, 2, 5, 9])
+    @pytest.mark.parametrize("most", [1, 2, 4, 6, 8, 12])
     def test_few_processes_are_allowed(self, most: int) -> None:
-        code = "import resource\n" + f"resource.setrlimit(resource.RLIMIT_NPROC, ({most}, {most}))\n" + IS_REFUSED
-        text = run(code, *other_user())
-        assert text.startswith("cannot start: "), text
+        limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NPROC, ({most}, {most}))\n"
+        # The session's thread may be the one that is not allowed.
+        text = run(f"{limit}{IS_REFUSED}except BlockingIOError as error: print('cannot start:', error)\nelse: print('it works')\n", *other_user())
+        assert text == "it works\n" or text.startswith("cannot start: "), text
 
 
 class TestThePackage:
@@ -180,21 +181,26 @@ class TestPrograms:
         run(f"{WORKS}\nopen({str(path)!r}, 'w').write('it works')", "/bin/sh", "-ec", f'exec "$@" {closed}', "sh")
         assert path.read_text() == "it works"
 
-    @pytest.mark.parametrize("most", [64, 256])
-    def test_few_files_may_be_open(self, most: int) -> None:
-        limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))\n"
+    @pytest.mark.parametrize("least", [32, 64])
+    def test_few_files_may_be_open_unless_more_are_asked_for(self, least: int) -> None:
+        limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({least}, 1024))\n"
         assert run(limit + WORKS) == "it works\n"
 
-    @pytest.mark.parametrize("most", [5, 8, 12, 16, 24, 32])
+    @pytest.mark.parametrize("most", [20, 64, 500])
     def test_too_few_files_may_be_open(self, most: int) -> None:
+        limit = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))\n"
+        text = run(limit + IS_REFUSED)
+        assert text.startswith(f"cannot start: the daemon did not start: the limit of open files is {most}, but 2 workers, "), text
+
+    @pytest.mark.parametrize("most", [4, 6, 8, 10, 12])
+    def test_not_even_a_start_has_files(self, most: int) -> None:
         code = "from bulkhead import Executor, CannotStart\nimport bulkhead._link, bulkhead.errors, calls, json, resource, subprocess\n" + (
             f"resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))\n"
-            "try:\n"
-            "    print('it works', Executor(2).submit(calls.add, 1).result(60))\n"
+            "try: Executor(2).submit(calls.add, 1)\n"
             "except (CannotStart, OSError) as error: print(type(error).__name__, error)\n"
         )
         text = run(code)
-        assert text == "it works 2\n" or "Too many open files" in text or text.startswith("CannotStart"), text
+        assert "Too many open files" in text or text.startswith("CannotStart"), text
 
     def test_it_ignores_the_end_of_children(self) -> None:
         code = "import signal, subprocess\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + WORKS + (
@@ -204,7 +210,7 @@ class TestPrograms:
 
     def test_it_forks_while_threads_submit(self) -> None:
         code = (
-            "import calls, os, sys, threading, warnings\nfrom bulkhead import Executor\n"
+            "import calls, os, signal, sys, threading, warnings\nfrom bulkhead import Executor\n"
             "warnings.simplefilter('ignore', DeprecationWarning)\n"
             "executor, is_over, counts = Executor(2), threading.Event(), []\n"
             "def work():\n"
@@ -215,9 +221,12 @@ class TestPrograms:
             "    counts.append(count)\n"
             "threads = [threading.Thread(target=work) for _ in range(3)]\n"
             "for thread in threads: thread.start()\n"
+            # A fork while a thread imports leaves the lock of the import held in the child, as with any package.
+            "assert executor.submit(calls.add, 1).result(60) == 2\n"
             "for number in range(30):\n"
             "    pid = os.fork()\n"
             "    if pid == 0:\n"
+            "        signal.alarm(100)\n"
             "        code = 1\n"
             "        try: executor.submit(calls.add, 1)\n"
             "        except RuntimeError: code = 0\n"
