@@ -62,8 +62,9 @@ def main(preparation_path: str) -> None:
         sys.exit(0)  # The daemon was killed, and its folder removed: nobody waits for this worker.
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation["sys_argv"]
+    folder = preparation["folder"]
     try:
-        os.chdir(preparation["folder"])
+        os.chdir("." if folder is None else folder)
     except OSError:
         pass  # It was removed meanwhile; relative paths then fail by name.
     sys.modules["__main__"] = MainStandIn(preparation["main"])
