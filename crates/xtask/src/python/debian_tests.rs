@@ -54,13 +54,17 @@ fn place() -> PathBuf {
 fn unpack(partial: &Path) -> Result<PathBuf> {
     let download = ["download", PACKAGE];
     if let Err(error) = run("apt-get", &download, partial) {
-        run("apt-get", &["update"], partial).and_then(|()| run("apt-get", &download, partial)).map_err(|_| error)?;
+        run("apt-get", &["update"], partial)
+            .and_then(|()| run("apt-get", &download, partial))
+            .map_err(|_| error)?;
     }
     let names = fs::read_dir(partial).context("read the download folder")?.filter_map(Result::ok);
-    let package = names.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "deb"));
+    let package =
+        names.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "deb"));
     let package = package.context("apt-get downloaded no package")?;
     let unpacked = partial.join("unpacked");
-    let words = [package.to_str(), unpacked.to_str()].map(|word| word.context("the target folder has an odd name"));
+    let words =
+        [package.to_str(), unpacked.to_str()].map(|word| word.context("the target folder has an odd name"));
     let [package, unpacked_word] = words;
     run("dpkg-deb", &["-x", package?, unpacked_word?], partial)?;
     ensure!(unpacked.join(INSIDE).join(FILE).is_file(), "{PACKAGE} holds no {INSIDE}/{FILE}");

@@ -39,7 +39,8 @@ pub(super) fn prove(package: &Path) -> Result<()> {
     // The rest of the tests needs the package installed.
     command.args(["-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "tests/test_sdist.py"]);
     command.current_dir(cargo::workspace().join("python")).env("BULKHEAD_SDIST", package);
-    let status = command.env("PYTHONDONTWRITEBYTECODE", "1").status().context("pytest could not be started")?;
+    let status =
+        command.env("PYTHONDONTWRITEBYTECODE", "1").status().context("pytest could not be started")?;
     ensure!(status.success(), "the source package does not say why it cannot be built ({status})");
     Ok(())
 }
