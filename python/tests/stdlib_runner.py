@@ -1,4 +1,6 @@
-"""Runs CPython's own tests of process pools against our executor: `stdlib_runner.py OUTPUT [-k NAME] MODULE ...`.
+"""Runs CPython's own tests of process pools against our executor: `stdlib_runner.py OUTPUT METHOD NAME MODULE ...`.
+
+METHOD is Fork or Spawn, NAME a part of the names of tests.
 
 Writes what became of each test into a file as JSON: "passed", "failed" or "skipped" by `CLASS.NAME`. A program of its own, because it puts
 our executor in the place of the standard library's. Driven by `test_stdlib.py`.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 import unittest
 from collections.abc import Iterator
@@ -58,12 +61,6 @@ def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
             yield test
 
 
-def is_ours(test: unittest.TestCase) -> bool:
-    """Whether it is about process pools. Those of forkserver are left out: they are those of spawn again."""
-    kind = type(test).__name__
-    return "ProcessPool" in kind and "Forkserver" not in kind
-
-
 def reach_scripts() -> None:
     """Lets the programs that tests start read the environment, and so the `sitecustomize.py` that puts our executor there."""
     from test.support import script_helper
@@ -78,14 +75,13 @@ def main() -> None:
 
     stdlib_adapter.install()
     reach_scripts()
-    output, *modules = sys.argv[1:]
-    wanted = ""
-    if modules[0] == "-k":
-        wanted, modules = modules[1], modules[2:]
+    output, method, wanted, *modules = sys.argv[1:]
+    # Forkserver begins as fork does.
+    own = re.compile(f"ProcessPool{method}(?!server).*{wanted}")
     chosen = unittest.TestSuite()
     for name in modules:
         found = unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(name))
-        chosen.addTests(test for test in cases(found) if is_ours(test) and wanted in name_of(test))
+        chosen.addTests(test for test in cases(found) if own.match(name_of(test)))
     result: Any = unittest.TextTestRunner(verbosity=2, stream=sys.stdout, resultclass=Recorder).run(chosen)
     with open(output, "w") as file:
         json.dump(result.outcomes, file)
