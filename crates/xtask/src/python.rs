@@ -24,8 +24,6 @@ pub(crate) use pytest_summary::PytestSummary;
 
 /// Largest wheel of a release.
 const WHEEL_MAX_BYTES: u64 = 2_500_000;
-/// How many interpreters run their tests at a time.
-const AT_A_TIME: usize = 2;
 /// Where the daemon is put for maturin, from the root.
 const BIN: &str = "python/python/bulkhead/bin";
 const SUPERVISOR: &str = "bulkhead-supervisor";
@@ -44,6 +42,15 @@ impl WheelProfile {
         match self {
             Self::Release => ("release", "release"),
             Self::Dev => ("dev", "debug"),
+        }
+    }
+
+    /// What cargo is told to build of the daemon. In the tests' profile by the features of the whole workspace, which is what they have
+    /// built already: by its own features alone fifteen libraries would be built again.
+    fn supervisor(self) -> &'static [&'static str] {
+        match self {
+            Self::Release => &["--package", SUPERVISOR],
+            Self::Dev => &["--workspace", "--bin", SUPERVISOR],
         }
     }
 }
@@ -89,24 +96,23 @@ pub(crate) fn test(arguments: &[&str]) -> Result<PytestSummary> {
     }
     let wheel = build(WheelProfile::Dev)?;
     let mut summary = PytestSummary::default();
-    let found: Vec<_> = interpreters::VERSIONS.into_iter().zip(interpreters::all()).collect();
-    for some in found.chunks(AT_A_TIME) {
-        // Most tests wait for a process; so two interpreters hardly take longer than one.
-        let run = |(version, interpreter): &(&str, Option<Interpreter>)| match interpreter {
-            None => Ok(PytestSummary::skipped(version, "it is not here")),
-            Some(interpreter) => run_tests(interpreter, &wheel, arguments),
-        };
-        let ended: Vec<Result<PytestSummary>> = thread::scope(|scope| {
-            let run = &run;
-            let threads: Vec<_> = some.iter().map(|one| scope.spawn(move || run(one))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a run of the tests panicked")))
-                .collect()
-        });
-        for one in ended {
-            summary.add(one?);
-        }
+    // Most tests wait for a process; so four interpreters beside each other hardly take longer than the slowest of them.
+    let run = |version: &str, interpreter: Option<Interpreter>| match interpreter {
+        None => Ok(PytestSummary::skipped(version, "it is not here")),
+        Some(interpreter) => run_tests(&interpreter, &wheel, arguments),
+    };
+    let ended: Vec<Result<PytestSummary>> = thread::scope(|scope| {
+        let run = &run;
+        let found = interpreters::VERSIONS.into_iter().zip(interpreters::all());
+        let threads: Vec<_> =
+            found.map(|(version, interpreter)| scope.spawn(move || run(version, interpreter))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a run of the tests panicked")))
+            .collect()
+    });
+    for one in ended {
+        summary.add(one?);
     }
     Ok(summary)
 }
@@ -150,7 +156,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 fn build(profile: WheelProfile) -> Result<PathBuf> {
     let maturin = venv::maturin()?;
     let (name, folder) = profile.names();
-    cargo::run(&["build", "--profile", name, "--package", SUPERVISOR])?;
+    cargo::run(&[&["build", "--profile", name], profile.supervisor()].concat())?;
     place_supervisor(&cargo::programs(folder).join(SUPERVISOR))?;
     let wheels = cargo::programs("python").join(format!("wheels-{name}"));
     // Only the new one is there afterwards.
