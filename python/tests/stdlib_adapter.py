@@ -11,7 +11,7 @@ import signal
 import time
 from typing import Any
 
-from bulkhead import Executor
+from bulkhead import Executor, progress
 
 
 class _Process:
@@ -57,20 +57,35 @@ class _Joined:
         pass
 
 
+def _tell_and_call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    progress(1, 1)
+    return function(*args, **kwargs)
+
+
 class ProcessPoolExecutor(Executor):
     """The executor of the tests; with `BULKHEAD_STRICT` in the environment a strict one."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options, strict_stdlib=bool(os.environ.get("BULKHEAD_STRICT")))
+        self._last: Any = None
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A strict one knows of its last call whether it has begun."""
+        if not self._pool.is_strict:
+            return super().submit(fn, *args, **kwargs)
+        self._last = super().submit(_tell_and_call, fn, *args, **kwargs)
+        return self._last
 
     @property
     def _processes(self) -> dict[int, _Process]:
-        """The workers, those with a call first. The standard library starts one for each call: so while there are calls, one has one."""
-        until = time.monotonic() + 10
+        """The workers, those with a call first, once all are there and the last call of a strict one has begun: a worker that is killed
+        before fails no call."""
+        until = time.monotonic() + 30
         while True:
             rows = [row for row in self._pool.workers() if row["pid"] and row["state"] in ("starting", "idle", "busy")]
             rows.sort(key=lambda row: row["state"] != "busy")
-            if not self._pool.pending or (rows and rows[0]["state"] == "busy") or time.monotonic() > until:
+            has_begun = self._last is None or self._last.done() or self._last.progress() is not None
+            if (len(rows) >= self._max_workers and has_begun) or self._pool._link is None or time.monotonic() > until:
                 break
             time.sleep(0.005)
         return {row["pid"]: _Process(row["pid"]) for row in rows[: self._max_workers]}
