@@ -1,7 +1,7 @@
 """`Executor` under the name of the standard library's, with the private names that CPython's tests reach into.
 
-`install()` puts it into `concurrent.futures`, also in programs that the tests start: `sitecustomize.py`, which `test_stdlib.py` writes,
-calls it there.
+`install()` puts it into `concurrent.futures`: called by `stdlib_runner.py`, and in programs that the tests start by the
+`sitecustomize.py` that `test_stdlib.py` writes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import time
 from typing import Any
 
-from bulkhead import Executor
+from bulkhead import Executor, progress
 
 
 class _Process:
@@ -21,7 +21,8 @@ class _Process:
         self.pid = pid
 
     def terminate(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        """Kills it: at a SIGTERM of another process workers do nothing."""
+        self.kill()
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -56,13 +57,37 @@ class _Joined:
         pass
 
 
+def _tell_and_call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    progress(1, 1)
+    return function(*args, **kwargs)
+
+
 class ProcessPoolExecutor(Executor):
-    """The executor of the tests."""
+    """The executor of the tests; with `BULKHEAD_STRICT` in the environment a strict one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options, strict_stdlib=bool(os.environ.get("BULKHEAD_STRICT")))
+        self._last: Any = None
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A strict one knows of its last call whether it has begun."""
+        if not self._pool.is_strict:
+            return super().submit(fn, *args, **kwargs)
+        self._last = super().submit(_tell_and_call, fn, *args, **kwargs)
+        return self._last
 
     @property
     def _processes(self) -> dict[int, _Process]:
-        rows = [row for row in self._pool.workers() if row["pid"] and row["state"] in ("starting", "idle", "busy")]
-        rows.sort(key=lambda row: row["state"] != "busy")
+        """The workers, those with a call first, once all are there and the last call of a strict one has begun: a worker that is killed
+        before fails no call."""
+        until = time.monotonic() + 30
+        while True:
+            rows = [row for row in self._pool.workers() if row["pid"] and row["state"] in ("starting", "idle", "busy")]
+            rows.sort(key=lambda row: row["state"] != "busy")
+            has_begun = self._last is None or self._last.done() or self._last.progress() is not None
+            if (len(rows) >= self._max_workers and has_begun) or self._pool._link is None or time.monotonic() > until:
+                break
+            time.sleep(0.005)
         return {row["pid"]: _Process(row["pid"]) for row in rows[: self._max_workers]}
 
     @property

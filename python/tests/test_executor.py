@@ -126,8 +126,9 @@ class TestNotPicklable:
         try:
             import only_here  # type: ignore[import-not-found]
 
-            with pytest.raises(bulkhead.CallNotReadable, match="No module named 'only_here'"):
+            with pytest.raises(bulkhead.CallNotReadable, match="No module named 'only_here'") as caught:
                 executor.submit(only_here.f).result()
+            assert f"where the program did when it made its first call: [{sys.path[1]!r}" in str(caught.value)
         finally:
             sys.path.remove(str(tmp_path))
         assert executor.submit(calls.add, 1).result() == 2

@@ -85,6 +85,8 @@ def test_priority(make: Callable[..., Executor], tmp_path: Path) -> None:
     # More than a worker is given ahead, so that the order is the daemon's.
     low = [executor.options(priority=0).submit(calls.note_and_return, path, 0) for _ in range(300)]
     high = executor.options(priority=9).submit(calls.note_and_return, path, 9)
+    # The answer comes behind the submits: the daemon has them all before the worker is free.
+    assert not high.running()
     Path(gate).touch()
     cf.wait([*low, high])
     assert "9" in Path(path).read_text().split()[:200]

@@ -1,48 +1,81 @@
-"""CPython's own tests of executors, run against ours, where this interpreter comes with them.
+"""CPython's own tests of executors, run against ours: those that this interpreter comes with, and Debian's for the system's CPython 3.11.
 
-What does not pass is declared below with a reason each; an entry that passes is a failure too.
+What does not pass is declared below with a reason each; an entry that passes is a failure too. `cargo xtask setup` fetches Debian's
+package of tests, and `cargo xtask test` says in `BULKHEAD_CPYTHON_TESTS` where it is.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+import bulkhead
+
+
+class Declared(NamedTuple):
+    """A test that does not pass."""
+
+    methods: tuple[str, ...]
+    """Under these start methods."""
+    since: tuple[int, int]
+    """Since this version of CPython."""
+    why: str
+
+
+BOTH = ("Fork", "Spawn")
 DECLARED = {
-    "test_killed_child": "a kill fails one future and the executor goes on; strict_stdlib=True has the other way",
-    "test_idle_process_reuse_one": "all workers are started together, the standard library starts them one by one",
-    "test_idle_process_reuse_multiple": "as the one before",
-    "test_processes_terminate": "it counts the processes, as the one before",
-    "test_initializer": "of FailingInitializerTest under fork: its arguments hold a queue that only a forked child inherits",
-    "test_python_finalization_error": "since 3.13: it replaces a private function by which the standard library starts processes",
+    "ProcessPoolExecutorTest.test_killed_child": Declared(
+        BOTH, (3, 10), "a kill fails one future and the executor goes on; strict_stdlib=True has the other way"
+    ),
+    "ProcessPoolExecutorTest.test_idle_process_reuse_one": Declared(
+        ("Spawn",), (3, 10), "all workers are started together, the standard library starts them one by one"
+    ),
+    "ProcessPoolExecutorTest.test_idle_process_reuse_multiple": Declared(("Spawn",), (3, 10), "as the one before"),
+    "ProcessPoolShutdownTest.test_processes_terminate": Declared(("Spawn",), (3, 10), "it counts the processes, as the one before"),
+    "FailingInitializerTest.test_initializer": Declared(
+        ("Fork",), (3, 10), "its arguments hold a queue that only a forked child inherits"
+    ),
+    "ProcessPoolExecutorTest.test_python_finalization_error": Declared(
+        BOTH, (3, 13), "it replaces a private function by which the standard library starts processes"
+    ),
 }
-"""Tests by name, of every start method, and why they do not pass."""
+"""By class and name. At most six on one version."""
 
-RUNNER = """
-import sys, unittest
-import stdlib_adapter
-stdlib_adapter.install()
-import importlib
-suite = unittest.TestSuite()
-for name in sys.argv[1:]:
-    suite.addTests(unittest.defaultTestLoader.loadTestsFromModule(importlib.import_module(name)))
-def cases(suite):
-    for test in suite:
-        if isinstance(test, unittest.TestSuite): yield from cases(test)
-        else: yield test
-chosen = unittest.TestSuite(test for test in cases(suite) if 'ProcessPool' in type(test).__name__ and 'Forkserver' not in type(test).__name__)
-unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(chosen)
-"""
+SYSTEM = "/usr/bin/python3.11"
+"""The interpreter of Debian's tests."""
 
 
-def modules() -> list[str]:
-    """The modules of the tests that this interpreter has."""
+class Suite(NamedTuple):
+    """Tests, and the interpreter that they belong to."""
+
+    name: str
+    program: str
+    version: tuple[int, int]
+    modules: list[str]
+    folder: str
+
+
+def suites() -> list[Suite]:
+    """The tests that there are for this interpreter."""
+    version, found = sys.version_info[:2], []
+    modules = own_modules()
+    if modules:
+        found.append(Suite("own", sys.executable, version, modules, ""))
+    fetched = os.environ.get("BULKHEAD_CPYTHON_TESTS", "")
+    if version == (3, 11) and fetched and os.path.exists(SYSTEM):
+        found.append(Suite("debian", SYSTEM, version, ["test.test_concurrent_futures"], fetched))
+    return found
+
+
+def own_modules() -> list[str]:
+    """The modules of the tests that this interpreter comes with."""
     try:
         found = importlib.util.find_spec("test.test_concurrent_futures")
     except ImportError:
@@ -55,21 +88,76 @@ def modules() -> list[str]:
     return ["test.test_concurrent_futures"]
 
 
-@pytest.mark.skipif(not modules(), reason="this interpreter comes without CPython's tests")
-def test_cpythons_own_tests_pass_but_for_what_is_declared(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import os\nif 'BULKHEAD_AS_STDLIB' in os.environ: import stdlib_adapter; stdlib_adapter.install()\n")
-    (tmp_path / "runner.py").write_text("if __name__ == '__main__':\n" + "\n".join("    " + line for line in RUNNER.splitlines()))
-    path = os.pathsep.join([str(tmp_path), os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "BULKHEAD_AS_STDLIB": "1"}
-    ended = subprocess.run(
-        [sys.executable, str(tmp_path / "runner.py"), *modules()], env=environment, capture_output=True, text=True, timeout=560
+def run(suite: Suite, folder: Path, *, only: str = "", is_strict: bool = False) -> tuple[dict[str, str], str]:
+    """The outcome of each test by `CLASS.NAME`, and all that was printed."""
+    # In each interpreter that the tests start, so that ours stands in the place of the standard library's there too.
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "if 'BULKHEAD_AS_STDLIB' in os.environ:\n"
+        "    if os.environ['BULKHEAD_AS_STDLIB']:\n"
+        "        import test; test.__path__.append(os.environ['BULKHEAD_AS_STDLIB'])\n"
+        "    import stdlib_adapter; stdlib_adapter.install()\n"
     )
-    (tmp_path / "output").write_text(ended.stdout + ended.stderr)
-    # Lines of what the tests start stand between a test's name and its result, so only the list at the end is read.
-    ran = re.search(r"^Ran (\d+) tests", ended.stdout, re.M)
-    assert ran is not None and int(ran[1]) > 60, ended.stdout[-3000:] + ended.stderr[-3000:]
-    failed = set(re.findall(r"^(?:FAIL|ERROR): (test_\w+)", ended.stdout, re.M))
-    assert failed - set(DECLARED) == set(), ended.stdout[-6000:]
-    known = set(re.findall(r"^(test_\w+) \(", ended.stdout, re.M))
-    passed = {name for name in DECLARED if name in known} - failed
+    if suite.program != sys.executable:
+        (folder / "bulkhead").symlink_to(os.path.dirname(os.path.abspath(bulkhead.__file__)))
+    here = os.path.dirname(os.path.abspath(__file__))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(folder), here]),
+        "BULKHEAD_AS_STDLIB": suite.folder,
+        "BULKHEAD_STRICT": "1" if is_strict else "",
+    }
+    runner, found, said = os.path.join(here, "stdlib_runner.py"), {}, ""
+    # Beside each other: most of the tests wait.
+    started = []
+    for method in BOTH:
+        with open(folder / f"said-{method}", "w") as file:
+            command = [suite.program, runner, str(folder / method), method, only, *suite.modules]
+            started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file))
+    try:
+        for process in started:
+            process.wait(560)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    for method in BOTH:
+        said += (folder / f"said-{method}").read_text()
+        assert (folder / method).exists(), said[-6000:]
+        found.update(json.loads((folder / method).read_text()))
+    return found, said
+
+
+def declared(version: tuple[int, int]) -> set[str]:
+    """What does not pass on this version, by `CLASS.NAME` as the tests have it."""
+    entries = {name: entry for name, entry in DECLARED.items() if entry.since <= version}
+    assert len(entries) <= 6
+    return {f"ProcessPool{method}{name}" for name, entry in entries.items() for method in entry.methods}
+
+
+needs_tests = pytest.mark.skipif(not suites(), reason="this interpreter comes without CPython's tests")
+
+
+@needs_tests
+@pytest.mark.parametrize("suite", suites(), ids=lambda suite: suite.name)
+def test_cpythons_own_tests_pass_but_for_what_is_declared(suite: Suite, tmp_path: Path) -> None:
+    outcomes, said = run(suite, tmp_path)
+    assert len(outcomes) > 100, said[-3000:]
+    wanted = declared(suite.version)
+    failed = {name for name, outcome in outcomes.items() if outcome == "failed"}
+    assert failed - wanted == set(), said[-12000:]
+    passed = {name for name in wanted if outcomes.get(name) == "passed"}
     assert passed == set(), f"these pass: take them out of DECLARED: {passed}"
+
+
+@needs_tests
+@pytest.mark.parametrize("suite", suites(), ids=lambda suite: suite.name)
+def test_a_killed_child_breaks_a_strict_executor(suite: Suite, tmp_path: Path) -> None:
+    outcomes, said = run(suite, tmp_path, only="test_killed_child", is_strict=True)
+    assert outcomes == {f"ProcessPool{method}ProcessPoolExecutorTest.test_killed_child": "passed" for method in BOTH}, said
+
+
+def test_debians_tests_were_run() -> None:
+    """Where they are missing, this says so."""
+    if sys.version_info[:2] == (3, 11) and "debian" not in {suite.name for suite in suites()}:
+        pytest.skip(f"no libpython3.11-testsuite was fetched, or {SYSTEM} is not there")

@@ -30,7 +30,7 @@ usage: cargo xtask VERB
   demo    build, then show a crash that hurts nobody: real jobs, kill -9, retry, quarantine
   test [python [ARGUMENT ...]]
           set up, build everything, run every test; with `python` those of the Python package alone, with arguments for pytest
-  wheel   build the wheel of the Python package, with all optimisations
+  wheel   build the wheel of the Python package, with all optimisations, and the source package that says where it does not fit
   bench [--json FILE] [SECTION ...]
           build with all optimisations, then measure beside what people use today
   bench python [--turns N] [--others] [--json FILE] [VERB ...]

@@ -5,8 +5,10 @@
 //! install a wheel of their own profile into a virtual environment for each interpreter (`python/interpreters.rs`), and say
 //! which they did not find.
 
+mod debian_tests;
 mod interpreters;
 mod pytest_summary;
+mod source_package;
 mod venv;
 
 use std::fs;
@@ -22,8 +24,6 @@ pub(crate) use pytest_summary::PytestSummary;
 
 /// Largest wheel of a release.
 const WHEEL_MAX_BYTES: u64 = 2_500_000;
-/// How many interpreters run their tests at a time.
-const AT_A_TIME: usize = 2;
 /// Where the daemon is put for maturin, from the root.
 const BIN: &str = "python/python/bulkhead/bin";
 const SUPERVISOR: &str = "bulkhead-supervisor";
@@ -44,18 +44,29 @@ impl WheelProfile {
             Self::Dev => ("dev", "debug"),
         }
     }
+
+    /// What cargo is told to build of the daemon. In the tests' profile by the features of the whole workspace, which is what they have
+    /// built already: by its own features alone fifteen libraries would be built again.
+    fn supervisor(self) -> &'static [&'static str] {
+        match self {
+            Self::Release => &["--package", SUPERVISOR],
+            Self::Dev => &["--workspace", "--bin", SUPERVISOR],
+        }
+    }
 }
 
-/// Builds the wheel of a release, and prints its path and size.
+/// Builds the wheel of a release, and the source package that stands for it where it does not fit; prints the paths and the size.
 ///
 /// # Errors
-/// A step fails, or the wheel is too large.
+/// A step fails, the wheel is too large, or the source package does not say on other systems why it builds nothing.
 pub(crate) fn wheel() -> Result<()> {
     let wheel = build(WheelProfile::Release)?;
     let bytes = fs::metadata(&wheel).context("read the size of the wheel")?.len();
     println!("{} has {bytes} bytes, {WHEEL_MAX_BYTES} are allowed", wheel.display());
     ensure!(bytes <= WHEEL_MAX_BYTES, "the wheel is too large");
-    Ok(())
+    let source = source_package::beside(&wheel)?;
+    println!("{} says why, where the wheel does not fit", source.display());
+    source_package::prove(&source)
 }
 
 /// Makes the virtual environments that building and testing needs. If that fails, prints a line and goes on: the tests that
@@ -70,6 +81,9 @@ pub(crate) fn fetch() {
             println!("set-up: no packages for the tests with CPython {}: {error:#}", interpreter.version);
         }
     }
+    if let Err(error) = debian_tests::fetch() {
+        println!("set-up: no tests of Debian's CPython {}: {error:#}", debian_tests::VERSION);
+    }
 }
 
 /// Runs the tests of the Python package with every interpreter; `arguments` go to pytest.
@@ -82,24 +96,23 @@ pub(crate) fn test(arguments: &[&str]) -> Result<PytestSummary> {
     }
     let wheel = build(WheelProfile::Dev)?;
     let mut summary = PytestSummary::default();
-    let found: Vec<_> = interpreters::VERSIONS.into_iter().zip(interpreters::all()).collect();
-    for some in found.chunks(AT_A_TIME) {
-        // Most tests wait for a process; so two interpreters hardly take longer than one.
-        let run = |(version, interpreter): &(&str, Option<Interpreter>)| match interpreter {
-            None => Ok(PytestSummary::skipped(version, "it is not here")),
-            Some(interpreter) => run_tests(interpreter, &wheel, arguments),
-        };
-        let ended: Vec<Result<PytestSummary>> = thread::scope(|scope| {
-            let run = &run;
-            let threads: Vec<_> = some.iter().map(|one| scope.spawn(move || run(one))).collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|_| bail!("a run of the tests panicked")))
-                .collect()
-        });
-        for one in ended {
-            summary.add(one?);
-        }
+    // Most tests wait for a process; so four interpreters beside each other hardly take longer than the slowest of them.
+    let run = |version: &str, interpreter: Option<Interpreter>| match interpreter {
+        None => Ok(PytestSummary::skipped(version, "it is not here")),
+        Some(interpreter) => run_tests(&interpreter, &wheel, arguments),
+    };
+    let ended: Vec<Result<PytestSummary>> = thread::scope(|scope| {
+        let run = &run;
+        let found = interpreters::VERSIONS.into_iter().zip(interpreters::all());
+        let threads: Vec<_> =
+            found.map(|(version, interpreter)| scope.spawn(move || run(version, interpreter))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| bail!("a run of the tests panicked")))
+            .collect()
+    });
+    for one in ended {
+        summary.add(one?);
     }
     Ok(summary)
 }
@@ -117,6 +130,9 @@ fn run_tests(interpreter: &Interpreter, wheel: &Path, arguments: &[&str]) -> Res
     command.args(["-q", "-rs", "--color=no", "tests"]);
     command.arg("-o").arg(format!("cache_dir={}", cache.display()));
     command.args(arguments).current_dir(tests).env_remove("PYTHONPATH").env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(folder) = debian_tests::folder().filter(|_| interpreter.version == debian_tests::VERSION) {
+        command.env("BULKHEAD_CPYTHON_TESTS", folder);
+    }
     PytestSummary::of(interpreter.version, &mut command)
 }
 
@@ -140,7 +156,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 fn build(profile: WheelProfile) -> Result<PathBuf> {
     let maturin = venv::maturin()?;
     let (name, folder) = profile.names();
-    cargo::run(&["build", "--profile", name, "--package", SUPERVISOR])?;
+    cargo::run(&[&["build", "--profile", name], profile.supervisor()].concat())?;
     place_supervisor(&cargo::programs(folder).join(SUPERVISOR))?;
     let wheels = cargo::programs("python").join(format!("wheels-{name}"));
     // Only the new one is there afterwards.

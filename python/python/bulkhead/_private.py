@@ -246,12 +246,19 @@ def _worker_program() -> str:
 
 
 def _worker_outputs() -> list[tuple[str, int]]:
-    """Copies of the descriptors of standard output and error, as far as they are open. Other numbers: 0 to 2 are the daemon's."""
+    """Copies of the descriptors of standard output and error, as far as they are open. Other numbers: 0 to 2 are the daemon's.
+
+    A program that was started without one of them may have another file by its number.
+    """
     import fcntl
 
     copies = []
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+    for name, descriptor, stream in (("stdout", 1, sys.__stdout__), ("stderr", 2, sys.__stderr__)):
+        if stream is None:
+            continue
         try:
+            if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                continue
             copies.append((name, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)))
         except OSError:
             continue

@@ -63,9 +63,10 @@ def main(preparation_path: str) -> None:
         sys.exit(0)  # The daemon was killed, and its folder removed: nobody waits for this worker.
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation["sys_argv"]
+    folder = preparation["folder"]
     try:
-        if preparation["folder"] is not None:
-            os.chdir(preparation["folder"])
+        if folder is not None:
+            os.chdir(folder)
     except OSError:
         pass  # It was removed meanwhile; relative paths then fail by name.
     sys.modules["__main__"] = MainStandIn(preparation["main"])
@@ -163,8 +164,8 @@ def _handle(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...], now: _n
             return _answer.text(_answer.INITIALIZER_FAILED, context.error)
     try:
         function, args, kwargs = _read_call(data, contexts)
-    except BaseException:
-        return _answer.text(_answer.CALL_NOT_READABLE, _answer.traceback_text())
+    except BaseException as error:
+        return _answer.text(_answer.CALL_NOT_READABLE, _answer.traceback_text() + _where_it_looked(error))
     del data, contexts
     task = now
     try:
@@ -176,6 +177,13 @@ def _handle(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...], now: _n
         if len(sys.modules) != _known_modules:
             _note_modules()
     return answer
+
+
+def _where_it_looked(error: BaseException) -> str:
+    """Where this worker looks for modules, if one was not found."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return f"workers look for modules where the program did when it made its first call: {sys.path}"
 
 
 def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> tuple[Any, Any, Any]:

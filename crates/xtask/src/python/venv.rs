@@ -22,8 +22,9 @@ const FOR_TESTS: [&str; 4] = [
 ];
 /// The pools that the bench compares it with, and what it measures arrays with.
 const FOR_BENCH: [&str; 3] = ["numpy==2.4.6", "loky==3.7.0", "pebble==5.2.3"];
-/// mypy checks its types, which is the same with every interpreter; a notebook's kernel is what it is with one.
-const FOR_ONE: [&str; 2] = ["mypy==2.4.1", "ipykernel==7.4.0"];
+/// What is the same with every interpreter: mypy checks its types; the others are what it is used with.
+const FOR_ONE: [&str; 5] =
+    ["mypy==2.4.1", "ipykernel==7.4.0", "coverage==7.17.5", "pytest-xdist==3.8.0", "tqdm==4.70.1"];
 /// The interpreter with [`FOR_ONE`], and that of the bench.
 const ONE: &str = "3.11";
 
