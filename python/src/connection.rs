@@ -3,7 +3,7 @@
 //! | lock | guards |
 //! |---|---|
 //! | `places` | inputs under way and calls that wait for room (`input_places.rs`); taken before those of the client's session |
-//! | `rules`, `untold`, `certificates`, `answers`, `waiters` | one table each; nothing else is taken under them |
+//! | `chunks`, `rules`, `untold`, `certificates`, `answers`, `waiters` | one table each; nothing else is taken under them |
 //!
 //! Threads of the program take them with the GIL held, so no thread that holds one asks for the GIL. Parts: `deliver.rs` passes
 //! events on, `wait.rs` waits for one.
@@ -20,6 +20,7 @@ use bulkhead_client::{
 use pyo3::prelude::*;
 
 use crate::certificates::Certificates;
+use crate::chunk_places::ChunkPlaces;
 use crate::input_places::{CallInput, InputPlaces, gone};
 use crate::lead_turns::LeadTurns;
 use crate::told::Told;
@@ -41,6 +42,7 @@ pub(crate) struct CallConnection {
     pub(crate) certify_cancelled: bool,
     pub(crate) rules: Mutex<Vec<Arc<Spec>>>,
     pub(crate) places: Mutex<InputPlaces>,
+    pub(crate) chunks: ChunkPlaces,
     /// How many calls wait for room, and how many hold a block or a file: to be read without the lock.
     pub(crate) waiting: AtomicUsize,
     pub(crate) held: AtomicUsize,
@@ -101,6 +103,7 @@ impl CallConnection {
             certify_cancelled: options.certify_cancelled,
             rules: Mutex::default(),
             places: Mutex::new(InputPlaces::new(options.arena_bytes)),
+            chunks: ChunkPlaces::default(),
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             untold: Mutex::default(),

@@ -105,24 +105,24 @@ class Link:
         finally:
             os.close(descriptor)
 
-    def rules(self, options: CallOptions, flavour: int, head: _call.Head | None = None) -> int:
-        """The number of the rules for a call of this flavour; `head` if the function goes as a context."""
+    def rules(self, options: CallOptions, flavour: int, head: _call.Head | None = None, *, in_chunks: bool = False) -> int:
+        """The number of the rules for a call of this flavour; `head` if the function goes as a context; `in_chunks` for chunks of calls."""
         tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
         if tracker is not None and tracker._resource_tracker._fd != self._tracker_fd:
             self._update_base_contexts()
-        key = options, flavour, head
+        key = options, flavour, head, in_chunks
         found = self._rules.get(key)
-        return found if found is not None else self._new_rules(options, flavour, head)
+        return found if found is not None else self._new_rules(options, flavour, head, in_chunks)
 
-    def _new_rules(self, options: CallOptions, flavour: int, head: _call.Head | None) -> int:
+    def _new_rules(self, options: CallOptions, flavour: int, head: _call.Head | None, in_chunks: bool) -> int:
         with self._changing:
             contexts = self._base_contexts
             if head is not None:
                 contexts = (*contexts, self._function_context(head))
-            made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts)
+            made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts, in_chunks=in_chunks)
             if len(self._rules) >= _RULES_MAX:
                 self._rules.clear()
-            self._rules[options, flavour, head] = made
+            self._rules[options, flavour, head, in_chunks] = made
             return made
 
     def _function_context(self, head: _call.Head) -> int:

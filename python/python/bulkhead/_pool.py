@@ -16,18 +16,20 @@ import time
 from . import _answer, _call, _exit, _wire
 from ._ending import CANCELLED, error_of_end
 from ._future import LEAD_MAX, Future, complete
+from ._native import ChunkEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ._chunks import ChunkedMap, MapChunk
     from ._link import Link
     from ._map import MapResults
     from ._native import Event, MemoryFile
     from ._options import CallOptions, PoolSettings
 
-    Target = Future[Any] | tuple[MapResults, int]
+    Target = Future[Any] | tuple[MapResults, int] | MapChunk | ChunkedMap
 
 _NO_ARGUMENTS: dict[str, Any] = {}
 # A batch of a map: as many calls are submitted in one go.
@@ -49,6 +51,10 @@ class Pool:
         self.broken: Exception | None = None
         self.is_shut = False
         self.is_forked = False
+        self.is_cancelling = False
+        """What is not sent is not to be."""
+        self.open_maps: dict[int, ChunkedMap] = {}
+        """Maps with chunks that are not sent, by their marks in `pending`."""
         self._is_closed = False
         self._link: Link | None = None
         self._old_links: list[Link] = []
@@ -237,6 +243,13 @@ class Pool:
         pending, done, touched, told = self.pending, [], set(), []
         for token, what in events:
             target = pending.get(token)
+            if type(what) is ChunkEnd:
+                if target is not None:
+                    told.append(token)
+                    touched.add(target.results)  # type: ignore[union-attr]
+                    for error in target.results.absorb(target, what):  # type: ignore[union-attr]
+                        self._judge(error)
+                continue
             if type(what) is tuple and len(what) != 3 or target is None:
                 if type(what) is tuple:
                     self._hear(link, token, what)
@@ -267,6 +280,8 @@ class Pool:
         if told:
             link.has_ended_call = True
         self._finish_told(done, told, touched)
+        for results in list(self.open_maps.values()):
+            results.pump()
 
     def _read(self, token: int, what: bytes | MemoryFile) -> tuple[bool, Any]:
         try:
@@ -337,6 +352,9 @@ class Pool:
             target = self.pending.get(token)
             if type(target) is Future:
                 done.append((target, False, _again(error)))
+            elif target is not None and type(target) is not tuple:
+                target.fail_all(lambda: _again(error))  # type: ignore[union-attr]
+                touched.add(target.results)  # type: ignore[union-attr]
             elif target is not None:
                 results, index = target  # type: ignore[misc]
                 results.there[index] = results.set(index, False, _again(error))
@@ -440,6 +458,9 @@ class Pool:
             return
         self.is_shut = True
         if cancel_futures and self._link is not None:
+            self.is_cancelling = True
+            for results in list(self.open_maps.values()):
+                results.pump()
             # The oldest ones are with the workers or about to be: as in the standard library, these go on.
             self._link.session.cancel_waiting(list(self.pending)[self.settings.workers :])
         if wait:
