@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::{
-    Chunk, ChunkOutcome, ChunkStop, Error, ItemResult, ItemStore, JobInput, SessionEnd, SessionQuestion, Spec,
+    Chunk, ChunkOutcome, ChunkStop, CountedResults, Error, ItemResult, ItemStore, JobInput, SessionEnd, SessionQuestion, Spec,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -51,6 +51,11 @@ impl ChunkPlaces {
         let chunk = locked(&self.under_way).remove(&token)?;
         self.count.fetch_sub(1, Ordering::AcqRel);
         Some(chunk.read(end))
+    }
+
+    /// The results that this chunk has so far.
+    pub(crate) fn counted(&self, token: u64) -> Option<CountedResults> {
+        locked(&self.under_way).get(&token).map(Chunk::counted)
     }
 
     fn add(&self, token: u64, chunk: Chunk) {
@@ -177,18 +182,27 @@ pub(crate) struct ChunkEnd {
     end: Py<PyAny>,
 }
 
+/// The results as a list, and the indices of those that failed.
+pub(crate) fn result_list<'py, 'a>(
+    py: Python<'py>,
+    results: impl Iterator<Item = ItemResult<'a>>,
+) -> PyResult<(Bound<'py, PyList>, Vec<usize>)> {
+    let mut failed = Vec::new();
+    let results = results.enumerate().map(|(index, result)| match result {
+        ItemResult::Done(bytes) => PyBytes::new(py, bytes),
+        ItemResult::Failed(bytes) => {
+            failed.push(index);
+            PyBytes::new(py, bytes)
+        }
+    });
+    Ok((PyList::new(py, results.collect::<Vec<_>>())?, failed))
+}
+
 impl ChunkEnd {
     /// From what was read, and the end of the job.
     pub(crate) fn new(py: Python<'_>, outcome: &ChunkOutcome, end: Bound<'_, PyAny>) -> PyResult<Self> {
-        let mut failed = Vec::new();
-        let results = outcome.delivered().enumerate().map(|(index, result)| match result {
-            ItemResult::Done(bytes) => PyBytes::new(py, bytes),
-            ItemResult::Failed(bytes) => {
-                failed.push(index);
-                PyBytes::new(py, bytes)
-            }
-        });
-        let results = PyList::new(py, results.collect::<Vec<_>>())?.unbind();
+        let (results, failed) = result_list(py, outcome.delivered())?;
+        let results = results.unbind();
         let (stop, text) = match outcome.stop() {
             ChunkStop::AllDelivered => ("all", String::new()),
             ChunkStop::LongResult { is_failed: false } => ("long", String::new()),

@@ -18,9 +18,9 @@ use bulkhead_client::{ContextNumber, JobFile, JobInput, NewContext, SessionAnswe
 use bulkhead_sys::{memfd, passed_descriptor};
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList};
 
-use crate::chunk_places::{ChunkTicket, NO_CHUNKS};
+use crate::chunk_places::{ChunkTicket, NO_CHUNKS, result_list};
 use crate::connection::{CallConnection, ConnectionOptions, greet, locked};
 use crate::input_places::{CallInput, FILES_MAX, INPUT_BLOCK_MAX_BYTES, gone, not_submitted};
 use crate::memory_file::MemoryFile;
@@ -259,6 +259,13 @@ impl CallSession {
         let spec = self.rules_of(connection, rules)?;
         let items: Vec<&[u8]> = items.iter().map(|item| item.as_bytes()).collect();
         ticket.submit(|token| connection.submit_chunk(token, &spec, head, &items, room)).map_err(raised)
+    }
+
+    fn counted<'py>(&self, py: Python<'py>, token: u64) -> PyResult<(Bound<'py, PyList>, Vec<usize>)> {
+        match self.connection()?.chunks.counted(token) {
+            Some(counted) => result_list(py, counted.delivered()),
+            None => Ok((PyList::empty(py), Vec::new())),
+        }
     }
 
     fn cancel(&self, tokens: Vec<u64>) -> PyResult<()> {

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import deque
 
 from . import _answer, _call, _wire
@@ -49,6 +50,9 @@ _ITEMS_MAX = 1 << 15
 # Pickles of the arguments of a chunk, and of one call of it; what is longer goes alone.
 _BYTES_MAX = 1 << 20
 _ITEM_BYTES_MAX = _wire.OUT_OF_BAND_MIN
+# A program that waits for an item looks so often at the results of its chunk, which may hang at a later item.
+_LOOKS_SECONDS = 0.02
+_LOOKS_SECONDS_MAX = 0.32
 # Memory for the results of a chunk: what is longer than expected goes another way, and ends the chunk.
 _ROOM_MAX = 1 << 20
 _ROOM_LEAST = 1024
@@ -271,7 +275,7 @@ class ChunkedMap(MapResults):
 
     def absorb(self, chunk: MapChunk, end: ChunkEnd) -> list[Any]:
         """Takes what a chunk left, and prepares what is left of it to be sent again. The errors of its items."""
-        errors = self._deliver(chunk, end)
+        errors = self._deliver(chunk, end.results, end.failed)
         at, last = chunk.begin + len(end.results), chunk.begin + chunk.count
         again: list[MapChunk] = []
         if end.stop == "all":
@@ -306,10 +310,11 @@ class ChunkedMap(MapResults):
             self._open.pop(chunk.token, None)
         return errors
 
-    def _deliver(self, chunk: MapChunk, end: ChunkEnd) -> list[Any]:
-        results, begin = end.results, chunk.begin
+    def _deliver(self, chunk: MapChunk, results: list[bytes], failures: list[int]) -> list[Any]:
+        """Takes the results from the first one on. Those that are failures."""
+        begin = chunk.begin
         stop = begin + len(results)
-        if not end.failed and not any(self.there[begin:stop]):
+        if not failures and not any(self.there[begin:stop]):
             try:
                 values = list(map(_wire.loads, results))
             except Exception:
@@ -319,8 +324,10 @@ class ChunkedMap(MapResults):
             else:
                 self.set_returned(begin, values)
                 return []
-        errors, failed = [], set(end.failed)
+        errors, failed = [], set(failures)
         for index, data in enumerate(results):
+            if self.there[begin + index]:
+                continue
             try:
                 is_result, value = _answer.read_of_chunk(data, index in failed)
             except BaseException as error:
@@ -396,7 +403,23 @@ class ChunkedMap(MapResults):
             if self.size is not None:
                 self.flush()
             self.pump()
+        patience = _LOOKS_SECONDS
+        while not self.there[index]:
+            look = time.monotonic() + patience
+            if until is not None and until <= look:
+                break
+            if not self.wait(index, look):
+                self._take_counted(index)
+                patience = min(patience * 2, _LOOKS_SECONDS_MAX)
         return self.take(index, until)
+
+    def _take_counted(self, index: int) -> None:
+        """Takes what is there of the chunk that has this item, while it runs."""
+        with self._lock:
+            found = [chunk for chunk in self._open.values() if chunk.begin <= index < chunk.begin + chunk.count]
+        for chunk in found:
+            for error in self._deliver(chunk, *self._link.session.counted(chunk.token)):
+                self._pool._judge(error)
 
 
 def opened(pool: Pool, function: Callable[..., Any], options: CallOptions, size: int | None) -> ChunkedMap | None:

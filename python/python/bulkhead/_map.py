@@ -85,8 +85,8 @@ class MapResults:
 
     def take(self, index: int, until: float | None) -> Any:
         """The result of an item, which is then forgotten. Raises what it raised, and `TimeoutError` after the moment `until`."""
-        if not self.there[index]:
-            self._wait(index, until)
+        if not self.wait(index, until):
+            raise _base.TimeoutError()
         value, self._values[index] = self._values[index], None
         if self.there[index] == _RETURNED:
             return value
@@ -96,14 +96,17 @@ class MapResults:
             # The traceback has this frame, and must not keep the exception alive by it.
             del value
 
-    def _wait(self, index: int, until: float | None) -> None:
+    def wait(self, index: int, until: float | None) -> bool:
+        """Waits until an item has ended; `False`: it has not at the moment `until`."""
+        if self.there[index]:
+            return True
         with self._changed:
             self._wanted = index
             while not self.there[index]:
                 left = None if until is None else until - time.monotonic()
                 if (left is not None and left <= 0) or not self._changed.wait(left):
-                    if not self.there[index]:
-                        raise _base.TimeoutError()
+                    return bool(self.there[index])
+        return True
 
     def open_tokens(self, begin: int) -> list[int]:
         """The tokens of the items from this one on whose end is not known."""

@@ -206,6 +206,9 @@ class Session:
         `False`: there is no room for it until other chunks have ended. Raises as `submit`; `ValueError` also if it never has room.
         """
 
+    def counted(self, token: int) -> tuple[list[bytes], list[int]]:
+        """The results that an open chunk has so far, and the indices of those that are failed, as in `ChunkEnd`."""
+
     def cancel(self, tokens: Sequence[int]) -> None:
         """Ends these calls, also those that run, with their processes. Each still has its last event. Unknown tokens are ignored."""
 
