@@ -134,7 +134,8 @@ class ChunkedMap(MapResults):
         except Exception:
             data = self._odd(args)
         if data is not None:
-            self._waiting.append((index, data))
+            with self._lock:
+                self._waiting.append((index, data))
         else:
             self._singles.append(self.first_token + index)
             self._pool.submit_one_of_map(self, index, args)
@@ -157,7 +158,8 @@ class ChunkedMap(MapResults):
             is_listed = False
         if is_listed:
             self.grow(len(items))
-            self._unsent[MapChunk(self, begin, len(items), data)] = None
+            with self._lock:
+                self._unsent[MapChunk(self, begin, len(items), data)] = None
             return
         for args in items:
             self.add(args)
@@ -304,7 +306,7 @@ class ChunkedMap(MapResults):
         with self._lock:
             if chunk.again is None:
                 chunk.again = again
-            if not self._is_over:
+            if chunk.again and not self._is_over:
                 self._unsent = {**{one: None for one in chunk.again if not one.ticket.is_sent}, **self._unsent}
                 self._note_unsent()
             self._open.pop(chunk.token, None)
