@@ -18,6 +18,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use crate::connection::{CallConnection, locked};
 use crate::input_places::{gone, not_submitted};
+use crate::plain_values;
 
 /// Memory for the items of chunks under way. Only touched pages take memory.
 const ITEMS_BYTES: usize = 16 << 20;
@@ -175,34 +176,47 @@ impl ChunkTicket {
 #[pyclass(frozen, get_all, module = "bulkhead._native")]
 #[derive(Debug)]
 pub(crate) struct ChunkEnd {
-    results: Py<PyList>,
-    failed: Vec<usize>,
+    results: Py<ChunkValues>,
     stop: &'static str,
     text: String,
     end: Py<PyAny>,
 }
 
-/// The results as a list, and the indices of those that failed.
-pub(crate) fn result_list<'py, 'a>(
-    py: Python<'py>,
-    results: impl Iterator<Item = ItemResult<'a>>,
-) -> PyResult<(Bound<'py, PyList>, Vec<usize>)> {
-    let mut failed = Vec::new();
-    let results = results.enumerate().map(|(index, result)| match result {
-        ItemResult::Done(bytes) => PyBytes::new(py, bytes),
-        ItemResult::Failed(bytes) => {
-            failed.push(index);
-            PyBytes::new(py, bytes)
-        }
-    });
-    Ok((PyList::new(py, results.collect::<Vec<_>>())?, failed))
+/// The results of calls, as Python sees them.
+#[pyclass(frozen, get_all, module = "bulkhead._native")]
+#[derive(Debug)]
+pub(crate) struct ChunkValues {
+    values: Py<PyList>,
+    pickled: Vec<usize>,
+    failed: Vec<usize>,
+    bytes: usize,
+}
+
+impl ChunkValues {
+    /// From what was read of a chunk.
+    pub(crate) fn new<'a>(py: Python<'_>, results: impl Iterator<Item = ItemResult<'a>>) -> PyResult<Self> {
+        let (mut pickled, mut failed, mut all_bytes) = (Vec::new(), Vec::new(), 0);
+        let values = results.enumerate().map(|(index, result)| {
+            let (ItemResult::Done(bytes) | ItemResult::Failed(bytes)) = result;
+            all_bytes += bytes.len();
+            if matches!(result, ItemResult::Failed(_)) {
+                failed.push(index);
+            } else if let Some(value) = plain_values::read(py, bytes) {
+                return value;
+            } else {
+                pickled.push(index);
+            }
+            PyBytes::new(py, bytes).into_any()
+        });
+        let values = PyList::new(py, values.collect::<Vec<_>>())?.unbind();
+        Ok(Self { values, pickled, failed, bytes: all_bytes })
+    }
 }
 
 impl ChunkEnd {
     /// From what was read, and the end of the job.
     pub(crate) fn new(py: Python<'_>, outcome: &ChunkOutcome, end: Bound<'_, PyAny>) -> PyResult<Self> {
-        let (results, failed) = result_list(py, outcome.delivered())?;
-        let results = results.unbind();
+        let results = Py::new(py, ChunkValues::new(py, outcome.delivered())?)?;
         let (stop, text) = match outcome.stop() {
             ChunkStop::AllDelivered => ("all", String::new()),
             ChunkStop::LongResult { is_failed: false } => ("long", String::new()),
@@ -211,6 +225,6 @@ impl ChunkEnd {
             ChunkStop::Unbegun => ("unbegun", String::new()),
             ChunkStop::Fault(fault) => ("fault", fault.to_string()),
         };
-        Ok(Self { results, failed, stop, text, end: end.unbind() })
+        Ok(Self { results, stop, text, end: end.unbind() })
     }
 }

@@ -12,6 +12,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use crate::plain_values::PlainPickle;
+
 /// A chunk that runs.
 #[derive(Debug)]
 pub(crate) struct OpenChunk {
@@ -28,6 +30,13 @@ pub(crate) struct ChunkResults(Mutex<Option<OpenChunk>>);
 
 fn raised(failure: TaskFailure) -> PyErr {
     PyRuntimeError::new_err(failure.to_string())
+}
+
+impl OpenChunk {
+    /// Begins the next call, if one is to begin.
+    fn next(&mut self) -> PyResult<bool> {
+        Ok(!self.reporter.is_cancelled() && self.writer.begin().map_err(raised)?.is_some())
+    }
 }
 
 impl ChunkResults {
@@ -53,16 +62,22 @@ impl ChunkResults {
         self.with(|open| Ok(open.writer.begin().map_err(raised)?.is_some()))
     }
 
+    fn store_plain(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+        let Some(pickle) = PlainPickle::write(value) else { return Ok(None) };
+        self.with(|open| {
+            let is_stored = open.writer.store_inside(pickle.as_bytes(), false).map_err(raised)?;
+            // Without room it goes the way of all long results.
+            if is_stored { open.next().map(Some) } else { Ok(None) }
+        })
+    }
+
     fn store(&self, result: &Bound<'_, PyBytes>, is_failed: bool) -> PyResult<bool> {
         self.with(|open| {
             if !open.writer.store_inside(result.as_bytes(), is_failed).map_err(raised)? {
                 open.long = Some((PyBackedBytes::from(result.clone()), is_failed));
                 return Ok(false);
             }
-            if open.reporter.is_cancelled() {
-                return Ok(false);
-            }
-            Ok(open.writer.begin().map_err(raised)?.is_some())
+            open.next()
         })
     }
 }

@@ -16,6 +16,7 @@ mod deliver;
 mod input_places;
 mod lead_turns;
 mod memory_file;
+mod plain_values;
 mod serve;
 mod session;
 mod told;
@@ -40,6 +41,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<call_task::CallTask>()?;
     module.add_class::<chunk_places::ChunkTicket>()?;
     module.add_class::<chunk_places::ChunkEnd>()?;
+    module.add_class::<chunk_places::ChunkValues>()?;
     module.add_class::<chunk_task::ChunkResults>()?;
     module.add_function(wrap_pyfunction!(serve::take_lane, module)?)?;
     module.add_function(wrap_pyfunction!(serve::serve, module)?)

@@ -18,9 +18,9 @@ use bulkhead_client::{ContextNumber, JobFile, JobInput, NewContext, SessionAnswe
 use bulkhead_sys::{memfd, passed_descriptor};
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::PyBytes;
 
-use crate::chunk_places::{ChunkTicket, NO_CHUNKS, result_list};
+use crate::chunk_places::{ChunkTicket, ChunkValues, NO_CHUNKS};
 use crate::connection::{CallConnection, ConnectionOptions, greet, locked};
 use crate::input_places::{CallInput, FILES_MAX, INPUT_BLOCK_MAX_BYTES, gone, not_submitted};
 use crate::memory_file::MemoryFile;
@@ -261,11 +261,9 @@ impl CallSession {
         ticket.submit(|token| connection.submit_chunk(token, &spec, head, &items, room)).map_err(raised)
     }
 
-    fn counted<'py>(&self, py: Python<'py>, token: u64) -> PyResult<(Bound<'py, PyList>, Vec<usize>)> {
-        match self.connection()?.chunks.counted(token) {
-            Some(counted) => result_list(py, counted.delivered()),
-            None => Ok((PyList::empty(py), Vec::new())),
-        }
+    fn counted(&self, py: Python<'_>, token: u64) -> PyResult<Option<ChunkValues>> {
+        let counted = self.connection()?.chunks.counted(token);
+        counted.map(|counted| ChunkValues::new(py, counted.delivered())).transpose()
     }
 
     fn cancel(&self, tokens: Vec<u64>) -> PyResult<()> {

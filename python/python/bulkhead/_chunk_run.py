@@ -48,19 +48,22 @@ def refuse(answer: bytes, items: Sequence[bytes], results: ChunkResults) -> None
 def _run_listed(function: Any, calls: Iterable[Any], results: ChunkResults) -> None:
     if not results.begin():
         return
-    store, dumps, protocol = results.store, _wire.plain_dumps, _wire.PROTOCOL
+    store, store_plain, dumps, protocol = results.store, results.store_plain, _wire.plain_dumps, _wire.PROTOCOL
+    goes_on: bool | None
     for args in calls:
         try:
             value = function(*args)
         except BaseException as error:
             goes_on = store(_answer.raised(error), True)
         else:
-            try:
-                data, is_failed = dumps(value, protocol), False
-            except BaseException:
-                data, is_failed = _answer.returned_whole(value)
-            del value
-            goes_on = store(data, is_failed)
+            goes_on = store_plain(value)
+            if goes_on is None:
+                try:
+                    data, is_failed = dumps(value, protocol), False
+                except BaseException:
+                    data, is_failed = _answer.returned_whole(value)
+                del value
+                goes_on = store(data, is_failed)
         if not goes_on:
             return
 

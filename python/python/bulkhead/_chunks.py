@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._link import Link
-    from ._native import ChunkEnd
+    from ._native import ChunkEnd, ChunkValues
     from ._options import CallOptions
     from ._pool import Pool
 
@@ -277,8 +277,8 @@ class ChunkedMap(MapResults):
 
     def absorb(self, chunk: MapChunk, end: ChunkEnd) -> list[Any]:
         """Takes what a chunk left, and prepares what is left of it to be sent again. The errors of its items."""
-        errors = self._deliver(chunk, end.results, end.failed)
-        at, last = chunk.begin + len(end.results), chunk.begin + chunk.count
+        errors = self._deliver(chunk, end.results)
+        at, last = chunk.begin + len(end.results.values), chunk.begin + chunk.count
         again: list[MapChunk] = []
         if end.stop == "all":
             self._measure(chunk, end)
@@ -312,13 +312,17 @@ class ChunkedMap(MapResults):
             self._open.pop(chunk.token, None)
         return errors
 
-    def _deliver(self, chunk: MapChunk, results: list[bytes], failures: list[int]) -> list[Any]:
+    def _deliver(self, chunk: MapChunk, results: ChunkValues) -> list[Any]:
         """Takes the results from the first one on. Those that are failures."""
-        begin = chunk.begin
-        stop = begin + len(results)
-        if not failures and not any(self.there[begin:stop]):
+        begin, values = chunk.begin, results.values
+        if not results.failed and not any(self.there[begin : begin + len(values)]):
             try:
-                values = list(map(_wire.loads, results))
+                if len(results.pickled) == len(values):
+                    values = list(map(_wire.loads, values))
+                elif results.pickled:
+                    values = values.copy()
+                    for index in results.pickled:
+                        values[index] = _wire.loads(values[index])
             except Exception:
                 pass
             except BaseException as error:
@@ -326,12 +330,14 @@ class ChunkedMap(MapResults):
             else:
                 self.set_returned(begin, values)
                 return []
-        errors, failed = [], set(failures)
-        for index, data in enumerate(results):
+        errors, failed, pickled = [], set(results.failed), set(results.pickled)
+        for index, value in enumerate(results.values):
             if self.there[begin + index]:
                 continue
+            is_result = True
             try:
-                is_result, value = _answer.read_of_chunk(data, index in failed)
+                if index in failed or index in pickled:
+                    is_result, value = _answer.read_of_chunk(value, index in failed)  # type: ignore[arg-type]
             except BaseException as error:
                 is_result, value = False, self._pool._stopped(chunk.token, error)
             self.there[begin + index] = self.set(begin + index, is_result, value)
@@ -345,7 +351,7 @@ class ChunkedMap(MapResults):
         else:
             is_result, value = _answer.read_of_chunk(end.end, end.stop == "long-failed")
             length = len(end.end) if isinstance(end.end, bytes) else end.end.length
-            self._result_bytes = min(self._result_bytes + length / (len(end.results) + 1), float(_ROOM_MAX))
+            self._result_bytes = min(self._result_bytes + length / (len(end.results.values) + 1), float(_ROOM_MAX))
         self.there[index] = self.set(index, is_result, value)
         return [] if is_result else [value]
 
@@ -357,7 +363,7 @@ class ChunkedMap(MapResults):
         return lambda: error_of_end(*what)
 
     def _measure(self, chunk: MapChunk, end: ChunkEnd) -> None:
-        length = sum(map(len, end.results)) / max(chunk.count, 1)
+        length = end.results.bytes / max(chunk.count, 1)
         self._result_bytes = max(self._result_bytes * 0.75 + length * 0.25, length if self._items == 0 else 0.0, 1.0)
         if isinstance(end.end, bytes):
             self._seconds = self._seconds / 2 + int.from_bytes(end.end, "little") / 1e9
@@ -420,7 +426,8 @@ class ChunkedMap(MapResults):
         with self._lock:
             found = [chunk for chunk in self._open.values() if chunk.begin <= index < chunk.begin + chunk.count]
         for chunk in found:
-            for error in self._deliver(chunk, *self._link.session.counted(chunk.token)):
+            counted = self._link.session.counted(chunk.token)
+            for error in self._deliver(chunk, counted) if counted is not None else ():
                 self._pool._judge(error)
 
 

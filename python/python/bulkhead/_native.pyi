@@ -97,13 +97,24 @@ class ChunkTicket:
         """Whether it was submitted."""
 
 @final
+class ChunkValues:
+    """The results that the handler of a chunk stored."""
+
+    values: list[object]
+    """The values that `store_plain` took, and the bytes that `store` took."""
+    pickled: list[int]
+    """Indices of bytes that are no failures."""
+    failed: list[int]
+    """Indices of failures, which are bytes."""
+    bytes: int
+    """How long the results were together."""
+
+@final
 class ChunkEnd:
     """What became of the calls of a chunk."""
 
-    results: list[bytes]
-    """Of the calls from the first on: the results that their handler stored."""
-    failed: list[int]
-    """Indices of those that it stored as failed."""
+    results: ChunkValues
+    """Of the calls from the first on."""
     stop: Literal["all", "long", "long-failed", "begun", "unbegun", "fault"]
     """What became of the call behind the last result: there is none; it is done, and its result had no room in the memory of the chunk,
     so it is `end`, and no later call has begun; it had begun and has no result; it never began. `fault`: what the worker left
@@ -206,8 +217,8 @@ class Session:
         `False`: there is no room for it until other chunks have ended. Raises as `submit`; `ValueError` also if it never has room.
         """
 
-    def counted(self, token: int) -> tuple[list[bytes], list[int]]:
-        """The results that an open chunk has so far, and the indices of those that are failed, as in `ChunkEnd`."""
+    def counted(self, token: int) -> ChunkValues | None:
+        """The results that an open chunk has so far; `None`: there is no such chunk."""
 
     def cancel(self, tokens: Sequence[int]) -> None:
         """Ends these calls, also those that run, with their processes. Each still has its last event. Unknown tokens are ignored."""
@@ -278,6 +289,10 @@ class ChunkResults:
 
     def begin(self) -> bool:
         """Begins the first call; `False`: there is none. Raises `RuntimeError`: the client has closed the chunk."""
+
+    def store_plain(self, value: object) -> bool | None:
+        """As `store` with the pickle of the value, if it is a number, a short text, `None` or a bool; `None`: it is not, or has no room, and
+        nothing was done."""
 
     def store(self, result: bytes, is_failed: bool) -> bool:
         """Stores and counts the result of the call that has begun, and begins the next one; `False`: none is to begin. Raises as `begin`."""
