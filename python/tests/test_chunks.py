@@ -259,7 +259,7 @@ def test_short_calls_go_in_long_chunks(executor: Executor, monkeypatch: pytest.M
     absorb = _chunks.ChunkedMap.absorb
 
     def count(self: Any, chunk: Any, end: Any) -> Any:
-        counts.append(len(end.results))
+        counts.append(len(end.results.values))
         return absorb(self, chunk, end)
 
     monkeypatch.setattr(_chunks.ChunkedMap, "absorb", count)
