@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::{
-    Chunk, ChunkOutcome, ChunkStop, CountedResults, Error, ItemResult, ItemStore, JobInput, SessionEnd, SessionQuestion, Spec,
+    Chunk, ChunkOutcome, ChunkStop, CountedResults, Error, ItemResult, ItemStore, JobInput, SessionEnd,
+    SessionQuestion, Spec,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -72,17 +73,13 @@ impl ChunkPlaces {
 }
 
 impl CallConnection {
-    /// Registers the memory for chunks, if that was not done, and waits until the daemon has taken it; `false`: there is none,
-    /// or this thread cannot wait for it.
+    /// Registers the memory for chunks, if that was not done, and waits until the daemon has taken it; `false`: there is none.
     ///
     /// # Errors
     /// As [`CallConnection::ask`].
     pub(crate) fn open_chunks(&self, py: Python<'_>) -> PyResult<bool> {
         if self.chunks.store.get().is_some() {
             return Ok(true);
-        }
-        if self.is_telling() {
-            return Ok(false);
         }
         let made = self.session.register_arena(ITEMS_BYTES).and_then(|arena| {
             let store = self.session.register_item_store(&arena, RESULTS_BYTES)?;
@@ -189,16 +186,16 @@ pub(crate) struct ChunkValues {
     values: Py<PyList>,
     pickled: Vec<usize>,
     failed: Vec<usize>,
-    bytes: usize,
+    length: usize,
 }
 
 impl ChunkValues {
     /// From what was read of a chunk.
     pub(crate) fn new<'a>(py: Python<'_>, results: impl Iterator<Item = ItemResult<'a>>) -> PyResult<Self> {
-        let (mut pickled, mut failed, mut all_bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut pickled, mut failed, mut length) = (Vec::new(), Vec::new(), 0);
         let values = results.enumerate().map(|(index, result)| {
             let (ItemResult::Done(bytes) | ItemResult::Failed(bytes)) = result;
-            all_bytes += bytes.len();
+            length += bytes.len();
             if matches!(result, ItemResult::Failed(_)) {
                 failed.push(index);
             } else if let Some(value) = plain_values::read(py, bytes) {
@@ -209,7 +206,7 @@ impl ChunkValues {
             PyBytes::new(py, bytes).into_any()
         });
         let values = PyList::new(py, values.collect::<Vec<_>>())?.unbind();
-        Ok(Self { values, pickled, failed, bytes: all_bytes })
+        Ok(Self { values, pickled, failed, length })
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! | lock | guards |
 //! |---|---|
-//! | `places` | inputs under way and calls that wait for room (`input_places.rs`); taken before those of the client's session |
-//! | `chunks`, `rules`, `untold`, `certificates`, `answers`, `waiters` | one table each; nothing else is taken under them |
+//! | `places` | inputs under way and calls that wait for room (`input_places.rs`); taken before those of the client's session, and before `untold` |
+//! | `rules` | rules and contexts (`call_rules.rs`); taken before those of the client's session |
+//! | `untold`, `certificates`, `answers`, `waiters` | one table each; nothing else is taken under them |
 //!
 //! Threads of the program take them with the GIL held, so no thread that holds one asks for the GIL. Parts: `deliver.rs` passes
 //! events on, `wait.rs` waits for one.
@@ -19,6 +20,7 @@ use bulkhead_client::{
 };
 use pyo3::prelude::*;
 
+use crate::call_rules::CallRules;
 use crate::certificates::Certificates;
 use crate::chunk_places::ChunkPlaces;
 use crate::input_places::{CallInput, InputPlaces, gone};
@@ -40,7 +42,7 @@ pub(crate) struct CallConnection {
     pub(crate) session: Session,
     pub(crate) waker: SessionWaker,
     pub(crate) certify_cancelled: bool,
-    pub(crate) rules: Mutex<Vec<Arc<Spec>>>,
+    pub(crate) rules: Mutex<CallRules>,
     pub(crate) places: Mutex<InputPlaces>,
     pub(crate) chunks: ChunkPlaces,
     /// How many calls wait for room, and how many hold a block or a file: to be read without the lock.
@@ -57,7 +59,7 @@ pub(crate) struct CallConnection {
     /// The number of the last question.
     pub(crate) questions: AtomicU64,
     pub(crate) is_closing: AtomicBool,
-    /// The connection has ended, and Python was told.
+    /// The connection has ended: what has no end is lost, and Python is told so.
     pub(crate) is_over: AtomicBool,
     /// What events are passed to; `None` once it is closed.
     pub(crate) on_events: Mutex<Option<Py<PyAny>>>,
@@ -118,9 +120,14 @@ impl CallConnection {
         })
     }
 
-    /// Whether nothing is told any more.
+    /// Whether the connection is closed, or has ended by itself.
     pub(crate) fn has_ended(&self) -> bool {
-        self.is_over.load(Ordering::Acquire) || self.is_closing.load(Ordering::Acquire)
+        self.is_over() || self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Whether the end of each call is told, or is just being told.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// The loop of the own thread.
@@ -175,7 +182,6 @@ impl CallConnection {
         calls.for_each(|(token, bytes)| places.wait(token, spec, CallInput::Bytes(bytes)));
         let failed = places.submit_waiting(&self.session);
         self.note_places(&places);
-        drop(places);
         self.tell_later(failed.into_iter().map(|(token, why)| (token, Told::refused(why))).collect());
         Ok(())
     }
@@ -186,12 +192,12 @@ impl CallConnection {
             let mut places = locked(&self.places);
             let taken = places.withdraw(tokens);
             self.note_places(&places);
-            drop(places);
             self.tell_later(taken.into_iter().map(|token| (token, Told::withdrawn())).collect());
         }
     }
 
-    /// Has the leader tell this.
+    /// Has the leader tell this. The caller holds `places`: what is there when the connection has ended is told then, and later there
+    /// is nothing.
     fn tell_later(&self, mut told: Vec<(u64, Told)>) {
         if !told.is_empty() {
             locked(&self.untold).append(&mut told);
@@ -224,10 +230,27 @@ impl CallConnection {
         self.questions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Ends the own thread and the connection; the caller joins the thread.
+    /// Ends the connection, and has the own thread end.
     pub(crate) fn stop(&self) {
         self.is_closing.store(true, Ordering::Release);
+        self.session.close();
         self.turns.close();
         self.waker.wake();
+    }
+
+    /// After [`Self::stop`]: tells the end of each call that has none. It waits for a leader in another thread first.
+    ///
+    /// # Errors
+    /// As [`Self::turn`]; all is told then too.
+    pub(crate) fn tell_the_rest(&self) -> PyResult<()> {
+        let mut leader = self.session.lead();
+        let mut raised = Ok(());
+        loop {
+            match self.turn(&mut leader, None) {
+                Ok(None) => return raised,
+                Ok(Some(_)) => {}
+                Err(error) => raised = raised.and(Err(error)),
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! From the events of the client's session to the callable of Python.
 //!
 //! The thread that leads does it, in two steps: without the GIL it gives back the room of ended calls, submits those that waited for it, and
-//! asks for certificates; then it attaches once and passes all that there is as one list. What ended without a result keeps its event
-//! until its certificate is there.
+//! asks for certificates; then it attaches once and passes all that there is as one list. Meanwhile the lead is lent to this thread, so that
+//! what is called may wait for other calls, or close the session. What ended without a result keeps its event until its certificate is
+//! there.
 
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -14,15 +14,14 @@ use bulkhead_client::{
 };
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
 use crate::connection::{CallConnection, locked};
 use crate::told::{Told, event_list};
 use crate::wait::WaitedFor;
 
-thread_local! {
-    /// The connection whose events this thread passes on just now, by its address.
-    static TELLS: Cell<usize> = const { Cell::new(0) };
-}
+/// How often a list is passed on that the callable did not take. A signal's handler may have raised in its midst: it takes it then the next time.
+const TRIES: usize = 3;
 
 impl CallConnection {
     /// One turn of a leader, and all that follows from it. `None`: the connection has ended.
@@ -42,14 +41,16 @@ impl CallConnection {
         }
         let mut told = self.take(events);
         if let Err(error) = &turn
-            && !self.is_over.load(Ordering::Acquire)
+            && !self.is_over()
         {
             self.lose(&mut told, &error.to_string());
         }
         if matches!(turn, Ok(SessionTurn::Woken)) {
             told.append(&mut locked(&self.untold));
         }
-        self.tell(told)?;
+        if !told.is_empty() {
+            leader.lend(|| self.tell(told))?;
+        }
         Ok(turn.ok())
     }
 
@@ -155,42 +156,50 @@ impl CallConnection {
 
     /// The step with the GIL.
     fn tell(&self, told: Vec<(u64, Told)>) -> PyResult<()> {
-        if told.is_empty() {
-            return Ok(());
-        }
         let tokens: Vec<WaitedFor> = if self.waiters.are_there() {
             told.iter().map(|(token, _)| WaitedFor::Token(*token)).collect()
         } else {
             Vec::new()
         };
-        let before = TELLS.replace(std::ptr::from_ref(self).addr());
         // At the end of the interpreter nobody is told.
         let raised = Python::try_attach(|py| self.call(py, told)).unwrap_or(Ok(()));
-        TELLS.set(before);
         self.waiters.mark(&tokens);
         self.waiters.passed();
         raised
     }
 
-    /// Calls the callable until it has taken all; gives the first exception that is not its own fault.
+    /// Calls the callable until it has taken all; gives the first exception that interrupted it.
     fn call(&self, py: Python<'_>, told: Vec<(u64, Told)>) -> PyResult<()> {
         let Some(on_events) = locked(&self.on_events).as_ref().map(|one| one.clone_ref(py)) else {
             return Ok(());
         };
         let events = event_list(py, told)?;
-        let mut raised = Ok(());
+        let (mut raised, mut tries) = (Ok(()), 0);
         while let Err(error) = on_events.call1(py, (&events,)) {
-            if error.is_instance_of::<PyException>(py) {
-                error.write_unraisable(py, Some(on_events.bind(py)));
+            tries += usize::from(error.is_instance_of::<PyException>(py));
+            raised = raised.and(Err(error));
+            if tries == TRIES {
+                call_elsewhere(py, &on_events, events.unbind());
                 break;
             }
-            raised = raised.and(Err(error));
         }
         raised
     }
+}
 
-    /// Whether this thread passes events of this connection on just now.
-    pub(crate) fn is_telling(&self) -> bool {
-        TELLS.get() == std::ptr::from_ref(self).addr()
-    }
+/// Calls the callable in a thread of its own, with a list for each event: the stack of this one is full, or one of the events is at
+/// fault. It waits for that.
+fn call_elsewhere(py: Python<'_>, on_events: &Py<PyAny>, events: Py<PyList>) {
+    let call_singly = || {
+        Python::try_attach(|py| {
+            for event in events.bind(py) {
+                let called = PyList::new(py, [event]).and_then(|one| on_events.call1(py, (one,)));
+                if let Err(error) = called {
+                    error.write_unraisable(py, Some(on_events.bind(py)));
+                }
+            }
+        });
+    };
+    // A panic of that thread has been printed.
+    py.detach(|| std::thread::scope(|scope| drop(scope.spawn(call_singly).join())));
 }

@@ -7,6 +7,7 @@
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 compile_error!("the Python package bulkhead is for Linux with glibc only");
 
+mod call_rules;
 mod call_task;
 mod certificates;
 mod chunk_places;

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use bulkhead_client::proto::job::{OutputMode, Policy};
 use bulkhead_client::proto::limits::{CONTEXT_BYTES_MAX, FILES_MAX as JOB_FILES_MAX, INLINE_MAX_BYTES};
-use bulkhead_client::{ContextNumber, JobFile, JobInput, NewContext, SessionAnswer, SessionQuestion, Spec};
+use bulkhead_client::{JobFile, JobInput, NewContext, SessionAnswer, SessionQuestion, Spec};
 use bulkhead_sys::{memfd, passed_descriptor};
-use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -33,7 +33,6 @@ pub(crate) struct CallSession {
     /// There until the drop.
     connection: Option<Arc<CallConnection>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    contexts: Mutex<Vec<ContextNumber>>,
     /// The process that made it; in a forked child it does nothing.
     process: u32,
     is_abandoned: AtomicBool,
@@ -68,24 +67,28 @@ impl CallSession {
     }
 
     fn rules_of(&self, connection: &CallConnection, rules: usize) -> PyResult<Arc<Spec>> {
-        let found = locked(&connection.rules).get(rules).map(Arc::clone);
-        found.ok_or_else(|| PyValueError::new_err(format!("no rules have the number {rules}")))
+        let found = locked(&connection.rules).get(rules);
+        found.ok_or_else(|| PyKeyError::new_err(format!("no rules have the number {rules}")))
     }
 
-    /// Ends the own thread, and waits for it unless this is it.
-    fn end(&self, py: Python<'_>, connection: &CallConnection) {
+    /// Ends the connection, tells the end of each call that has none, and waits for the own thread unless this is it.
+    fn end(&self, py: Python<'_>, connection: &CallConnection) -> PyResult<()> {
         connection.stop();
         let thread = locked(&self.thread).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // A panic of that thread has been printed.
-            py.detach(|| drop(thread.join()));
-        }
-        connection.session.close();
+        let told = py.detach(|| {
+            let told = connection.tell_the_rest();
+            if let Some(thread) = thread
+                && thread.thread().id() != std::thread::current().id()
+            {
+                // A panic of that thread has been printed.
+                drop(thread.join());
+            }
+            told
+        });
         // Its drop may run any code of Python's: not under the lock.
         let on_events = locked(&connection.on_events).take();
         drop(on_events);
+        told
     }
 }
 
@@ -112,7 +115,6 @@ impl CallSession {
         Ok(Self {
             connection: Some(connection),
             thread: Mutex::new(Some(thread)),
-            contexts: Mutex::default(),
             process: std::process::id(),
             is_abandoned: AtomicBool::new(false),
         })
@@ -144,22 +146,14 @@ impl CallSession {
         if let Some(fault) = policy.fault() {
             return Err(PyValueError::new_err(fault));
         }
-        let known = locked(&self.contexts);
-        let named = contexts.iter().map(|number| {
-            let found = known.get(*number).copied();
-            found.ok_or_else(|| PyValueError::new_err(format!("no context has the number {number}")))
-        });
-        let contexts = named.collect::<PyResult<Vec<_>>>()?;
         let connection = self.connection()?;
+        let mut known = locked(&connection.rules);
+        let contexts = known.contexts(&contexts);
+        let contexts =
+            contexts.map_err(|number| PyKeyError::new_err(format!("no context has the number {number}")))?;
         let made = Spec { policy, flavour, contexts, ..Spec::new(if in_chunks { CHUNK } else { CALL }) };
         let made = if in_chunks { connection.chunks.spec(made) } else { Some(made) };
-        let made = made.ok_or_else(|| PyValueError::new_err(NO_CHUNKS))?;
-        let mut rules = locked(&connection.rules);
-        if let Some(at) = rules.iter().position(|spec| **spec == made) {
-            return Ok(at);
-        }
-        rules.push(Arc::new(made));
-        Ok(rules.len() - 1)
+        Ok(known.add(made.ok_or_else(|| PyValueError::new_err(NO_CHUNKS))?))
     }
 
     #[pyo3(signature = (content, descriptors = Vec::new()))]
@@ -187,17 +181,25 @@ impl CallSession {
         let connection = self.connection()?;
         let number = py.detach(|| connection.session.register_context(context));
         let number = number.map_err(|error| PyConnectionError::new_err(error.to_string()))?;
-        let mut contexts = locked(&self.contexts);
-        contexts.push(number);
-        Ok(contexts.len() - 1)
+        Ok(locked(&connection.rules).add_context(number))
     }
 
     fn unregister(&self, context: usize) -> PyResult<()> {
-        let number = locked(&self.contexts).get(context).copied();
-        let number =
-            number.ok_or_else(|| PyValueError::new_err(format!("no context has the number {context}")))?;
-        self.connection()?.session.drop_context(number);
+        let connection = self.connection()?;
+        let mut rules = locked(&connection.rules);
+        if !rules.drop_context(context) {
+            return Err(PyKeyError::new_err(format!("no context has the number {context}")));
+        }
+        rules.sweep(&connection.session);
         Ok(())
+    }
+
+    #[getter]
+    fn contexts(&self) -> PyResult<usize> {
+        let connection = self.connection()?;
+        let mut rules = locked(&connection.rules);
+        rules.sweep(&connection.session);
+        Ok(rules.held_contexts())
     }
 
     fn submit(&self, py: Python<'_>, token: u64, rules: usize, head: &[u8], body: &[u8]) -> PyResult<()> {
@@ -296,11 +298,12 @@ impl CallSession {
 
     fn is_running(&self, py: Python<'_>, token: u64) -> PyResult<bool> {
         let connection = self.connection()?;
-        let Some(job) = connection.session.job_of(token) else { return Ok(false) };
-        match connection.ask(py, SessionQuestion::Workers)? {
-            SessionAnswer::Workers(rows) => Ok(rows.iter().any(|row| row.job == Some(job))),
-            _ => Ok(false),
-        }
+        // Asked first: with the answer this thread may read that the daemon has accepted the call.
+        let SessionAnswer::Workers(rows) = connection.ask(py, SessionQuestion::Workers)? else {
+            return Ok(false);
+        };
+        let job = connection.session.job_of(token);
+        Ok(job.is_some() && rows.iter().any(|row| row.job == job))
     }
 
     fn workers(&self, py: Python<'_>) -> PyResult<String> {
@@ -337,11 +340,10 @@ impl CallSession {
         self.is_abandoned.store(true, Ordering::Release);
     }
 
-    fn close(&self, py: Python<'_>) {
-        if std::process::id() == self.process
-            && let Ok(connection) = self.connection()
-        {
-            self.end(py, connection);
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        match self.connection() {
+            Ok(connection) if std::process::id() == self.process => self.end(py, connection),
+            _ => Ok(()),
         }
     }
 }
@@ -360,7 +362,12 @@ impl Drop for CallSession {
             std::mem::forget(connection);
             return;
         }
-        if Python::try_attach(|py| self.end(py, &connection)).is_none() {
+        let ended = Python::try_attach(|py| {
+            if let Err(error) = self.end(py, &connection) {
+                error.write_unraisable(py, None);
+            }
+        });
+        if ended.is_none() {
             connection.stop();
         }
     }

@@ -119,15 +119,13 @@ impl CallConnection {
         is_done: &Bound<'_, PyAny>,
         until: Option<Instant>,
     ) -> PyResult<bool> {
-        self.refuse_teller()?;
-        let _wish = self.turns.wish();
         let waiter = self.waiters.enter(WaitedFor::Token(token));
         loop {
             let lists = self.waiters.lists();
             if is_done.call0()?.is_truthy()? {
                 return Ok(true);
             }
-            if self.has_ended() || until.is_some_and(|until| until <= Instant::now()) {
+            if self.is_over() || until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(false);
             }
             // What is on its way to Python marks nobody, and counts as a list.
@@ -145,14 +143,12 @@ impl CallConnection {
     /// # Errors
     /// As [`Self::await_end`]; the daemon is gone or refuses.
     pub(crate) fn ask(&self, py: Python<'_>, about: SessionQuestion) -> PyResult<SessionAnswer> {
-        self.refuse_teller()?;
-        let _wish = self.turns.wish();
         let question = self.next_question();
         let waiter = self.waiters.enter(WaitedFor::Answer(question));
         locked(&self.answers).insert(question, None);
         let asked = self.session.ask(question, about);
         let mut waited = asked.map_err(|error| PyConnectionError::new_err(error.to_string()));
-        while waited.is_ok() && !waiter.is_marked() && !self.has_ended() {
+        while waited.is_ok() && !waiter.is_marked() && !self.is_over() {
             waited = self.await_step(py, &|| waiter.is_marked(), None);
         }
         let answer = locked(&self.answers).remove(&question).flatten();
@@ -164,11 +160,6 @@ impl CallConnection {
         }
     }
 
-    fn refuse_teller(&self) -> PyResult<()> {
-        let text = "called by on_events, whose thread cannot wait for events";
-        if self.is_telling() { Err(PyRuntimeError::new_err(text)) } else { Ok(()) }
-    }
-
     /// Waits for a while, in the lead if it is free, and looks for signals.
     fn await_step(
         &self,
@@ -177,9 +168,11 @@ impl CallConnection {
         until: Option<Instant>,
     ) -> PyResult<()> {
         let step = py.detach(|| {
+            // Not for longer: what Python runs between two steps, a signal's handler too, may wait for what the own thread reads.
+            let _wish = self.turns.wish();
             let looks = Instant::now() + FOLLOWER_LOOKS;
             let moment = until.map_or(looks, |until| until.min(looks));
-            match self.session.follow(Some(moment), false, || has_come() || self.has_ended()) {
+            match self.session.follow(Some(moment), false, || has_come() || self.is_over()) {
                 LeadWait::Leads(mut leader) => self.lead(&mut leader, has_come, until),
                 LeadWait::Done => Ok(WaitStep::Look),
                 LeadWait::TimedOut => Ok(WaitStep::Signals),
@@ -200,7 +193,7 @@ impl CallConnection {
         leader.stop_for_signals();
         let looks = Instant::now() + LEADER_LOOKS;
         let moment = until.map_or(looks, |until| until.min(looks));
-        while !has_come() && !self.has_ended() {
+        while !has_come() && !self.is_over() {
             match self.turn(leader, Some(moment))? {
                 Some(SessionTurn::TimedOut | SessionTurn::Interrupted) => return Ok(WaitStep::Signals),
                 Some(SessionTurn::Heard | SessionTurn::Woken | SessionTurn::Wanted) | None => {}

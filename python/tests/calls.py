@@ -153,6 +153,20 @@ def wait_for(path: str) -> str:
     return path
 
 
+def note_interrupts(begun: str, gate: str, hit: str) -> str:
+    """Waits until there is the file `gate`; if this process or a child of it has SIGINT meanwhile, it makes the file `hit`."""
+    signal.signal(signal.SIGINT, lambda *_: Path(hit).touch())
+    child = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1000)"], stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"up\n"
+    Path(begun).touch()
+    wait_for(gate)
+    if child.poll() is not None:
+        Path(hit).touch()
+    child.kill()
+    child.communicate()
+    return "ended"
+
+
 def numbers(count: int) -> Iterator[int]:
     yield from range(count)
 

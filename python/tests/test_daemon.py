@@ -89,7 +89,7 @@ def test_a_forked_child_does_not_hold_it(place: Path, tmp_path: Path) -> None:
     )
     child = int(wait_until(lambda: child_path.exists() and child_path.read_text(), "it has forked"))
     try:
-        worker = int(path.read_text())
+        worker = int(wait_until(path.read_text, "the call has begun"))
         program.kill()
         program.wait()
         wait_until(lambda: not is_alive(worker), "the worker is gone")

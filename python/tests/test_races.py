@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
+import pickle
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +17,9 @@ import pytest
 from conftest import wait_until
 
 import bulkhead
-from bulkhead import Executor
+from bulkhead import Executor, _native
+from bulkhead._events import EventReader
+from bulkhead._link import Link
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +41,7 @@ def shut_down_in_thread(executor: Executor) -> threading.Thread:
     thread = threading.Thread(target=executor.shutdown, daemon=True)
     thread.start()
     # The condition's own list of those who wait.
-    wait_until(lambda: executor._pool._idle._waiters, "shutdown waits")  # type: ignore[attr-defined]
+    wait_until(lambda: executor._pool.calls._idle._waiters, "shutdown waits")  # type: ignore[attr-defined]
     return thread
 
 
@@ -142,3 +149,160 @@ def test_options_keep_their_executor() -> None:
 def test_an_exception_may_hold_a_large_buffer(executor: Executor) -> None:
     found = executor.submit(calls.raise_buffer, 100_000).exception(60)
     assert type(found) is ValueError and len(found.args[0]) == 100_000
+
+
+class RawSession:
+    """A second session with the daemon of an executor, and what it tells."""
+
+    def __init__(self, executor: Executor, hear: Callable[[list[Any]], object]) -> None:
+        link = executor._pool._link
+        assert link is not None
+        head = executor._pool.encoder.head(calls.add)
+        assert head is not None
+        self.told: set[int] = set()
+        self.prefix = head.prefix
+        self._hear = hear
+        self.session = _native.Session(link.daemon.socket, self._on_events)
+        self.rules = self.session.rules()
+
+    def _on_events(self, events: list[Any]) -> None:
+        self._hear(events)
+        self.told |= {token for token, _ in events}
+
+    def submit(self, token: int) -> None:
+        self.session.submit(token, self.rules, self.prefix, pickle.dumps(((1,), {})))
+
+
+def test_a_submit_that_meets_the_end_of_its_session_is_told(executor: Executor) -> None:
+    executor.submit(calls.add, 1).result(60)
+    entered, go = threading.Event(), threading.Event()
+
+    def hear(_: list[Any]) -> None:
+        entered.set()
+        assert go.wait(60)
+
+    raw = RawSession(executor, hear)
+    raw.submit(1)
+    assert entered.wait(60)
+    closer = threading.Thread(target=raw.session.close, daemon=True)
+    closer.start()
+    submitted = [1]
+    with contextlib.suppress(ConnectionError):
+        for token in range(2, 200):
+            raw.submit(token)
+            submitted.append(token)
+            time.sleep(0.002)
+    go.set()
+    assert joins(closer)
+    assert set(submitted) <= raw.told
+    with pytest.raises(ConnectionError):
+        raw.submit(1000)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", [1, 1000])
+def test_events_are_told_though_their_reader_raises(executor: Executor, times: int) -> None:
+    executor.submit(calls.add, 1).result(60)
+    heard: list[list[int]] = []
+
+    def hear(events: list[Any]) -> None:
+        heard.append([token for token, _ in events])
+        if len(heard) <= times and len(events) > 1:
+            raise ValueError("it is interrupted")
+
+    raw = RawSession(executor, hear)
+    raw.session.submit_many(1, raw.rules, raw.prefix, [pickle.dumps(((1,), {}))] * 100)
+    try:
+        wait_until(lambda: set(range(1, 101)) <= raw.told, "all are told")
+    finally:
+        raw.session.close()
+
+
+@pytest.mark.parametrize("way", ["kill_workers", "shutdown"])
+def test_no_future_stays_open_when_submits_meet_an_end(make: Callable[..., Executor], way: str) -> None:
+    executor = make(1, spares=0)
+    executor.submit(calls.add, 1).result(60)
+    futures: list[Any] = []
+
+    def submit() -> None:
+        with contextlib.suppress(RuntimeError):
+            while True:
+                futures.append(executor.submit(calls.add, 1))
+
+    threads = [threading.Thread(target=submit, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(futures) > 100, "they submit")
+    getattr(executor, way)()
+    assert all(joins(thread) for thread in threads)
+    for future in futures:
+        assert future.exception(60) is None or isinstance(future.exception(), bulkhead.Lost)
+
+
+def test_an_error_of_pickling_that_is_a_connection_error_is_the_futures(executor: Executor) -> None:
+    executor.submit(calls.add, 1).result(60)
+    link = executor._pool._link
+
+    def hook() -> None:
+        raise BrokenPipeError("of the argument's own")
+
+    calls.Hooked.hook = hook
+    found = executor.submit(calls.echo, calls.Hooked()).exception(60)
+    assert "of the argument's own" in str(found) and not isinstance(found, bulkhead.Lost)
+    assert executor._pool._link is link
+
+
+def test_a_start_that_fails_while_its_session_ends(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, gone = make(1), threading.Event()
+    usual = EventReader.on_events
+
+    def on_events(reader: EventReader, link: Link, events: list[Any]) -> None:
+        gone.set()
+        usual(reader, link, events)
+
+    def fail_late(link: Link) -> None:
+        os.kill(link.daemon.pid, signal.SIGKILL)
+        assert gone.wait(60)
+        raise OSError("no context")
+
+    monkeypatch.setattr(EventReader, "on_events", on_events)
+    with monkeypatch.context() as patched:
+        patched.setattr(Link, "_update_base_contexts", fail_late)
+        found: list[Exception] = []
+
+        def submit() -> None:
+            try:
+                executor.submit(calls.add, 1)
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=submit, daemon=True)
+        thread.start()
+        assert joins(thread)
+    assert "no context" in str(found[0])
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_many_large_functions_by_value(make: Callable[..., Executor]) -> None:
+    pytest.importorskip("cloudpickle")
+    executor = make(1, spares=0)
+    futures = []
+    for number in range(300):
+        captured = [number] * 3000
+        futures.append(executor.submit(lambda captured=captured: captured[0]))
+    assert [future.result(60) for future in futures] == list(range(300))
+    link = executor._pool._link
+    assert link is not None and link.session.contexts < 40
+
+
+def test_more_functions_than_a_daemon_takes(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cloudpickle")
+    from bulkhead import _link
+
+    monkeypatch.setattr(_link, "_CONTEXTS_MAX", 3)
+    executor = make(1, spares=0)
+    futures = []
+    for number in range(20):
+        captured = [number] * 3000
+        futures.append(executor.submit(lambda captured=captured: captured[0]))
+    assert [future.result(60) for future in futures] == list(range(20))

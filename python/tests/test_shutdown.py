@@ -157,6 +157,47 @@ def test_ctrl_c_ends_a_program_and_leaves_nothing(tmp_path: Path) -> None:
     wait_until(lambda: not is_alive(worker), "the worker is gone")
 
 
+def test_ctrl_c_at_a_terminal_reaches_the_program_alone(tmp_path: Path) -> None:
+    """The terminal itself sends SIGINT, to each process of its foreground group."""
+    import pty
+
+    begun, gate, hit = tmp_path / "begun", tmp_path / "gate", tmp_path / "hit"
+    (tmp_path / "main.py").write_text(
+        "import calls, fcntl, os, pathlib, termios\nfrom bulkhead import Executor\n"
+        "if __name__ == '__main__':\n"
+        "    fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "    executor = Executor(1)\n"
+        f"    future = executor.submit(calls.note_interrupts, {str(begun)!r}, {str(gate)!r}, {str(hit)!r})\n"
+        "    try:\n"
+        "        future.result()\n"
+        "    except KeyboardInterrupt:\n"
+        f"        pathlib.Path({str(gate)!r}).touch()\n"
+        "        print('interrupted, then', future.result(), executor.submit(calls.add, 41).result(), flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])}
+    terminal, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "main.py")],
+        env=environment,
+        start_new_session=True,
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        os.close(slave)
+        wait_until(begun.exists, "it runs")
+        os.write(terminal, b"\x03")
+        words, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    assert words == "interrupted, then ended 42\n"
+    assert not hit.exists(), "the worker has had the signal"
+
+
 def test_futures_outlive_their_executor(make: Callable[..., Executor]) -> None:
     executor = make(2)
     futures = [executor.submit(calls.add, number) for number in range(50)]

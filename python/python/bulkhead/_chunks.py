@@ -22,6 +22,7 @@ from collections import deque
 
 from . import _answer, _call, _wire
 from ._ending import CANCELLED, error_of_end
+from ._links import LinkLost
 from ._map import MapResults
 from ._native import ChunkTicket
 
@@ -129,7 +130,7 @@ class ChunkedMap(MapResults):
         self.grow(1)
         try:
             data: bytes | None = _wire.plain_dumps(args, _wire.PROTOCOL)
-            if len(data) > _ITEM_BYTES_MAX or not _is_plain(data):  # type: ignore[arg-type]
+            if data is None or len(data) > _ITEM_BYTES_MAX or not _is_plain(data):
                 data = self._odd(args)
         except Exception:
             data = self._odd(args)
@@ -175,6 +176,8 @@ class ChunkedMap(MapResults):
 
     def pump(self) -> None:
         """Sends what there is to be sent, as far as there is room. It may be interrupted and done again."""
+        if self._pool.is_forked:
+            return
         with self._lock:
             if self._pool.is_cancelling:
                 self.fail_all(lambda: CANCELLED)
@@ -191,10 +194,10 @@ class ChunkedMap(MapResults):
 
     def _note_unsent(self) -> None:
         if not self._is_over and (self._unsent or self._waiting):
-            self._pool.pending[self.mark] = self  # type: ignore[assignment]
+            self._pool.pending[self.mark] = self
             self._pool.open_maps[self.mark] = self
         elif self._pool.open_maps.pop(self.mark, None) is not None:
-            self._pool._take_out(self.mark)
+            self._pool.calls.take_out(self.mark)
 
     def _cut(self, *, is_flush: bool = False) -> bool:
         """Makes the next chunk of items that are known; `False`: there is none to be made now."""
@@ -222,7 +225,8 @@ class ChunkedMap(MapResults):
             if not is_flush and len(self._open) >= _CHUNKS_PER_WORKER * self._pool.settings.workers:
                 return []
             most = self._paced(left)
-        body, length = [], 0
+        body: list[bytes] = []
+        length = 0
         for index, data in itertools.islice(self._waiting, most):
             length += len(data)
             if body and (length > _BYTES_MAX or index != self._waiting[0][0] + len(body)):
@@ -249,16 +253,16 @@ class ChunkedMap(MapResults):
         self._open[chunk.token] = chunk
         try:
             head = self._head
-            rules = link.rules(self.options, head.flavour, head if head.blob is not None else None, in_chunks=True)
+            rules = self.options, head.flavour, head if head.blob is not None else None
             if isinstance(chunk.body, bytes):
                 parts = bytes([LISTED]), head.prefix, chunk.first.to_bytes(FIRST_BYTES, "little"), chunk.body
-                is_sent = link.session.submit_chunk(chunk.ticket, rules, b"".join(parts), [b""] * chunk.count, room)
+                is_sent = link.submit_chunk(chunk.ticket, rules, b"".join(parts), [b""] * chunk.count, room)
             else:
-                is_sent = link.session.submit_chunk(chunk.ticket, rules, bytes([EACH]) + head.prefix, chunk.body, room)
+                is_sent = link.submit_chunk(chunk.ticket, rules, bytes([EACH]) + head.prefix, chunk.body, room)
         except Exception as error:
-            text, is_lost = str(error), isinstance(error, ConnectionError)
+            text, is_lost = str(error), isinstance(error, LinkLost)
             if is_lost:
-                pool._lose(link)
+                pool.links.lose(link)
             chunk.fail_all(lambda: error_of_end("lost" if is_lost else "refused", text, ""))
             self._forget(chunk)
             self.tell()
@@ -271,7 +275,7 @@ class ChunkedMap(MapResults):
 
     def _forget(self, chunk: MapChunk) -> None:
         self._open.pop(chunk.token, None)
-        self._pool._take_out(chunk.token)
+        self._pool.calls.take_out(chunk.token)
 
     # Chunks end.
 
@@ -326,7 +330,7 @@ class ChunkedMap(MapResults):
             except Exception:
                 pass
             except BaseException as error:
-                self._pool._stopped(chunk.token, error)
+                self._pool.events.stopped(chunk.token, error)
             else:
                 self.set_returned(begin, values)
                 return []
@@ -339,7 +343,7 @@ class ChunkedMap(MapResults):
                 if index in failed or index in pickled:
                     is_result, value = _answer.read_of_chunk(value, index in failed)  # type: ignore[arg-type]
             except BaseException as error:
-                is_result, value = False, self._pool._stopped(chunk.token, error)
+                is_result, value = False, self._pool.events.stopped(chunk.token, error)
             self.there[begin + index] = self.set(begin + index, is_result, value)
             if not is_result:
                 errors.append(value)
@@ -363,7 +367,7 @@ class ChunkedMap(MapResults):
         return lambda: error_of_end(*what)
 
     def _measure(self, chunk: MapChunk, end: ChunkEnd) -> None:
-        length = end.results.bytes / max(chunk.count, 1)
+        length = end.results.length / max(chunk.count, 1)
         self._result_bytes = max(self._result_bytes * 0.75 + length * 0.25, length if self._items == 0 else 0.0, 1.0)
         if isinstance(end.end, bytes):
             self._seconds = self._seconds / 2 + int.from_bytes(end.end, "little") / 1e9
@@ -396,6 +400,8 @@ class ChunkedMap(MapResults):
 
     def close(self) -> None:
         """Cancels all that is open."""
+        if self._pool.is_forked:
+            return  # All of it is the parent's.
         with self._lock:
             self._is_over = True
             self._unsent.clear()
@@ -428,7 +434,8 @@ class ChunkedMap(MapResults):
         for chunk in found:
             counted = self._link.session.counted(chunk.token)
             for error in self._deliver(chunk, counted) if counted is not None else ():
-                self._pool._judge(error)
+                self._pool.events.judge(error)
+        self._pool.fail_if_broken()
 
 
 def opened(pool: Pool, function: Callable[..., Any], options: CallOptions, size: int | None) -> ChunkedMap | None:

@@ -7,6 +7,7 @@ run. Every pool is known here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -50,7 +51,9 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     for pool in list(_pools):
-        pool.forget()
+        # Nothing that was half done at the fork keeps the other pools from it.
+        with contextlib.suppress(Exception):
+            pool.forget()
     _pools.clear()
 
 

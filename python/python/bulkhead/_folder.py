@@ -12,6 +12,8 @@ import os
 import stat
 import time
 
+from . import _inherited
+
 _PREFIX = "bulkhead-py-"
 # The path of a socket may be 64 bytes long.
 _PLACE_MAX_BYTES = 31
@@ -50,17 +52,21 @@ class OwnFolder:
             except FileExistsError:
                 continue
             try:
-                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                with _inherited.opening:
+                    self._lock = _inherited.note(os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             except FileNotFoundError:
                 continue  # Another process has just removed it as a folder that nobody holds.
+            except OSError:
+                os.rmdir(self.path)
+                raise
             if _try_lock(self._lock) and _leads_to(self.path, self._lock):
                 break
-            os.close(self._lock)
+            _inherited.close(self._lock)
         else:
             raise OSError(f"100 names of folders in {place} were taken")
         try:
             self._try_room()
-        except OSError:
+        except BaseException:
             self.remove()
             raise
 
@@ -81,14 +87,12 @@ class OwnFolder:
         os.rename(path + ".new", path)
         return path
 
-    def forget(self) -> None:
-        """In a forked child: the folder stays the parent's."""
-        os.close(self._lock)
-
     def remove(self) -> None:
         """Removes it with its content. What cannot be removed is left to the next start."""
         _remove(self.path)
-        os.close(self._lock)
+        if self._lock >= 0:
+            descriptor, self._lock = self._lock, -1
+            _inherited.close(descriptor)
 
 
 def _private_opener(path: str, flags: int) -> int:

@@ -8,8 +8,11 @@ who waits sees it done twice. Made by `_executor.py`, completed by `_pool.py`.
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import _base
+
+from ._ending import CANCELLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,24 +124,50 @@ class Future(_base.Future[T]):
         pool = self._pool
         if pool is not None and pool.is_strict and self._state == PENDING:
             return pool.cancel_strictly(self)
-        if not self._give_up():
+        if pool is None:
+            return super().cancel()
+        if not self._settle(False, CANCELLED):
             return self._state in _CANCELLED_STATES
-        if pool is not None:
-            pool.drop(self._token)
+        pool.drop(self._token)
+        self._invoke_callbacks()
         return True
 
-    def _give_up(self) -> bool:
-        """Makes a pending future a cancelled one, and tells those who wait. `False`: it was not pending."""
-        if self._pool is None:
-            return super().cancel()
+    def _settle(self, is_result: bool, value: Any) -> bool:
+        """Makes a pending future a done one, and tells those who wait; done callbacks are still to be called. `False`: it was done before;
+        then those are told whom an interruption of the first time has left out."""
         with self._condition:
-            if self._state in _DONE_STATES:
-                return False
-            self._state = _base.CANCELLED
+            is_first = self._state not in _DONE_STATES
+            if is_first:
+                if value is CANCELLED:
+                    self._state = _base.CANCELLED_AND_NOTIFIED
+                elif is_result:
+                    self._result = value
+                    self._state = FINISHED
+                else:
+                    self._exception = value
+                    self._state = FINISHED
+            for waiter in self._lazy_waiters or ():
+                if is_first or self not in waiter.finished_futures:
+                    if self._state is not FINISHED:
+                        waiter.add_cancelled(self)
+                    elif self._exception is None:
+                        waiter.add_result(self)
+                    else:
+                        waiter.add_exception(self)
             self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
-        self.set_running_or_notify_cancel()
-        return True
+            return is_first
+
+    def _invoke_callbacks(self) -> None:
+        """Calls each done callback once; after an interruption those that are left."""
+        callbacks = self._lazy_callbacks
+        while callbacks:
+            # No call stands between these two lines, so neither a signal handler nor another thread comes between.
+            callback = callbacks[0]
+            del callbacks[0]
+            try:
+                callback(self)
+            except Exception:
+                _base.LOGGER.exception("exception calling callback for %r", self)
 
     def result(self, timeout: float | None = None) -> T:
         """What the call returned; waits at most `timeout` seconds.
@@ -188,23 +217,32 @@ class Future(_base.Future[T]):
 
 
 def complete(done: Iterable[tuple[Future[Any], bool, Any]]) -> None:
-    """Completes many: each is a future, whether its call returned, and what it returned or raised. Cancelled ones stay so."""
+    """Completes many: each is a future, whether its call returned, and what it returned or raised, or `CANCELLED`. Those that are done stay
+    as they are. Done callbacks are called when all are done, because they may ask for each other's results."""
     waited = []
     with _making:
         for future, is_result, value in done:
             if future._lazy_condition is not None:
                 waited.append((future, is_result, value))
             elif future._state is PENDING:
+                if value is CANCELLED:
+                    future._state = _base.CANCELLED_AND_NOTIFIED
+                    continue
                 if is_result:
                     future._result = value
                 else:
                     future._exception = value
                 future._state = FINISHED
     for future, is_result, value in waited:
-        try:
-            if is_result:
-                _base.Future.set_result(future, value)
-            else:
-                _base.Future.set_exception(future, value)
-        except _base.InvalidStateError:
-            pass
+        future._settle(is_result, value)
+    for future, _, _ in waited:
+        future._invoke_callbacks()
+
+
+def _renew_lock() -> None:
+    """In a forked child: a thread that is not there may hold it."""
+    global _making
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

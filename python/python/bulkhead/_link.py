@@ -9,21 +9,26 @@ import os
 import sys
 import threading
 
-from . import _call, _main_module, _spawning, _wire
+from . import _call, _inherited, _main_module, _spawning, _wire
+from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
-from ._private import DaemonSettings, PrivateDaemon
+from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Sequence
+    from typing import Any, TypeAlias
 
     from ._folder import OwnFolder
+    from ._native import ChunkTicket
     from ._options import CallOptions, PoolSettings
 
+    # The limits of a call, its flavour, and its function if that goes as a context.
+    Rules: TypeAlias = tuple[CallOptions, int, _call.Head | None]
+
 _FUNCTION_CONTEXTS_MAX = 32
-# Contexts that are not used any more, and of which calls may still wait to be sent. The daemon takes 4096.
-_DROPPED_MAX = 2000
+# Contexts at the daemon, those that calls still use too. It takes 4096.
+_CONTEXTS_MAX = 4000
 _RULES_MAX = 4096
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MODULES = "modules"
@@ -36,16 +41,20 @@ class Link:
         """Starts the daemon and connects. Raises `CannotStart`."""
         self.has_ended_call = False
         """Whether a call has ended: workers come up."""
+        self.is_gone = False
+        """Whether its daemon is gone, or was given up."""
         self._settings = settings
         self._changing = threading.RLock()
-        self._rules: dict[Any, int] = {}
+        self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int, bool], int]] = {}
+        self._rules_count = 0
         self._function_contexts: dict[_call.Head, int] = {}
-        self._files: list[int] = []
-        self._dropped: list[int] = []
+        # Calls with a long input, and its length; also some that have ended.
+        self._files: list[tuple[int, int]] = []
         self._base_contexts: tuple[int, ...] = ()
         self._initializer: int | None = None
         self._multiprocessing: int | None = None
         self._tracker_fd: int | None = None
+        self._grace_ms = 0
         self.files_bytes_max = _files_bytes_max()
         initializer = None
         if settings.initializer is not None:
@@ -56,19 +65,18 @@ class Link:
             settings.workers, settings.spares, tasks_max=settings.tasks_max, files_bytes_max=self.files_bytes_max
         )
         self.daemon = PrivateDaemon(daemon, self._worker_args, _environment(settings.workers))
+        session = None
         try:
             self.daemon.wait_ready()
-            self.session = Session(self.daemon.socket, lambda events: on_events(self, events))
-        except BaseException:
-            self.daemon.stop()
-            raise
-        self._session_fd = self.session.fileno()
-        try:
+            session = self.session = Session(self.daemon.socket, lambda events: on_events(self, events))
+            _inherited.note(session.fileno())
             if initializer is not None:
                 self._initializer = self._register(_call.INITIALIZER, *initializer)
             self._update_base_contexts()
         except BaseException:
-            self.close(at_once=True)
+            if session is not None:
+                self._close_session()
+            self.daemon.stop()
             raise
 
     def _worker_args(self, folder: OwnFolder) -> list[str]:
@@ -77,10 +85,11 @@ class Link:
 
         process: Any = sys.modules.get("multiprocessing.process")
         current = process.current_process() if process is not None else None
+        working_folder = _working_folder()
         preparation = {
-            "sys_path": [os.getcwd() if path == "" else path for path in sys.path],
+            "sys_path": [working_folder if path == "" else path for path in sys.path if path or working_folder],
             "sys_argv": sys.argv,
-            "folder": os.getcwd(),
+            "folder": working_folder,
             "main": _main_module.describe(),
             "pid": os.getpid(),
             "process_name": current.name if current is not None else "MainProcess",
@@ -105,14 +114,51 @@ class Link:
         finally:
             os.close(descriptor)
 
-    def rules(self, options: CallOptions, flavour: int, head: _call.Head | None = None, *, in_chunks: bool = False) -> int:
-        """The number of the rules for a call of this flavour; `head` if the function goes as a context; `in_chunks` for chunks of calls."""
+    def submit(self, token: int, rules: Rules, prefix: bytes, data: bytes) -> None:
+        """Submits a call. Raises `LinkLost`, and `OSError` if there is no memory or descriptor for it."""
+        session = self.session
+        try:
+            while True:
+                try:
+                    session.submit(token, self._number_of(rules), prefix, data)
+                    return
+                except KeyError:
+                    continue  # Another thread has dropped a context of these rules since: they are made anew.
+        except ConnectionError as error:
+            raise LinkLost(str(error)) from None
+
+    def submit_many(self, first_token: int, rules: Rules, prefix: bytes, bodies: Sequence[bytes]) -> None:
+        """The same for a call with each of these arguments, with tokens from the first one on."""
+        try:
+            while True:
+                try:
+                    self.session.submit_many(first_token, self._number_of(rules), prefix, bodies)
+                    return
+                except KeyError:
+                    continue  # As above.
+        except ConnectionError as error:
+            raise LinkLost(str(error)) from None
+
+    def submit_chunk(self, ticket: ChunkTicket, rules: Rules, head: bytes, items: list[bytes], room: int) -> bool:
+        """Submits a chunk of calls, as `Session.submit_chunk` does. Raises as `submit`."""
+        try:
+            while True:
+                try:
+                    return self.session.submit_chunk(ticket, self._number_of(rules, in_chunks=True), head, items, room)
+                except KeyError:
+                    continue  # As above.
+        except ConnectionError as error:
+            raise LinkLost(str(error)) from None
+
+    def _number_of(self, rules: Rules, *, in_chunks: bool = False) -> int:
+        """The session's number of these rules."""
         tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
         if tracker is not None and tracker._resource_tracker._fd != self._tracker_fd:
             self._update_base_contexts()
-        key = options, flavour, head, in_chunks
-        found = self._rules.get(key)
-        return found if found is not None else self._new_rules(options, flavour, head, in_chunks)
+        options, flavour, head = rules
+        found = self._rules.get(head)
+        number = found.get((options, flavour, in_chunks)) if found is not None else None
+        return number if number is not None else self._new_rules(options, flavour, head, in_chunks)
 
     def _new_rules(self, options: CallOptions, flavour: int, head: _call.Head | None, in_chunks: bool) -> int:
         with self._changing:
@@ -120,28 +166,31 @@ class Link:
             if head is not None:
                 contexts = (*contexts, self._function_context(head))
             made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts, in_chunks=in_chunks)
-            if len(self._rules) >= _RULES_MAX:
-                self._rules.clear()
-            self._rules[options, flavour, head, in_chunks] = made
+            if self._rules_count >= _RULES_MAX:
+                self._forget_rules()
+            self._rules.setdefault(head, {})[options, flavour, in_chunks] = made
+            self._rules_count += 1
+            self._grace_ms = max(self._grace_ms, options.grace_ms)
             return made
+
+    def _forget_rules(self) -> None:
+        self._rules, self._rules_count = {}, 0
+
+    def has_context(self, head: _call.Head) -> bool:
+        """Whether a function is registered, or may be: calls that are under way keep theirs at the daemon."""
+        return head in self._function_contexts or self.session.contexts < _CONTEXTS_MAX
 
     def _function_context(self, head: _call.Head) -> int:
         found = self._function_contexts.get(head)
         if found is None:
             if len(self._function_contexts) >= _FUNCTION_CONTEXTS_MAX:
                 oldest = next(iter(self._function_contexts))
-                self._drop_context(self._function_contexts.pop(oldest))
-                self._rules = {key: number for key, number in self._rules.items() if key[2] is not oldest}
+                context = self._function_contexts.pop(oldest)
+                self._rules_count -= len(self._rules.pop(oldest, ()))
+                self.session.unregister(context)
             assert head.blob is not None
             found = self._function_contexts[head] = self._register(_call.FUNCTION, head.blob)
         return found
-
-    def _drop_context(self, context: int) -> None:
-        """Unregisters a context once no call that names it can wait to be sent: the daemon refuses a call whose context has gone."""
-        self._dropped.append(context)
-        most = 0 if self.session.open == 0 else _DROPPED_MAX
-        while len(self._dropped) > most:
-            self.session.unregister(self._dropped.pop(0))
 
     def _register(self, kind: int, data: bytes, descriptors: list[int] | None = None) -> int:
         content: bytes | MemoryFile = bytes([kind]) + data
@@ -163,17 +212,18 @@ class Link:
                 authkey = bytes(process.current_process().authkey)
                 passed = [descriptor] if descriptor is not None else []
                 self._multiprocessing = self._register(_call.MULTIPROCESSING, authkey, passed)
+                self._forget_rules()
                 if before is not None:
-                    self._drop_context(before)
+                    self.session.unregister(before)
             self._tracker_fd = descriptor
             found = (self._multiprocessing, self._initializer)
             self._base_contexts = tuple(context for context in found if context is not None)
-            self._rules.clear()
+            self._forget_rules()
 
-    def submit_pieces(self, token: int, rules: int, pieces: _wire.Pieces, is_open: Callable[[int], bool]) -> None:
+    def submit_pieces(self, token: int, rules: Rules, pieces: _wire.Pieces, is_open: Callable[[int], bool]) -> None:
         """Submits a call that lies in a file of its own.
 
-        Raises `ValueError` if it is longer than the daemon takes, before anything is copied, and what `Session.submit_file` raises.
+        Raises `ValueError` if it is longer than the daemon takes, before anything is copied, and as `submit`.
         """
         most = self.files_bytes_max // 4 * 3
         if pieces.length > most:
@@ -181,26 +231,59 @@ class Link:
                 f"the arguments are {pieces.length} bytes long, the limit of one call is {most} bytes (three eighths of this machine's"
                 " memory): write them to a file and pass its path"
             )
-        while self.session.files >= FILES_MAX and self._files:
-            earlier = self._files.pop(0)
-            self.session.lead(earlier, lambda earlier=earlier: not is_open(earlier), 1.0)  # type: ignore[misc]
+        self._wait_for_memory(pieces.length, is_open)
+        self._files.append((token, pieces.length))
+        if self.session.files >= FILES_MAX:
+            # No descriptor is held for it until it is sent.
+            self.submit(token, rules, b"", pieces.joined())
+            return
         file = MemoryFile(pieces.length)
         pieces.write(file.fileno())
-        self.session.submit_file(token, rules, file)
-        self._files.append(token)
+        try:
+            while True:
+                try:
+                    self.session.submit_file(token, self._number_of(rules), file)
+                    return
+                except KeyError:
+                    continue  # As in `submit`.
+        except ConnectionError as error:
+            raise LinkLost(str(error)) from None
+
+    def _wait_for_memory(self, length: int, is_open: Callable[[int], bool]) -> None:
+        """Waits while inputs of calls under way take half of the machine's memory."""
+        while self._files and sum(held for _, held in self._files) + length > self.files_bytes_max:
+            self._files = [(token, held) for token, held in self._files if is_open(token)]
+            if sum(held for _, held in self._files) + length > self.files_bytes_max:
+                self._wait_for_end(self._files[0][0], is_open)
+                if self.is_gone:
+                    return
         if len(self._files) > 2 * FILES_MAX:
-            del self._files[:FILES_MAX]
+            self._files = [(token, held) for token, held in self._files if is_open(token)]
+
+    def _wait_for_end(self, token: int, is_open: Callable[[int], bool]) -> None:
+        self.session.lead(token, lambda: not is_open(token), 1.0)
 
     def forget(self) -> None:
         """In a forked child: all of it stays the parent's."""
         self.session.abandon()
-        os.close(self._session_fd)
         self.daemon.forget()
 
     def close(self, *, at_once: bool) -> None:
-        """Ends session and daemon. What runs is killed; workers that run nothing may leave in order, unless `at_once`."""
+        """Ends session and daemon. What runs is killed, but that calls which were given a time to end by themselves have it; workers that run
+        nothing may leave in order. `at_once`: neither."""
+        self._close_session()
+        self.daemon.stop(STOP_TIMEOUT + self._grace_ms / 1000, at_once=at_once)
+
+    def _close_session(self) -> None:
+        _inherited.forget(self.session.fileno())
         self.session.close()
-        self.daemon.stop(at_once=at_once)
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # It was removed.
 
 
 def _files_bytes_max() -> int:

@@ -132,6 +132,8 @@ class MapIterator:
         """The next result. Raises what its call raised, and `TimeoutError` after the time of `map`."""
         if self._is_closed:
             raise StopIteration
+        if self._pool.is_forked:
+            raise RuntimeError("this map belongs to the parent of this forked process: its results do not come here")
         try:
             for args in itertools.islice(self._items, 1):
                 add(self._pool, self._results, args)

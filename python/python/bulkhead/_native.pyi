@@ -100,39 +100,53 @@ class ChunkTicket:
 class ChunkValues:
     """The results that the handler of a chunk stored."""
 
-    values: list[object]
-    """The values that `store_plain` took, and the bytes that `store` took."""
-    pickled: list[int]
-    """Indices of bytes that are no failures."""
-    failed: list[int]
-    """Indices of failures, which are bytes."""
-    bytes: int
-    """How long the results were together."""
+    @property
+    def values(self) -> list[object]:
+        """The values that `store_plain` took, and the bytes that `store` took."""
+
+    @property
+    def pickled(self) -> list[int]:
+        """Indices of bytes that are no failures."""
+
+    @property
+    def failed(self) -> list[int]:
+        """Indices of failures, which are bytes."""
+
+    @property
+    def length(self) -> int:
+        """How long the results were together."""
 
 @final
 class ChunkEnd:
     """What became of the calls of a chunk."""
 
-    results: ChunkValues
-    """Of the calls from the first on."""
-    stop: Literal["all", "long", "long-failed", "begun", "unbegun", "fault"]
-    """What became of the call behind the last result: there is none; it is done, and its result had no room in the memory of the chunk,
-    so it is `end`, and no later call has begun; it had begun and has no result; it never began. `fault`: what the worker left
-    cannot be true, and calls without a result may have run."""
-    text: str
-    """The fault in words."""
-    end: bytes | MemoryFile | End
-    """The end of the job. Its bytes are a long result, or, after `all`, how long the calls took, in nanoseconds (little endian)."""
+    @property
+    def results(self) -> ChunkValues:
+        """Of the calls from the first on."""
+
+    @property
+    def stop(self) -> Literal["all", "long", "long-failed", "begun", "unbegun", "fault"]:
+        """What became of the call behind the last result: there is none; it is done, and its result had no room in the memory of the chunk,
+        so it is `end`, and no later call has begun; it had begun and has no result; it never began. `fault`: what the worker left
+        cannot be true, and calls without a result may have run."""
+
+    @property
+    def text(self) -> str:
+        """The fault in words."""
+
+    @property
+    def end(self) -> bytes | MemoryFile | End:
+        """The end of the job. Its bytes are a long result, or, after `all`, how long the calls took, in nanoseconds (little endian)."""
 
 @final
 class Session:
     """One connection to a daemon, on which any thread submits calls, and a thread of its own reads their ends.
 
     `on_events` gets a list of events, in the order in which they came, from one thread at a time: the session's own, or one that
-    is in `lead`. It may delete entries of the list that it is done with. If it raises a `BaseException` that is no
-    `Exception` - Ctrl-C, in a thread that leads - it is called again at once with what it left in the list, and `lead` raises the
-    exception afterwards: so an entry may be seen twice, and none is lost. An `Exception` goes to `sys.unraisablehook`, and the
-    rest of the list is dropped.
+    is in `lead`. It may delete entries of the list that it is done with. If it raises - Ctrl-C, or another signal's handler, in a thread
+    that leads - it is called again at once with what it left in the list, and `lead` raises the exception afterwards: so an entry may
+    be seen twice, and none is lost. After three times of an `Exception` it is called in a thread with an empty stack, once for each entry
+    that is left; what it raises then goes to `sys.unraisablehook`.
 
     Tokens are the caller's: any number from 1 to 2**64 - 1 of which no event of an open call is to come.
     Methods do not wait for the daemon, except `lead`, `is_running`, `workers` and `close`.
@@ -175,7 +189,8 @@ class Session:
         `crashes_max`: how many workers the call may kill until it is `crashed`: 1 runs it once, whatever happens.
         `flavour`: calls of one flavour take about the same time; a number for each function (0: none).
         `contexts`: numbers of `register`, whose values `serve`'s handler gets, in this order; at most 7.
-        `in_chunks`: for `submit_chunk`; `crashes_max` is 1 then. Raises `ValueError`: a value is out of its range, or no such context.
+        `in_chunks`: for `submit_chunk`; `crashes_max` is 1 then.
+        Raises `ValueError`: a value is out of its range; `KeyError`: no such context.
         """
 
     def register(self, content: bytes | MemoryFile, descriptors: Sequence[int] = ()) -> int:
@@ -188,14 +203,19 @@ class Session:
         """
 
     def unregister(self, context: int) -> None:
-        """Drops a context; calls that were submitted keep it."""
+        """Drops a context and the rules that name it. The daemon drops it when no open call names it, at the next `unregister` or
+        look at `contexts`. Raises `KeyError`: no such context."""
+
+    @property
+    def contexts(self) -> int:
+        """How many contexts the daemon has of this session, those that open calls keep too."""
 
     def submit(self, token: int, rules: int, head: bytes, body: bytes) -> None:
         """Submits a call whose input is `head + body`: two parts, so that a head that many calls share is not copied in Python.
 
         How it travels is chosen by its length. Where there is no room, it waits here, and is sent as room comes.
-        Raises `ConnectionError`: the connection has ended (or this is a forked child), and nothing was submitted; `ValueError`: no
-        such rules, or the token is in use; `OSError`: no memory or descriptor for a long input.
+        Raises `ConnectionError`: the connection has ended (or this is a forked child), and nothing was submitted; `KeyError`: no
+        such rules; `ValueError`: the token is in use; `OSError`: no memory or descriptor for a long input.
         """
 
     def submit_many(self, first_token: int, rules: int, head: bytes, bodies: Sequence[bytes]) -> None:
@@ -208,8 +228,7 @@ class Session:
         """Submits a call whose input is this file, which nobody may change afterwards. Raises as `submit`."""
 
     def open_chunks(self) -> bool:
-        """Registers memory for chunks with the daemon, once, and waits for its answer; `False`: there is none, or this is the thread that tells
-        events. Raises as `is_running`."""
+        """Registers memory for chunks with the daemon, once, and waits for its answer; `False`: there is none. Raises as `is_running`."""
 
     def submit_chunk(self, ticket: ChunkTicket, rules: int, head: bytes, items: Sequence[bytes], room: int) -> bool:
         """Submits a chunk of calls: a head for all, and an item for each. `room`: bytes for all results together.
@@ -229,9 +248,10 @@ class Session:
     def lead(self, token: int, is_done: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits for the last event of a call; this thread reads meanwhile, if no other does: it saves a hop between threads.
 
-        `is_done` is asked once, at the beginning, because the event may have been told before. Gives `False` if `timeout`
-        seconds have passed, or the connection has ended, before the event was told. Signals are handled while it waits.
-        Raises what a signal's handler raises (`KeyboardInterrupt`), and `RuntimeError` if `on_events` calls it.
+        `is_done` is asked at the beginning, because the event may have been told before, and after each event of the call. Gives `False` if
+        `timeout` seconds have passed, or the connection has ended, before it was true. Signals are handled while it waits. `on_events`
+        may call it: it is then called within for further events.
+        Raises what a signal's handler raises (`KeyboardInterrupt`).
         """
 
     def is_running(self, token: int) -> bool:
@@ -253,8 +273,8 @@ class Session:
 
     @property
     def files(self) -> int:
-        """How many of them have a `MemoryFile`, each of which takes a descriptor of this process until it was sent. A caller
-        that would go beyond `FILES_MAX` calls `lead` with the token of an earlier one first."""
+        """How many of them have a file, each of which takes a descriptor of this process until it was sent. A caller that would go beyond
+        `FILES_MAX` uses `submit`: a long input then waits as bytes."""
 
     def fileno(self) -> int:
         """The descriptor of the connection. A forked child closes it, so that it does not hold the parent's connection open."""
@@ -264,10 +284,12 @@ class Session:
         no lock, and neither does `fileno`."""
 
     def close(self) -> None:
-        """Ends the connection: nothing more is told, and the thread is joined. A daemon that lives on cancels what is open some 30 seconds
-        later; a private one is stopped next.
+        """Ends the connection: the end of each call that has none is told, then nothing more, and the thread is joined. A submit in
+        another thread that comes too late raises. A daemon that lives on cancels what is open some 30 seconds later; a private one is
+        stopped next.
 
-        From `on_events` it does not join. To be called before the interpreter is finalised. A second call does nothing.
+        It waits for a thread that is in `on_events`, unless it is called there. To be called before the interpreter is finalised. A second
+        call does nothing. Raises what interrupts `on_events` (`KeyboardInterrupt`), and all is told then too.
         """
 
 @final

@@ -12,8 +12,10 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 
+from . import _inherited
 from ._folder import OwnFolder, places, remove_abandoned
 
 TYPE_CHECKING = False
@@ -85,23 +87,10 @@ class PrivateDaemon:
         Raises `CannotStart` if there is no place for its folder, or its program cannot be run.
         """
         self._owner = os.getpid()
+        self._stopping = threading.RLock()
+        self._is_stopped = False
         program = _worker_program()
-        refused = []
-        for place in places():
-            try:
-                self.folder = OwnFolder(place)
-                self.folder.write("config.toml", settings.to_toml(program, worker_args(self.folder)).encode())
-            except OSError as error:
-                if error.errno not in _OF_PLACE:
-                    raise
-                refused.append(f"{place}: {error.strerror}")
-                continue
-            break
-        else:
-            raise _cannot_start(
-                f"no place has room for the folder of the daemon ({'; '.join(refused) or 'none is there'}): set TMPDIR to a folder that"
-                f" you may write to, with a path below 32 bytes and some MiB of room"
-            )
+        self.folder = _folder_with(lambda folder: settings.to_toml(program, worker_args(folder)).encode())
         try:
             self._spawn(environment)
         except BaseException:
@@ -111,11 +100,14 @@ class PrivateDaemon:
 
     def _spawn(self, environment: dict[str, str]) -> None:
         program, folder = supervisor_path(), self.folder.path
-        stdin, self._stdin = os.pipe()
-        outputs = _worker_outputs()
-        options = [word for name, fd in outputs for word in (f"--worker-{name}-fd", str(fd))]
-        log = subprocess.DEVNULL if environment.get("BULKHEAD_LOG", "off") == "off" else None
+        with _inherited.opening:
+            stdin, self._stdin = os.pipe()
+            _inherited.note(self._stdin)
+        outputs: list[tuple[str, int]] = []
         try:
+            outputs += _worker_outputs()
+            options = [word for name, fd in outputs for word in (f"--worker-{name}-fd", str(fd))]
+            log = subprocess.DEVNULL if environment.get("BULKHEAD_LOG", "off") == "off" else None
             self._process = subprocess.Popen(
                 [program, "--private", "--own-folder", *options]
                 + ["--config", folder + "/config.toml", "--socket", self.socket, "--state", folder + "/state"],
@@ -126,9 +118,12 @@ class PrivateDaemon:
                 env=environment,
                 start_new_session=True,
             )
-        except OSError as error:
-            os.close(self._stdin)
-            raise _cannot_start(_why_not_run(program, error)) from error
+        except BaseException as error:
+            # Also a daemon that was started by an interrupted call ends then.
+            _inherited.close(self._stdin)
+            if isinstance(error, OSError):
+                raise _cannot_start(_why_not_run(program, error)) from error
+            raise
         finally:
             os.close(stdin)
             for _, descriptor in outputs:
@@ -166,37 +161,67 @@ class PrivateDaemon:
             self.stop()
             raise _cannot_start(_why_not_started(said, code))
 
-    def _end_of_process(self) -> int | None:
+    def _end_of_process(self, patience: float = STOP_TIMEOUT) -> int | None:
         try:
-            return self._process.wait(STOP_TIMEOUT)
+            return self._process.wait(patience)
         except subprocess.TimeoutExpired:
             return None
 
     def forget(self) -> None:
-        """In a forked child: what the daemon of the parent needs to end with the parent is closed here."""
+        """In a forked child: it stays the parent's. `_inherited.py` closes what the daemon needs to end with the parent."""
         self._owner = -1
-        os.close(self._stdin)
-        self.folder.forget()
         self._process.returncode = 0  # It is no child of this process: nobody is to wait for it.
 
-    def stop(self, *, at_once: bool = True) -> None:
-        """Ends it with all that it runs, waits for its end, and removes its folder. A second call does nothing.
+    def stop(self, patience: float = STOP_TIMEOUT, *, at_once: bool = True) -> None:
+        """Ends it with all that it runs, waits for its end, and removes its folder. A second call does nothing, and an interrupted one can be
+        repeated.
 
-        Not `at_once`: workers leave in order, and have 2 seconds for their exit handlers.
+        Not `at_once`: it is asked first. Workers leave in order then, and have 2 seconds for their exit handlers; what has a time to end by
+        itself has it, within `patience` seconds.
         """
         if self._owner != os.getpid():
             return
-        self._owner = -1
-        if not at_once:
-            self._process.terminate()
-            self._end_of_process()
-        os.close(self._stdin)
-        if self._end_of_process() is None:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self.folder.remove()
+        with self._stopping:
+            if self._is_stopped:
+                return
+            if not at_once and self._stdin >= 0:
+                self._process.terminate()
+                self._end_of_process(patience)
+            if self._stdin >= 0:
+                descriptor, self._stdin = self._stdin, -1
+                _inherited.close(descriptor)
+            if self._end_of_process() is None:
+                self._process.kill()
+                self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self.folder.remove()
+            self._is_stopped = True
+
+
+def _folder_with(config: Callable[[OwnFolder], bytes]) -> OwnFolder:
+    """A folder with the configuration, which `config` makes; it may write into the folder too. Raises `CannotStart`: there is no place."""
+    refused = []
+    for place in places():
+        try:
+            folder = OwnFolder(place)
+        except OSError as error:
+            if error.errno not in _OF_PLACE:
+                raise
+            refused.append(f"{place}: {error.strerror}")
+            continue
+        try:
+            folder.write("config.toml", config(folder))
+            return folder
+        except BaseException as error:
+            folder.remove()
+            if not isinstance(error, OSError) or error.errno not in _OF_PLACE:
+                raise
+            refused.append(f"{place}: {error.strerror}")
+    raise _cannot_start(
+        f"no place has room for the folder of the daemon ({'; '.join(refused) or 'none is there'}): set TMPDIR to a folder that"
+        f" you may write to, with a path below 32 bytes and some MiB of room"
+    )
 
 
 def _worker_program() -> str:

@@ -88,6 +88,10 @@ class Pieces:
             self._parts.append(part)
             self.length += part.nbytes
 
+    def joined(self) -> bytes:
+        """What `write` writes."""
+        return b"".join(self._parts)
+
     def write(self, descriptor: int) -> None:
         """Fills the file from byte 0 on. Raises `OSError`."""
         parts, at = self._parts, 0

@@ -211,7 +211,8 @@ def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> t
         function = contexts[-1].load()
         args, kwargs = _wire.loads(view[1:])
     elif form & _wire.PIECES:
-        function, args, kwargs = _wire.load_pieces(view)
+        # What came by copy is made writable, as what lies in a file is.
+        function, args, kwargs = _wire.load_pieces(memoryview(bytearray(data)) if isinstance(data, bytes) else view)
         if function is None:
             function = contexts[-1].load()
     else:

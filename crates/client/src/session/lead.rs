@@ -4,6 +4,7 @@
 //! |---|---|
 //! | free: the receiving half is in `LeadState` | a thread takes it; one that steps aside only if no other waits |
 //! | taken | the leader is dropped: all who wait are notified, and the first to run takes it |
+//! | lent: its leader passes events on, and they may make its thread wait again | that thread takes it for a lead within; or the events are passed on: taken |
 //!
 //! A follower waits for the lead, until a moment, or until `is_done`: the leader has brought what it waits for. The leader
 //! notifies followers at the begin of each turn, when the caller has passed on the events of the last one. A follower looks
@@ -13,6 +14,7 @@
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use bulkhead_proto::client::message::{Reply, ReplyFrame};
@@ -32,6 +34,8 @@ pub(super) struct LeadState {
     half: Option<FrameReceiver>,
     /// Whether the leader steps aside for others.
     steps_aside: bool,
+    /// The thread whose leader passes events on: it alone takes the half.
+    lent_to: Option<ThreadId>,
     /// How many threads wait for it.
     followers: usize,
     /// How many of them do not step aside.
@@ -41,7 +45,13 @@ pub(super) struct LeadState {
 impl LeadState {
     /// Nobody leads.
     pub(super) fn new(half: FrameReceiver) -> Self {
-        Self { half: Some(half), steps_aside: false, followers: 0, eager: 0 }
+        Self { half: Some(half), steps_aside: false, lent_to: None, followers: 0, eager: 0 }
+    }
+
+    /// Takes the half, if this thread may.
+    fn take(&mut self) -> Option<FrameReceiver> {
+        let may_take = self.lent_to.is_none_or(|thread| thread == thread::current().id());
+        if may_take { self.half.take() } else { None }
     }
 }
 
@@ -94,7 +104,7 @@ impl Session {
                 break LeadWait::Done;
             }
             if (!steps_aside || lead.eager == 0)
-                && let Some(half) = lead.half.take()
+                && let Some(half) = lead.take()
             {
                 lead.steps_aside = steps_aside;
                 break LeadWait::Leads(SessionLeader {
@@ -145,12 +155,41 @@ impl Drop for SessionLeader<'_> {
     }
 }
 
+/// The lead of a leader whose thread may lead within, until this is dropped.
+struct LentLead<'l, 's> {
+    leader: &'l mut SessionLeader<'s>,
+    /// To whom it was lent before: this is a lead within another one.
+    before: Option<ThreadId>,
+}
+
+impl Drop for LentLead<'_, '_> {
+    fn drop(&mut self) {
+        let mut lead = locked(&self.leader.session.lead);
+        lead.lent_to = self.before;
+        lead.steps_aside = self.leader.steps_aside;
+        self.leader.half = lead.half.take();
+    }
+}
+
 impl SessionLeader<'_> {
     /// From now on a turn also ends, as [`SessionTurn::Interrupted`], when this thread has handled any signal while it waited: for a
     /// program that handles signals by itself, such as an interpreter. A signal that is handled right before the wait is not noticed, so such a
     /// program gives its turns a moment.
     pub fn stop_for_signals(&mut self) {
         self.stops_for_signals = true;
+    }
+
+    /// Calls `pass_on`, which may lead this session in this thread meanwhile: it passes events on, and what hears them waits for others.
+    /// Other threads wait as if this leader was in a turn.
+    pub fn lend<R>(&mut self, pass_on: impl FnOnce() -> R) -> R {
+        let mut lead = locked(&self.session.lead);
+        lead.half = self.half.take();
+        let before = lead.lent_to.replace(thread::current().id());
+        drop(lead);
+        let lent = LentLead { leader: self, before };
+        let passed = pass_on();
+        drop(lent);
+        passed
     }
 
     /// Sends what is queued, and waits until there are events, or for what else a [`SessionTurn`] names. Adds the events to

@@ -1,0 +1,129 @@
+"""What a session tells, read: results are unpickled, ends become exceptions, and what breaks the executor is seen.
+
+The thread that reads the session calls it, which may be any. Driven by `_pool.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from . import _answer, _wire
+from ._ending import CANCELLED, error_of_end
+from ._native import ChunkEnd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ._link import Link
+    from ._native import Event, MemoryFile
+    from ._pending import Ended
+    from ._pool import Pool
+
+# In the daemon's notices of a pool: nothing runs there; so many workers ended in their start, one after the other.
+_NO_WORKER = "no worker comes up"
+_NO_START = "in a row did not come up"
+
+
+class EventReader:
+    """Reads the events of the sessions of one executor."""
+
+    def __init__(self, pool: Pool) -> None:
+        """For the calls of this pool."""
+        self._pool = pool
+        # The call whose result was being unpickled at the last Ctrl-C.
+        self._interrupted = 0
+
+    def on_events(self, link: Link, events: list[Event]) -> None:
+        """What the session tells. After an interruption in the midst of it, it is called again with the same events."""
+        calls = self._pool.calls
+        ended: list[Ended] = []
+        for token, what in events:
+            target = calls.targets.get(token)
+            kind = type(what)
+            if kind is tuple and (len(what) != 3 or what[0] == "progress"):  # type: ignore[arg-type,index]
+                self._hear(link, token, what)  # type: ignore[arg-type]
+            elif target is not None:
+                if type(what) is ChunkEnd:
+                    for error in target.results.absorb(target, what):  # type: ignore[union-attr,arg-type]
+                        self.judge(error)
+                    ended.append((token, target, True, None))
+                    continue
+                is_result, value = self._end_of(token, what)
+                ended.append((token, target, is_result, value))
+                if not is_result:
+                    self.judge(value)
+        if ended:
+            link.has_ended_call = True
+            calls.finish(ended)
+        self._pool.fail_if_broken()
+        self._pool.pump_maps()
+
+    def _end_of(self, token: int, what: Any) -> tuple[bool, Any]:
+        """Whether a call returned, and what it returned or raised."""
+        if type(what) is tuple:
+            return False, error_of_end(*what)
+        if type(what) is bytes and what[0] == _answer.RETURNED:
+            try:
+                return True, _wire.loads(memoryview(what)[1:])
+            except Exception:
+                pass  # As for other answers, with a text.
+            except BaseException as error:
+                return False, self.stopped(token, error)
+        return self._read(token, what)
+
+    def _read(self, token: int, what: bytes | MemoryFile) -> tuple[bool, Any]:
+        try:
+            return _answer.read(what)
+        except BaseException as error:
+            return False, self.stopped(token, error)
+
+    def stopped(self, token: int, error: BaseException) -> Exception:
+        """Ctrl-C while a result is unpickled is the program's: it is raised, and the result is read again. What raises the same again is
+        the result itself."""
+        if isinstance(error, KeyboardInterrupt) and self._interrupted != token:
+            self._interrupted = token
+            raise error
+        return _answer.not_readable(error)
+
+    def _hear(self, link: Link, token: int, what: tuple[Any, ...]) -> None:
+        """Events that end no call."""
+        calls = self._pool.calls
+        if what[0] == "gone":
+            self._pool.links.lose(link)
+        elif what[0] == "notice":
+            self._hear_notice(link, what[1])
+        elif token in calls.targets:
+            if what[0] == "progress":
+                calls.progress[token] = what[1:]
+            elif what[0] == "runs-on":
+                calls.begun.add(token)
+
+    def _hear_notice(self, link: Link, text: str) -> None:
+        # Workers that came up and were ended by something else are started again; what ends in its start does so again.
+        if _NO_WORKER in text and (_NO_START in text or not link.has_ended_call):
+            self._pool.give_up(link, _workers_do_not_start(text))
+
+    def judge(self, error: Any) -> None:
+        """Whether this end breaks the executor: then all calls end by it, once those are complete that were told with it."""
+        pool = self._pool
+        if pool.broken is not None or error is CANCELLED:
+            return
+        errors: Any = sys.modules.get("bulkhead.errors")
+        if errors is None:
+            return
+        if isinstance(error, errors.InitializerFailed):
+            pool.broken = error
+        elif pool.is_strict and isinstance(error, (errors.WorkerCrashed, errors.Lost)):
+            pool.broken = errors.BrokenProcessPool(
+                "A child process terminated abruptly, the process pool is not usable anymore (strict_stdlib=True)"
+            )
+
+
+def _workers_do_not_start(text: str) -> Exception:
+    from .errors import CannotStart
+
+    return CannotStart(
+        f"the workers of this executor do not start ({text}): see what they wrote to standard error, and whether this interpreter runs"
+        f" 'import bulkhead.worker': {sys.executable}"
+    )

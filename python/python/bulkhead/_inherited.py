@@ -1,0 +1,49 @@
+"""Descriptors that a forked child must not keep: they would keep the parent's daemons alive, and their folders locked.
+
+A descriptor is opened and noted within one hold of `opening`, and a fork of another thread waits for that; so no child inherits one
+that is not noted. The child closes them. Driven by `_private.py`, `_folder.py` and `_link.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+opening = threading.RLock()
+"""Held for the few lines in which a descriptor is opened and noted, never while anything waits."""
+
+_noted: set[int] = set()
+
+
+def note(descriptor: int) -> int:
+    """Notes a descriptor of this process; gives it back."""
+    _noted.add(descriptor)
+    return descriptor
+
+
+def forget(descriptor: int) -> None:
+    """Its owner is about to close it."""
+    _noted.discard(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """Closes a noted descriptor."""
+    with opening:
+        _noted.discard(descriptor)
+        os.close(descriptor)
+
+
+def _close_in_child() -> None:
+    global opening
+    opening = threading.RLock()
+    for descriptor in _noted:
+        try:
+            os.close(descriptor)
+        except OSError:
+            continue  # The program has closed it.
+    _noted.clear()
+
+
+os.register_at_fork(
+    before=lambda: opening.acquire(), after_in_parent=lambda: opening.release(), after_in_child=_close_in_child
+)

@@ -1,0 +1,124 @@
+"""The calls of an executor that have no end yet, by their tokens, and how they end: futures and items of maps are completed here.
+
+What ends calls may be interrupted at any line by Ctrl-C, and is then done again from its begin: a call leaves the table only when all
+who wait for it have been told. Driven by `_pool.py` and `_events.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from ._future import Future, complete
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, TypeAlias
+
+    from ._chunks import ChunkedMap, MapChunk
+    from ._map import MapResults
+
+    Target: TypeAlias = Future[Any] | tuple[MapResults, int] | MapChunk | ChunkedMap
+    Ended: TypeAlias = tuple[int, Target, bool, Any]
+
+
+def _again(error: Any) -> Any:
+    """The same error for another call: each has an exception of its own."""
+    made = type(error)(str(error))
+    made.__cause__ = error.__cause__
+    return made
+
+
+class PendingCalls:
+    """See the head of this file."""
+
+    def __init__(self) -> None:
+        """None is under way."""
+        self.targets: dict[int, Target] = {}
+        """What each call completes: a future, an item of a map, a chunk of items; a map stands for what is not sent of it."""
+        self.progress: dict[int, tuple[int, int]] = {}
+        """What calls have told of their progress, `(done, total)`."""
+        self.begun: set[int] = set()
+        """Calls of which the daemon has said, after a cancel, that a worker has begun them."""
+        self._idle = threading.Condition(threading.RLock())
+        self._tellers: list[int] = []
+
+    def take_out(self, token: int) -> None:
+        """Forgets a call that was not sent."""
+        self.targets.pop(token, None)
+        self._tell_idle()
+
+    def drop(self, tokens: Iterable[int]) -> list[int]:
+        """Forgets calls of which nobody wants the result; gives those that were under way."""
+        dropped = [token for token in tokens if self.targets.pop(token, None) is not None]
+        for token in dropped:
+            self.progress.pop(token, None)
+            self.begun.discard(token)
+        self._tell_idle()
+        return dropped
+
+    def _tell_idle(self) -> None:
+        if not self.targets:
+            with self._idle:
+                self._idle.notify_all()
+
+    def tell_waiting(self) -> None:
+        """Has those in `wait_idle` look again."""
+        with self._idle:
+            self._idle.notify_all()
+
+    def wait_idle(self, is_over: Any) -> None:
+        """Waits until no call is under way, or `is_over()`."""
+        with self._idle:
+            while self.targets and not is_over():
+                self._idle.wait()
+
+    def is_telling(self) -> bool:
+        """Whether this thread completes calls of this executor just now: it runs a done callback, or a signal handler."""
+        return bool(self._tellers) and threading.get_ident() in self._tellers
+
+    def finish(self, ended: list[Ended]) -> None:
+        """Completes these calls, each `(token, target, whether it returned, result or exception)`, and runs done callbacks."""
+        ident, tellers = threading.get_ident(), self._tellers
+        try:
+            tellers.append(ident)
+            self._complete(ended)
+        finally:
+            if ident in tellers:
+                tellers.remove(ident)
+
+    def _complete(self, ended: list[Ended]) -> None:
+        touched = set()
+        for _, target, is_result, value in ended:
+            if type(target) is tuple:
+                results, index = target
+                results.there[index] = results.set(index, is_result, value)
+                touched.add(results)
+            elif type(target) is not Future:
+                if not is_result:
+                    target.fail_all(lambda value=value: _again(value))  # type: ignore[union-attr,misc]
+                touched.add(target.results)  # type: ignore[union-attr]
+        for results in touched:
+            results.tell()
+        complete((target, is_result, value) for _, target, is_result, value in ended if type(target) is Future)
+        for token, _, _, _ in ended:
+            self.targets.pop(token, None)
+            self.progress.pop(token, None)
+            self.begun.discard(token)
+        self._tell_idle()
+
+    def all_with(self, error: Exception) -> list[Ended]:
+        """The end of each call that is under way by this error; each has an exception of its own."""
+        return list(self._all_with(error))
+
+    def _all_with(self, error: Exception) -> Iterator[Ended]:
+        for token, target in list(self.targets.items()):
+            yield token, target, False, _again(error)
+
+    def forget(self) -> None:
+        """In a forked child: threads that are not there may hold these locks."""
+        self._idle = threading.Condition(threading.RLock())
+        self._tellers = []
+        for target in list(self.targets.values()):
+            if type(target) is Future:
+                target._lazy_condition = None

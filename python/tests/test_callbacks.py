@@ -1,0 +1,183 @@
+"""Done callbacks: they run once each, and may do what other code may: ask for results, cancel, and end the executor."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import calls
+import pytest
+from conftest import wait_until
+
+import bulkhead
+from bulkhead import Executor
+from bulkhead._future import Future, complete
+
+
+@pytest.fixture(params=["told-by-a-waiter", "told-in-background"])
+def in_callback(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Executor, Callable[[], Any]], Any]:
+    """Runs something in a done callback of a call of this executor, on the thread that passes results on; what it gave or raised."""
+    gate = str(tmp_path / "gate of the callback")
+
+    def run(executor: Executor, act: Callable[[], Any]) -> Any:
+        found: list[Any] = []
+        ended = threading.Event()
+
+        def callback(_: Any) -> None:
+            try:
+                found.append(act())
+            except BaseException as error:
+                found.append(error)
+            ended.set()
+
+        future = executor.submit(calls.wait_for, gate)
+        future.add_done_callback(callback)
+        if request.param == "told-by-a-waiter":
+            opener = threading.Timer(0.05, Path(gate).touch)
+            opener.start()
+            assert future.result(60) == gate
+            opener.join()
+        else:
+            Path(gate).touch()
+        assert ended.wait(60), "the callback has not ended"
+        return found[0]
+
+    return run
+
+
+def test_it_waits_for_another_result(executor: Executor, in_callback: Any) -> None:
+    assert in_callback(executor, lambda: executor.submit(calls.add, 41).result(60)) == 42
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_it_waits_with_many_calls_under_way(executor: Executor, in_callback: Any) -> None:
+    def act() -> int:
+        futures = [executor.submit(calls.add, number) for number in range(50)]
+        return sum(future.result(60) for future in futures)
+
+    assert in_callback(executor, act) == sum(range(1, 51))
+
+
+def test_it_asks_whether_a_call_runs(executor: Executor, in_callback: Any, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+    other = executor.submit(calls.wait_for, gate)
+    wait_until(other.running, "it runs")
+    assert in_callback(executor, other.running) is True
+    Path(gate).touch()
+    assert other.result(60) == gate
+
+
+def test_it_cancels(make: Callable[..., Executor], in_callback: Any, tmp_path: Path) -> None:
+    executor, path = make(2), tmp_path / "pid"
+    running = executor.submit(calls.sleep, 1000, str(path))
+    wait_until(path.exists, "it runs")
+    assert in_callback(executor, running.cancel) is True
+    assert running.cancelled() and executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_it_cancels_strictly(make: Callable[..., Executor], in_callback: Any, tmp_path: Path) -> None:
+    executor, gate = make(2, strict_stdlib=True), str(tmp_path / "gate")
+    running = executor.submit(calls.wait_for, gate)
+    wait_until(running.running, "it runs")
+
+    def act() -> tuple[bool, bool]:
+        blocked = executor.submit(calls.wait_for, gate)
+        wait_until(blocked.running, "both workers are busy")
+        waiting = executor.submit(calls.add, 1)
+        return running.cancel(), waiting.cancel()
+
+    assert in_callback(executor, act) == (False, True)
+    Path(gate).touch()
+    assert running.result(60) == gate
+
+
+def test_it_shuts_down(make: Callable[..., Executor], in_callback: Any) -> None:
+    executor = make(2)
+    others: list[Future[float]] = []
+
+    def act() -> None:
+        others.extend(executor.submit(calls.sleep, 0.05) for _ in range(5))
+        executor.shutdown(wait=True)
+
+    assert in_callback(executor, act) is None
+    assert [other.result(60) for other in others] == [0.05] * 5
+    wait_until(lambda: executor._pool._link is None, "the daemon is gone")
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(calls.add, 1)
+
+
+@pytest.mark.parametrize("way", ["kill_workers", "terminate_workers"])
+def test_it_ends_the_workers(make: Callable[..., Executor], in_callback: Any, way: str) -> None:
+    executor = make(2)
+    other = executor.submit(calls.sleep, 1000)
+    assert in_callback(executor, getattr(executor, way)) is None
+    assert isinstance(other.exception(60), bulkhead.Lost)
+
+
+def test_it_ends_another_executor(make: Callable[..., Executor], in_callback: Any) -> None:
+    executor, other = make(1), make(1)
+    other.submit(calls.add, 1).result(60)
+    assert in_callback(executor, other.shutdown) is None
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_a_cancelled_calls_callback_shuts_down(make: Callable[..., Executor], tmp_path: Path) -> None:
+    executor, path = make(1), tmp_path / "pid"
+    future = executor.submit(calls.sleep, 1000, str(path))
+    wait_until(path.exists, "it runs")
+    future.add_done_callback(lambda _: executor.shutdown(wait=True))
+    thread = threading.Thread(target=future.cancel, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_callbacks_may_ask_for_results_of_the_same_batch() -> None:
+    first, second = Future[int](), Future[int]()
+    found: list[int] = []
+    second.add_done_callback(lambda _: None)
+    first.add_done_callback(lambda _: found.append(second.result(0)))
+    complete([(first, True, 1), (second, True, 2)])
+    assert found == [2]
+
+
+def test_an_interrupt_loses_no_callback() -> None:
+    future = Future[int]()
+    seen: list[int] = []
+
+    def interrupt(_: object) -> None:
+        seen.append(1)
+        raise KeyboardInterrupt
+
+    future.add_done_callback(interrupt)
+    future.add_done_callback(lambda _: seen.append(2))
+    with pytest.raises(KeyboardInterrupt):
+        complete([(future, True, 5)])
+    assert future.result(0) == 5
+    # The session tells the same once more.
+    complete([(future, True, 5)])
+    assert seen == [1, 2]
+
+
+def test_a_signal_handler_shuts_down_while_a_result_is_waited_for(make: Callable[..., Executor], tmp_path: Path) -> None:
+    executor, gate = make(1), str(tmp_path / "gate")
+    future = executor.submit(calls.wait_for, gate)
+    wait_until(future.running, "it runs")
+
+    def handle(*_: object) -> None:
+        Path(gate).touch()
+        executor.shutdown(wait=True)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    main = threading.main_thread()
+    try:
+        sender = threading.Timer(0.2, lambda: signal.pthread_kill(main.ident or 0, signal.SIGUSR1))
+        sender.start()
+        assert future.result(60) == gate
+        sender.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert executor._pool._link is None
