@@ -413,6 +413,8 @@ class ChunkedMap(MapResults):
 
     def await_one(self, index: int, until: float | None) -> Any:
         """As `take`, once this item is sent if there is room."""
+        if self._pool.is_forked:
+            raise RuntimeError("this map belongs to the parent of this forked process: its results do not come here")
         if not self.there[index] and self._waiting:
             if self.size is not None:
                 self.flush()
