@@ -36,7 +36,10 @@ impl CallRules {
     /// The number of these rules. Equal ones are looked for among those with the same contexts.
     pub(crate) fn add(&mut self, spec: Spec) -> usize {
         let is_same = |found: &Spec| {
-            found.flavour == spec.flavour && found.contexts == spec.contexts && found.policy == spec.policy
+            found.kind == spec.kind
+                && found.flavour == spec.flavour
+                && found.contexts == spec.contexts
+                && found.policy == spec.policy
         };
         if let Some((number, _)) = self.rules.iter().find(|(_, found)| is_same(found)) {
             return *number;

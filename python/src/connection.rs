@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 
 use crate::call_rules::CallRules;
 use crate::certificates::Certificates;
+use crate::chunk_places::ChunkPlaces;
 use crate::input_places::{CallInput, InputPlaces, gone};
 use crate::lead_turns::LeadTurns;
 use crate::told::Told;
@@ -43,6 +44,7 @@ pub(crate) struct CallConnection {
     pub(crate) certify_cancelled: bool,
     pub(crate) rules: Mutex<CallRules>,
     pub(crate) places: Mutex<InputPlaces>,
+    pub(crate) chunks: ChunkPlaces,
     /// How many calls wait for room, and how many hold a block or a file: to be read without the lock.
     pub(crate) waiting: AtomicUsize,
     pub(crate) held: AtomicUsize,
@@ -103,6 +105,7 @@ impl CallConnection {
             certify_cancelled: options.certify_cancelled,
             rules: Mutex::default(),
             places: Mutex::new(InputPlaces::new(options.arena_bytes)),
+            chunks: ChunkPlaces::default(),
             waiting: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             untold: Mutex::default(),

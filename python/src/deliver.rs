@@ -100,15 +100,16 @@ impl CallConnection {
 
     /// The end of a call; `None`: it is told when its certificate is there.
     fn ended(&self, token: u64, end: SessionEnd) -> Option<Told> {
+        let items = self.chunks.read(token, &end);
         let end = match end {
-            SessionEnd::Refused(why) => return Some(Told::refused(why)),
-            SessionEnd::Withdrawn => return Some(Told::withdrawn()),
-            SessionEnd::Lost => return Some(Told::lost()),
+            SessionEnd::Refused(why) => return Some(Told::refused(why).with_items(items)),
+            SessionEnd::Withdrawn => return Some(Told::withdrawn().with_items(items)),
+            SessionEnd::Lost => return Some(Told::lost().with_items(items)),
             SessionEnd::Ended(end) => end,
         };
         let job = end.job;
         let wants_certificate = self.wants_certificate(&end);
-        let told = Told::end(end);
+        let told = Told::end(end).with_items(items);
         if !wants_certificate {
             return Some(told);
         }

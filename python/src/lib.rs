@@ -10,11 +10,14 @@ compile_error!("the Python package bulkhead is for Linux with glibc only");
 mod call_rules;
 mod call_task;
 mod certificates;
+mod chunk_places;
+mod chunk_task;
 mod connection;
 mod deliver;
 mod input_places;
 mod lead_turns;
 mod memory_file;
+mod plain_values;
 mod serve;
 mod session;
 mod told;
@@ -37,6 +40,10 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<memory_file::MemoryFile>()?;
     module.add_class::<session::CallSession>()?;
     module.add_class::<call_task::CallTask>()?;
+    module.add_class::<chunk_places::ChunkTicket>()?;
+    module.add_class::<chunk_places::ChunkEnd>()?;
+    module.add_class::<chunk_places::ChunkValues>()?;
+    module.add_class::<chunk_task::ChunkResults>()?;
     module.add_function(wrap_pyfunction!(serve::take_lane, module)?)?;
     module.add_function(wrap_pyfunction!(serve::serve, module)?)
 }

@@ -1,4 +1,4 @@
-//! The worker half: the worker runtime with one kind, `call`, whose handler is a Python callable.
+//! The worker half: the worker runtime with two kinds, `call` and `chunk`, whose handlers are Python callables.
 //!
 //! The runtime waits without the GIL; each call attaches to the interpreter. The handler in Python catches what the called function
 //! raises, so an error that arrives here is one of that handler's own, and ends the call as failed. What is longer than inline
@@ -8,19 +8,23 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_task::TaskFailure;
-use bulkhead_worker::{PositionedFile, RegisteredContext, Registry, TaskContext};
+use bulkhead_worker::{ChunkInput, ItemWriter, PositionedFile, RegisteredContext, Registry, TaskContext};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::call_task::CallTask;
+use crate::chunk_task::{ChunkResults, OpenChunk};
 use crate::memory_file::MemoryFile;
 
 /// The kind of all calls.
 pub(crate) const CALL: &str = "call";
+/// The kind of all chunks of calls.
+pub(crate) const CHUNK: &str = "chunk";
 /// The name of the file with the input of a call, or with the content of a context.
 pub(crate) const CONTENT: &str = "content";
 
@@ -40,6 +44,7 @@ enum CallResult {
 /// The Python code of a worker.
 struct CallCode {
     handler: Py<PyAny>,
+    chunk: Option<Py<PyAny>>,
     load: Option<Py<PyAny>>,
 }
 
@@ -74,6 +79,44 @@ impl CallCode {
             };
             called().and_then(|result| taken(&result, task)).map_err(|error| failure(py, &error))
         })
+    }
+
+    /// Runs the calls of a chunk. The output of its task is a result that has no room in the region, or how long the calls took, in
+    /// nanoseconds.
+    fn run_chunk(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+        let begun = Instant::now();
+        let handler = self.chunk.as_ref().ok_or_else(|| TaskFailure::new("this worker runs no chunks"))?;
+        let chunk = ChunkInput::read(input).map_err(TaskFailure::new)?;
+        let writer = ItemWriter::open(&chunk, &*task)?;
+        // The last context is the item store.
+        let contexts = (0..task.context_count().saturating_sub(1)).map(|at| task.context(at));
+        let contexts: Vec<_> = contexts.collect::<Result<_, _>>()?;
+        let reporter = task.reporter();
+        let open = Python::attach(|py| {
+            let results = Bound::new(
+                py,
+                ChunkResults::over(OpenChunk { writer, reporter: reporter.clone(), long: None }),
+            )?;
+            let items: Vec<_> = chunk.items().map(|item| PyBytes::new(py, item)).collect();
+            let (head, items) = (PyBytes::new(py, chunk.head), PyList::new(py, items)?);
+            let values: Vec<_> = contexts.iter().map(|context| value_of(py, context)).collect();
+            let values = PyTuple::new(py, values)?;
+            let called = handler.bind(py).call1((head, items, values, CallTask(reporter), &results));
+            let open = results.get().end();
+            called.map(|_| open)
+        });
+        let open = open.map_err(|error| Python::attach(|py| failure(py, &error)))?;
+        let OpenChunk { mut writer, long, .. } =
+            open.ok_or_else(|| TaskFailure::new("the results of the chunk were taken away"))?;
+        match long {
+            Some((result, is_failed)) => writer.store(&result, is_failed, task)?,
+            None if writer.is_over() => {
+                let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                task.write_all(&took.to_le_bytes())?;
+            }
+            None => {}
+        }
+        writer.finish()
     }
 
     /// Makes the value of a context.
@@ -131,17 +174,19 @@ pub(crate) fn take_lane() -> PyResult<()> {
 
 /// Serves the daemon that started this process; the exit code.
 #[pyfunction]
-#[pyo3(signature = (handler, *, load = None, stack = None))]
+#[pyo3(signature = (handler, *, chunk = None, load = None, stack = None))]
 pub(crate) fn serve(
     py: Python<'_>,
     handler: Py<PyAny>,
+    chunk: Option<Py<PyAny>>,
     load: Option<Py<PyAny>>,
     stack: Option<Py<PyAny>>,
 ) -> u8 {
-    let code = Arc::new(CallCode { handler, load });
-    let loader = Arc::clone(&code);
+    let code = Arc::new(CallCode { handler, chunk, load });
+    let (loader, chunks) = (Arc::clone(&code), Arc::clone(&code));
     let mut registry = Registry::new()
         .with(CALL, move |input, task| code.run(input, task))
+        .with(CHUNK, move |input, task| chunks.run_chunk(input, task))
         .with_loader(move |context, _| loader.load(context));
     if let Some(stack) = stack {
         registry = registry.with_stack_text_when_asked(move |page| {

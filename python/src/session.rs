@@ -20,10 +20,11 @@ use pyo3::exceptions::{PyConnectionError, PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::chunk_places::{ChunkTicket, ChunkValues, NO_CHUNKS};
 use crate::connection::{CallConnection, ConnectionOptions, greet, locked};
 use crate::input_places::{CallInput, FILES_MAX, INPUT_BLOCK_MAX_BYTES, gone, not_submitted};
 use crate::memory_file::MemoryFile;
-use crate::serve::{CALL, CONTENT, PASSED};
+use crate::serve::{CALL, CHUNK, CONTENT, PASSED};
 
 /// One connection to a daemon, on which any thread submits calls.
 #[pyclass(frozen, name = "Session", module = "bulkhead._native")]
@@ -119,7 +120,7 @@ impl CallSession {
         })
     }
 
-    #[pyo3(signature = (*, timeout_ms = None, cpu_ms = None, memory_bytes = None, grace_ms = 0, crashes_max = 1, priority = 4, flavour = 0, contexts = Vec::new()))]
+    #[pyo3(signature = (*, timeout_ms = None, cpu_ms = None, memory_bytes = None, grace_ms = 0, crashes_max = 1, priority = 4, flavour = 0, contexts = Vec::new(), in_chunks = false))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn rules(
         &self,
@@ -131,6 +132,7 @@ impl CallSession {
         priority: u8,
         flavour: u32,
         contexts: Vec<usize>,
+        in_chunks: bool,
     ) -> PyResult<usize> {
         let policy = Policy {
             timeout_ms,
@@ -144,11 +146,14 @@ impl CallSession {
         if let Some(fault) = policy.fault() {
             return Err(PyValueError::new_err(fault));
         }
-        let mut known = locked(&self.connection()?.rules);
+        let connection = self.connection()?;
+        let mut known = locked(&connection.rules);
         let contexts = known.contexts(&contexts);
         let contexts =
             contexts.map_err(|number| PyKeyError::new_err(format!("no context has the number {number}")))?;
-        Ok(known.add(Spec { policy, flavour, contexts, ..Spec::new(CALL) }))
+        let made = Spec { policy, flavour, contexts, ..Spec::new(if in_chunks { CHUNK } else { CALL }) };
+        let made = if in_chunks { connection.chunks.spec(made) } else { Some(made) };
+        Ok(known.add(made.ok_or_else(|| PyValueError::new_err(NO_CHUNKS))?))
     }
 
     #[pyo3(signature = (content, descriptors = Vec::new()))]
@@ -238,6 +243,29 @@ impl CallSession {
         let connection = self.connection()?;
         let spec = self.rules_of(connection, rules)?;
         connection.submit_placed(token, &spec, CallInput::File(file.sealed())).map_err(raised)
+    }
+
+    fn open_chunks(&self, py: Python<'_>) -> PyResult<bool> {
+        self.connection()?.open_chunks(py)
+    }
+
+    fn submit_chunk(
+        &self,
+        ticket: PyRef<'_, ChunkTicket>,
+        rules: usize,
+        head: &[u8],
+        items: Vec<Bound<'_, PyBytes>>,
+        room: usize,
+    ) -> PyResult<bool> {
+        let connection = self.connection()?;
+        let spec = self.rules_of(connection, rules)?;
+        let items: Vec<&[u8]> = items.iter().map(|item| item.as_bytes()).collect();
+        ticket.submit(|token| connection.submit_chunk(token, &spec, head, &items, room)).map_err(raised)
+    }
+
+    fn counted(&self, py: Python<'_>, token: u64) -> PyResult<Option<ChunkValues>> {
+        let counted = self.connection()?.chunks.counted(token);
+        counted.map(|counted| ChunkValues::new(py, counted.delivered())).transpose()
     }
 
     fn cancel(&self, tokens: Vec<u64>) -> PyResult<()> {

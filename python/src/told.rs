@@ -4,10 +4,11 @@
 
 use bulkhead_client::proto::client::outcome::Outcome;
 use bulkhead_client::proto::client::view::JobDetail;
-use bulkhead_client::{JobEnd, ReceivedOutput};
+use bulkhead_client::{ChunkOutcome, JobEnd, ReceivedOutput};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::chunk_places::ChunkEnd;
 use crate::memory_file::MemoryFile;
 
 /// What is told of a token.
@@ -19,6 +20,8 @@ pub(crate) enum Told {
     File(MemoryFile),
     /// The call has no result: the word, the text, and the certificate as JSON.
     End(&'static str, String, String),
+    /// A chunk has ended: what became of its items, and of its job.
+    Chunk(Box<(ChunkOutcome, Told)>),
     /// How far it is.
     Progress(u64, u64),
     /// A cancel came too late.
@@ -61,9 +64,20 @@ impl Told {
         }
     }
 
+    /// The same end with what became of the items, if it is that of a chunk.
+    pub(crate) fn with_items(self, outcome: Option<ChunkOutcome>) -> Self {
+        match outcome {
+            Some(outcome) => Self::Chunk(Box::new((outcome, self))),
+            None => self,
+        }
+    }
+
     /// Whether its worker is killed with it.
     pub(crate) fn ends_by_a_kill(&self) -> bool {
-        matches!(self, Self::End("timed-out" | "cancelled", ..))
+        match self {
+            Self::Chunk(chunk) => chunk.1.ends_by_a_kill(),
+            other => matches!(other, Self::End("timed-out" | "cancelled", ..)),
+        }
     }
 
     /// The same end with its certificate.
@@ -72,6 +86,7 @@ impl Told {
             Self::End(word, text, _) => {
                 Self::End(word, text, serde_json::to_string(detail).unwrap_or_default())
             }
+            Self::Chunk(chunk) => Self::Chunk(Box::new((chunk.0, chunk.1.certified(detail)))),
             other => other,
         }
     }
@@ -81,6 +96,10 @@ impl Told {
             Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
             Self::File(file) => Bound::new(py, file)?.into_any(),
             Self::End(word, text, certificate) => (word, text, certificate).into_pyobject(py)?.into_any(),
+            Self::Chunk(chunk) => {
+                let (outcome, end) = *chunk;
+                Bound::new(py, ChunkEnd::new(py, &outcome, end.into_python(py)?)?)?.into_any()
+            }
             Self::Progress(done, total) => ("progress", done, total).into_pyobject(py)?.into_any(),
             Self::RunsOn => ("runs-on",).into_pyobject(py)?.into_any(),
             Self::Notice(text) => ("notice", text).into_pyobject(py)?.into_any(),

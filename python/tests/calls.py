@@ -55,6 +55,33 @@ def die_at(path: str, how: str, number: int, victim: int) -> int:
     return number
 
 
+def hang_at(path: str, number: int, victim: int) -> int:
+    """Notes the run, and hangs if it is the victim."""
+    note(path, str(number))
+    if number == victim:
+        time.sleep(1000)
+    return number
+
+
+def note_and_wait(path: str, number: int, gate: str) -> int:
+    """Notes the run, and waits until there is such a file."""
+    note(path, str(number))
+    wait_for(gate)
+    return number
+
+
+def odd(number: int) -> Any:
+    """By its last digit a result, an exception, or what cannot be brought back."""
+    kind = number % 5
+    if kind == 1:
+        raise ValueError(str(number))
+    if kind == 2:
+        return threading.Lock()
+    if kind == 3:
+        sys.exit(number)
+    return NotBack(None) if kind == 4 else number
+
+
 def die(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -124,18 +124,27 @@ impl ItemWriter {
         is_failed: bool,
         task: &mut dyn TaskContext,
     ) -> Result<(), TaskFailure> {
+        if !self.store_inside(result, is_failed)? {
+            task.write_all(result)?;
+            let head = ResultHead { number: self.counted, is_failed };
+            self.store.page.store(self.at(ChunkRegion::LONG_AT), head.to_word(), Ordering::Release);
+            self.state = WriterState::Long;
+        }
+        Ok(())
+    }
+
+    /// The same for a caller that has no task at hand: `false` if the result has no room in the region. Nothing has happened then, and
+    /// the result is to be passed to [`ItemWriter::store`].
+    ///
+    /// # Errors
+    /// [`TaskFailure`]: no item has begun.
+    pub fn store_inside(&mut self, result: &[u8], is_failed: bool) -> Result<bool, TaskFailure> {
         if self.state != WriterState::Begun {
             return Err(self.misused("has not begun"));
         }
         let (page, length) = (&self.store.page, result.len() as u64);
         let end = ResultHead::stored_bytes(length).and_then(|bytes| self.next.checked_add(bytes));
-        let Some(end) = end.filter(|end| *end <= self.region.length) else {
-            task.write_all(result)?;
-            let head = ResultHead { number: self.counted, is_failed };
-            page.store(self.at(ChunkRegion::LONG_AT), head.to_word(), Ordering::Release);
-            self.state = WriterState::Long;
-            return Ok(());
-        };
+        let Some(end) = end.filter(|end| *end <= self.region.length) else { return Ok(false) };
         let at = self.at(self.next);
         page.write_bytes(at + in_memory(RESULT_HEAD_BYTES), result);
         page.store(at + 8, ResultHead { number: length, is_failed }.to_word(), Ordering::Relaxed);
@@ -144,7 +153,7 @@ impl ItemWriter {
         let counted = self.region.count_word(self.counted);
         page.store(self.at(ChunkRegion::COUNTED_AT), counted, Ordering::Release);
         (self.next, self.state) = (end, WriterState::Between);
-        Ok(())
+        Ok(true)
     }
 
     /// How many items have a result in the region.

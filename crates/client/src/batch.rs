@@ -20,7 +20,7 @@ const _: () =
     assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");
 
 /// The kind and the policy of the jobs of one submit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The kind's name.
     pub kind: String,

@@ -24,7 +24,7 @@ use bulkhead_sys::shared_page::SharedPage;
 use crate::arena::Arena;
 use crate::batch::{JobInput, Spec};
 use crate::block_allocator::BlockAllocator;
-use crate::chunk_outcome::{ChunkOutcome, RegionReader};
+use crate::chunk_outcome::{ChunkOutcome, CountedResults, RegionReader};
 use crate::file::JobFile;
 use crate::new_context::{ContextNumber, NewContext};
 use crate::session::SessionEnd;
@@ -158,6 +158,14 @@ impl Chunk {
     pub fn read(self, end: &SessionEnd) -> ChunkOutcome {
         RegionReader { page: &self.region.store.0.page, place: self.region.place, items: self.items }
             .read(end)
+    }
+
+    /// The results that are counted so far, while its job may still run: from the first item on, in their order. They stay what they
+    /// are, and [`Chunk::read`] gives them again. Words that cannot be true give none.
+    pub fn counted(&self) -> CountedResults {
+        let reader =
+            RegionReader { page: &self.region.store.0.page, place: self.region.place, items: self.items };
+        CountedResults(reader.counted())
     }
 
     /// How many items it has.

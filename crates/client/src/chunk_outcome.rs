@@ -113,6 +113,17 @@ impl ChunkOutcome {
     }
 }
 
+/// The results that are there while a chunk still runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedResults(pub(crate) ChunkOutcome);
+
+impl CountedResults {
+    /// As [`ChunkOutcome::delivered`].
+    pub fn delivered(&self) -> impl ExactSizeIterator<Item = ItemResult<'_>> {
+        self.0.delivered()
+    }
+}
+
 impl fmt::Display for ChunkFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -186,6 +197,17 @@ impl RegionReader<'_> {
                 _ => ChunkStop::Unbegun,
             },
         };
+        outcome
+    }
+
+    /// Reads the counted results and closes nothing.
+    pub(crate) fn counted(&self) -> ChunkOutcome {
+        let mut outcome =
+            ChunkOutcome { bytes: Vec::new(), ends: Vec::new(), items: self.items, stop: ChunkStop::Unbegun };
+        let counted = self.place.read_count(self.load(ChunkRegion::COUNTED_AT));
+        let counted = counted.map_or(0, |(counted, _)| counted).min(self.items as u64);
+        // What is no result ends what is read, here as at the end.
+        let _ = self.copy_results(counted, &mut outcome);
         outcome
     }
 

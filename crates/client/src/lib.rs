@@ -65,7 +65,7 @@ pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
 pub use bulkhead_sys::process::umask;
 pub use chunk::{Chunk, ItemStore, NotChunked, one_item};
-pub use chunk_outcome::{ChunkFault, ChunkOutcome, ChunkStop, ItemResult};
+pub use chunk_outcome::{ChunkFault, ChunkOutcome, ChunkStop, CountedResults, ItemResult};
 pub use client::DaemonClient;
 pub use closed_gate::ClosedGate;
 pub use destination::{Destination, FinishedFile, NotPlaced};

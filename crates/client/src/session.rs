@@ -393,6 +393,11 @@ impl Session {
         locked(&self.outbox).has_registered(arena.number())
     }
 
+    /// The same of an item store.
+    pub fn has_item_store(&self, store: &ItemStore) -> Option<bool> {
+        locked(&self.outbox).has_registered(store.context().0)
+    }
+
     /// Drops a context. Jobs that the daemon has accepted keep it; those that are still queued here are refused.
     pub fn drop_context(&self, context: ContextNumber) {
         self.drop_registration(context.0);

@@ -36,7 +36,7 @@ def returned(value: Any) -> bytes | LongResult:
     return _RETURNED_HEAD + data
 
 
-def raised(error: BaseException) -> bytes | LongResult:
+def raised(error: BaseException) -> bytes:
     """The answer of a call that raised. An exception that cannot be pickled is replaced by one that names its type."""
     import traceback
 
@@ -49,6 +49,16 @@ def raised(error: BaseException) -> bytes | LongResult:
     except BaseException as reason:
         data = _dumps_whole((_not_picklable(reason, error), text))
     return bytes([RAISED]) + data
+
+
+def returned_whole(value: Any) -> tuple[bytes, bool]:
+    """The pickle of a value alone, for a call of a chunk; or an answer, and `True`: what pickling it raised."""
+    try:
+        return _dumps_whole(value), False
+    except Exception as error:
+        return raised(_not_picklable(error, value)), True
+    except BaseException as error:
+        return raised(error), True
 
 
 def text(tag: int, words: str) -> bytes:
@@ -117,6 +127,16 @@ def read(answer: bytes | MemoryFile) -> tuple[bool, Any]:
             error, words = _wire.loads(view[1:])
             return False, _with_cause(error, words)
         return False, _failure(tag, bytes(view[1:]).decode("utf-8", "replace"))
+    except Exception as error:
+        return False, not_readable(error)
+
+
+def read_of_chunk(answer: bytes | MemoryFile, is_failed: bool) -> tuple[bool, Any]:
+    """The same of a call of a chunk, whose value is a pickle alone."""
+    if is_failed:
+        return read(answer)
+    try:
+        return True, _wire.loads(answer if type(answer) is bytes else _wire.content_of(answer))  # type: ignore[arg-type]
     except Exception as error:
         return False, not_readable(error)
 

@@ -92,6 +92,12 @@ class CallEncoder:
             self._builtin_heads[function] = made
         return made
 
+    def short_head(self, function: Callable[..., Any]) -> Head | None:
+        """The same of any callable, as it is now; `None` if its pickle is long. Raises as `arguments`."""
+        blob, _ = dumps_any(function, lambda: f"the function {name_of(function)}", is_whole=True)
+        self.note_module(function)
+        return Head(blob, self.flavour(function)) if len(blob) <= FUNCTION_MAX else None
+
     def _head_by_value(self, blob: bytes, function: Callable[..., Any]) -> Head:
         found = self._by_value.get(blob)
         if found is None:

@@ -9,6 +9,7 @@ import sys
 
 from . import _answer, _wire
 from ._ending import CANCELLED, again, error_of_end
+from ._native import ChunkEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,14 +44,20 @@ class EventReader:
             if kind is tuple and (len(what) != 3 or what[0] == "progress"):  # type: ignore[arg-type,index]
                 self._hear(link, token, what)  # type: ignore[arg-type]
             elif target is not None:
+                if type(what) is ChunkEnd:
+                    for error in target.results.absorb(target, what):  # type: ignore[union-attr,arg-type]
+                        self.judge(error)
+                    ended.append((token, target, True, None))
+                    continue
                 is_result, value = self._end_of(link, token, what)
                 ended.append((token, target, is_result, value))
                 if not is_result:
-                    self._judge(value)
+                    self.judge(value)
         if ended:
             link.has_ended_call = True
             calls.finish(ended)
         self._pool.fail_if_broken()
+        self._pool.pump_maps()
 
     def _end_of(self, link: Link, token: int, what: Any) -> tuple[bool, Any]:
         """Whether a call returned, and what it returned or raised."""
@@ -63,16 +70,16 @@ class EventReader:
             except Exception:
                 pass  # As for other answers, with a text.
             except BaseException as error:
-                return False, self._stopped(token, error)
+                return False, self.stopped(token, error)
         return self._read(token, what)
 
     def _read(self, token: int, what: bytes | MemoryFile) -> tuple[bool, Any]:
         try:
             return _answer.read(what)
         except BaseException as error:
-            return False, self._stopped(token, error)
+            return False, self.stopped(token, error)
 
-    def _stopped(self, token: int, error: BaseException) -> Exception:
+    def stopped(self, token: int, error: BaseException) -> Exception:
         """Ctrl-C while a result is unpickled is the program's: it is raised, and the result is read again. What raises the same again is
         the result itself."""
         if isinstance(error, KeyboardInterrupt) and self._interrupted != token:
@@ -101,7 +108,7 @@ class EventReader:
             self._pool.links.lose(link)
             self._pool.links.close_lost()
 
-    def _judge(self, error: Any) -> None:
+    def judge(self, error: Any) -> None:
         """Whether this end breaks the executor: then all calls end by it, once those are complete that were told with it."""
         pool = self._pool
         if pool.broken is not None or error is CANCELLED:

@@ -51,8 +51,10 @@ class _Calls(_base.Executor):
     ) -> Iterator[T]:
         """Runs `fn` with the items of the iterables, as `map` does, and gives the results in the order of the items.
 
-        `timeout`: seconds from this call on, after which `TimeoutError` is raised. `chunksize` is checked and has no effect yet: each item is
-        a call of its own, so nothing runs twice, and a crash fails its own item. `buffersize`: how many items are taken from the
+        `timeout`: seconds from this call on, after which `TimeoutError` is raised. `chunksize`: how many items go to a
+        worker together, by default as many as take some milliseconds; one by one with a limit of time or memory, or
+        `max_tasks_per_child`. With a `chunksize` above 1 these count for a chunk. A crash fails the item that ran, the results
+        before it are delivered, the items behind it go to another worker, and nothing runs twice. `buffersize`: how many items are taken from the
         iterables before their results are asked for; by default all of them.
         An exception of an item is raised when its turn comes. Then, at a timeout, and when the iterator is closed or garbage, the remaining
         items are cancelled. Raises as `submit`.
@@ -70,6 +72,13 @@ class _Calls(_base.Executor):
         until = None if timeout is None else timeout + time.monotonic()
         self._pool.check_open()
         results = _map.MapResults(fn, self._options)
+        size = _options.chunk_size(chunksize, self._options, self._pool.settings)
+        if size != 1:
+            from . import _chunks
+
+            in_chunks = _chunks.opened(self._pool, fn, self._options, size)
+            if in_chunks is not None:
+                return _map.in_chunks(self._pool, in_chunks, zip(*iterables), buffersize, until)
         if buffersize is not None:
             return _map.buffered(self._pool, results, zip(*iterables), buffersize, until)
         return _map.all_at_once(self._pool, results, list(zip(*iterables)), until)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from ._folder import OwnFolder
+    from ._native import ChunkTicket
     from ._options import CallOptions, PoolSettings
 
     # The limits of a call, its flavour, and its function if that goes as a context.
@@ -49,7 +50,7 @@ class Link:
         """How many modules of the executor's functions its workers have been given."""
         self._settings = settings
         self._changing = threading.RLock()
-        self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int], int]] = {}
+        self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int, bool], int]] = {}
         self._rules_count = 0
         self._function_contexts: dict[_call.Head, int] = {}
         # Calls with a long input, and its length; also some that have ended.
@@ -137,25 +138,36 @@ class Link:
         except ConnectionError as error:
             raise LinkLost(str(error)) from None
 
-    def _number_of(self, rules: Rules) -> int:
+    def submit_chunk(self, ticket: ChunkTicket, rules: Rules, head: bytes, items: list[bytes], room: int) -> bool:
+        """Submits a chunk of calls, as `Session.submit_chunk` does. Raises as `submit`."""
+        try:
+            while True:
+                try:
+                    return self.session.submit_chunk(ticket, self._number_of(rules, in_chunks=True), head, items, room)
+                except KeyError:
+                    continue  # As above.
+        except ConnectionError as error:
+            raise LinkLost(str(error)) from None
+
+    def _number_of(self, rules: Rules, *, in_chunks: bool = False) -> int:
         """The session's number of these rules."""
         tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
         if tracker is not None and tracker._resource_tracker._fd != self._tracker_fd:
             self._update_base_contexts()
         options, flavour, head = rules
         found = self._rules.get(head)
-        number = found.get((options, flavour)) if found is not None else None
-        return number if number is not None else self._new_rules(options, flavour, head)
+        number = found.get((options, flavour, in_chunks)) if found is not None else None
+        return number if number is not None else self._new_rules(options, flavour, head, in_chunks)
 
-    def _new_rules(self, options: CallOptions, flavour: int, head: _call.Head | None) -> int:
+    def _new_rules(self, options: CallOptions, flavour: int, head: _call.Head | None, in_chunks: bool) -> int:
         with self._changing:
             contexts = self._base_contexts
             if head is not None:
                 contexts = (*contexts, self._function_context(head))
-            made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts)
+            made = self.session.rules(**vars(options), flavour=flavour, contexts=contexts, in_chunks=in_chunks)
             if self._rules_count >= _RULES_MAX:
                 self._forget_rules()
-            self._rules.setdefault(head, {})[options, flavour] = made
+            self._rules.setdefault(head, {})[options, flavour, in_chunks] = made
             self._rules_count += 1
             self._grace_ms = max(self._grace_ms, options.grace_ms)
             return made

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from ._chunks import ChunkedMap
     from ._options import CallOptions
     from ._pool import Pool
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 _maps = itertools.count(1 << 31)
 
 _RETURNED, _RAISED = 1, 2
+_RETURNED_MARK = bytes([_RETURNED])
+# So many results are taken at a time.
+_TAKEN_MAX = 1024
+# So many items are pickled before the first of them are sent.
+_ADDED_AT_ONCE = 256
 
 
 class MapResults:
@@ -51,6 +57,21 @@ class MapResults:
             self._values[index] = value
         return self.there[index] or (_RETURNED if is_result else _RAISED)
 
+    def set_returned(self, begin: int, values: list[Any]) -> None:
+        """Keeps the results of neighbouring items."""
+        end = begin + len(values)
+        self._values[begin:end] = values
+        self.there[begin:end] = _RETURNED_MARK * len(values)
+
+    def take_returned(self, begin: int) -> list[Any]:
+        """The results that are there from this item on, without a gap, in reverse; they are then forgotten."""
+        there = self.there[begin : begin + _TAKEN_MAX]
+        end = begin + len(there) - len(there.lstrip(_RETURNED_MARK))
+        values = self._values[begin:end]
+        self._values[begin:end] = [None] * len(values)
+        values.reverse()
+        return values
+
     def tell(self) -> None:
         """Wakes who waits, if it waits for something that is there."""
         if self._wanted >= len(self.there) or self.there[self._wanted]:
@@ -64,8 +85,8 @@ class MapResults:
 
     def take(self, index: int, until: float | None) -> Any:
         """The result of an item, which is then forgotten. Raises what it raised, and `TimeoutError` after the moment `until`."""
-        if not self.there[index]:
-            self._wait(index, until)
+        if not self.wait(index, until):
+            raise _base.TimeoutError()
         value, self._values[index] = self._values[index], None
         if self.there[index] == _RETURNED:
             return value
@@ -75,14 +96,17 @@ class MapResults:
             # The traceback has this frame, and must not keep the exception alive by it.
             del value
 
-    def _wait(self, index: int, until: float | None) -> None:
+    def wait(self, index: int, until: float | None) -> bool:
+        """Waits until an item has ended; `False`: it has not at the moment `until`."""
+        if self.there[index]:
+            return True
         with self._changed:
             self._wanted = index
             while not self.there[index]:
                 left = None if until is None else until - time.monotonic()
                 if (left is not None and left <= 0) or not self._changed.wait(left):
-                    if not self.there[index]:
-                        raise _base.TimeoutError()
+                    return bool(self.there[index])
+        return True
 
     def open_tokens(self, begin: int) -> list[int]:
         """The tokens of the items from this one on whose end is not known."""
@@ -153,6 +177,64 @@ def buffered(
         pool.drop_many(results.open_tokens(0))
         raise
     return MapIterator(pool, results, until, items)
+
+
+def in_chunks(
+    pool: Pool, results: ChunkedMap, items: Iterator[tuple[Any, ...]], buffersize: int | None, until: float | None
+) -> Iterator[Any]:
+    """Submits items in chunks: all now, or `buffersize` of them and the others as results are asked for."""
+    try:
+        if buffersize is None:
+            _add_all(results, list(items))
+        else:
+            for args in itertools.islice(items, buffersize):
+                results.add(args)
+            results.pump()
+    except BaseException:
+        results.close()
+        raise
+    # A generator that has begun runs its end, also as garbage.
+    found = _results_of(results, None if buffersize is None else items, until)
+    next(found)
+    return found
+
+
+def _add_all(results: ChunkedMap, items: list[tuple[Any, ...]]) -> None:
+    step = results.size or _ADDED_AT_ONCE
+    for number, begin in enumerate(range(0, len(items), step)):
+        some = items[begin : begin + step]
+        if results.size is not None:
+            results.add_listed(some)
+        else:
+            for args in some:
+                results.add(args)
+        if number < 4 or results.size is None or number % 16 == 0:
+            results.pump()
+    results.is_whole = True
+    results.pump()
+
+
+def _results_of(results: ChunkedMap, items: Iterator[tuple[Any, ...]] | None, until: float | None) -> Iterator[Any]:
+    """The results in the order of the items, behind a first `None`. Its end cancels what is open."""
+    at = 0
+    try:
+        yield None
+        while True:
+            if items is not None:
+                for args in itertools.islice(items, 1):
+                    results.add(args)
+                    results.pump()
+            elif taken := results.take_returned(at):
+                at += len(taken)
+                while taken:
+                    yield taken.pop()
+                continue
+            if at == len(results.there):
+                return
+            at += 1
+            yield results.await_one(at - 1, until)
+    finally:
+        results.close()
 
 
 def add(pool: Pool, results: MapResults, args: tuple[Any, ...]) -> None:

@@ -43,6 +43,7 @@ What: TypeAlias = (
     bytes
     | MemoryFile
     | End
+    | ChunkEnd
     | tuple[Literal["progress"], int, int]
     | tuple[Literal["runs-on"]]
     | tuple[Literal["notice"], str]
@@ -52,6 +53,7 @@ What: TypeAlias = (
 
 - `bytes`, `MemoryFile`: the call is done, and this is its result. Last event of its token.
 - `End`: the call has no result. Last event of its token.
+- `ChunkEnd`: the chunk has ended, whatever the end is. Last event of its token.
 - `("progress", done, total)`: how far it is. Others may follow.
 - `("runs-on",)`: a cancel of waiting calls came too late for it: a worker has begun it. Its end is still to come.
 - `("notice", text)`, token 0: a text of the daemon for people: why calls do not start, or that they start again.
@@ -82,6 +84,59 @@ class MemoryFile:
     @property
     def length(self) -> int:
         """How long it is, in bytes."""
+
+@final
+class ChunkTicket:
+    """One chunk to be submitted. A second submit of the same ticket does nothing."""
+
+    def __new__(cls, token: int) -> ChunkTicket:
+        """With the token of its end."""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it was submitted."""
+
+@final
+class ChunkValues:
+    """The results that the handler of a chunk stored."""
+
+    @property
+    def values(self) -> list[object]:
+        """The values that `store_plain` took, and the bytes that `store` took."""
+
+    @property
+    def pickled(self) -> list[int]:
+        """Indices of bytes that are no failures."""
+
+    @property
+    def failed(self) -> list[int]:
+        """Indices of failures, which are bytes."""
+
+    @property
+    def length(self) -> int:
+        """How long the results were together."""
+
+@final
+class ChunkEnd:
+    """What became of the calls of a chunk."""
+
+    @property
+    def results(self) -> ChunkValues:
+        """Of the calls from the first on."""
+
+    @property
+    def stop(self) -> Literal["all", "long", "long-failed", "begun", "unbegun", "fault"]:
+        """What became of the call behind the last result: there is none; it is done, and its result had no room in the memory of the chunk,
+        so it is `end`, and no later call has begun; it had begun and has no result; it never began. `fault`: what the worker left
+        cannot be true, and calls without a result may have run."""
+
+    @property
+    def text(self) -> str:
+        """The fault in words."""
+
+    @property
+    def end(self) -> bytes | MemoryFile | End:
+        """The end of the job. Its bytes are a long result, or, after `all`, how long the calls took, in nanoseconds (little endian)."""
 
 @final
 class Session:
@@ -126,6 +181,7 @@ class Session:
         priority: int = 4,
         flavour: int = 0,
         contexts: Sequence[int] = (),
+        in_chunks: bool = False,
     ) -> int:
         """The number of a set of rules, to be named in `submit`. Equal rules have equal numbers.
 
@@ -133,6 +189,7 @@ class Session:
         `crashes_max`: how many workers the call may kill until it is `crashed`: 1 runs it once, whatever happens.
         `flavour`: calls of one flavour take about the same time; a number for each function (0: none).
         `contexts`: numbers of `register`, whose values `serve`'s handler gets, in this order; at most 7.
+        `in_chunks`: for `submit_chunk`; `crashes_max` is 1 then.
         Raises `ValueError`: a value is out of its range; `KeyError`: no such context.
         """
 
@@ -169,6 +226,18 @@ class Session:
 
     def submit_file(self, token: int, rules: int, file: MemoryFile) -> None:
         """Submits a call whose input is this file, which nobody may change afterwards. Raises as `submit`."""
+
+    def open_chunks(self) -> bool:
+        """Registers memory for chunks with the daemon, once, and waits for its answer; `False`: there is none. Raises as `is_running`."""
+
+    def submit_chunk(self, ticket: ChunkTicket, rules: int, head: bytes, items: Sequence[bytes], room: int) -> bool:
+        """Submits a chunk of calls: a head for all, and an item for each. `room`: bytes for all results together.
+
+        `False`: there is no room for it until other chunks have ended. Raises as `submit`; `ValueError` also if it never has room.
+        """
+
+    def counted(self, token: int) -> ChunkValues | None:
+        """The results that an open chunk has so far; `None`: there is no such chunk."""
 
     def cancel(self, tokens: Sequence[int]) -> None:
         """Ends these calls, also those that run, with their processes. Each still has its last event. Unknown tokens are ignored."""
@@ -236,6 +305,20 @@ class Task:
     def is_cancelled(self) -> bool:
         """Whether the call is to end: it was cancelled or met a limit of time. Only with a grace."""
 
+@final
+class ChunkResults:
+    """Where the results of a chunk go, while its handler runs."""
+
+    def begin(self) -> bool:
+        """Begins the first call; `False`: there is none. Raises `RuntimeError`: the client has closed the chunk."""
+
+    def store_plain(self, value: object) -> bool | None:
+        """As `store` with the pickle of the value, if it is a number, a short text, `None` or a bool; `None`: it is not, or has no room, and
+        nothing was done."""
+
+    def store(self, result: bytes, is_failed: bool) -> bool:
+        """Stores and counts the result of the call that has begun, and begins the next one; `False`: none is to begin. Raises as `begin`."""
+
 LongResult: TypeAlias = tuple[int, Callable[[int], object]]
 """A result that has buffers: its length in bytes, and a function that is then called, within the same call, with the descriptor of
 a file of this length to fill from byte 0 on by `os.pwritev`. If there is no room for it, the call ends as `failed`, the text says
@@ -250,6 +333,7 @@ def take_lane() -> None:
 def serve(
     handler: Callable[[bytes | MemoryFile, tuple[object, ...], Task], bytes | LongResult],
     *,
+    chunk: Callable[[bytes, list[bytes], tuple[object, ...], Task, ChunkResults], object] | None = None,
     load: Callable[[bytes | MemoryFile, tuple[int, ...]], object] | None = None,
     stack: Callable[[int], object] | None = None,
 ) -> int:
@@ -258,6 +342,7 @@ def serve(
     `handler(input, contexts, task)` gives the result: bytes of any length, or a `LongResult`. `input` is a `MemoryFile` if the
     call was submitted as one, or was too long for the session's shared memory; map it privately, or read it by position. `contexts` are
     the values of `load` for the contexts that the call's rules name. A handler that raises ends its call as `failed`.
+    `chunk(head, items, contexts, task, results)` runs the calls of a chunk: `results.begin()`, then for each item `results.store`, until that is `False`.
     `load(content, descriptors)` makes a value of a context, once in this worker. The descriptors stay the context's, which closes them
     when it is dropped; they are closed in programs that the worker starts. A `load` that raises ends the call as `failed`, and the next one tries again.
     `stack(fd)` is called once, before the first call, with the descriptor of the page for this process's stack text: it

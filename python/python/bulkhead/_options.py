@@ -72,6 +72,14 @@ def _whole(name: str, value: Any, least: int, most: int, unit: str) -> int:
     return value
 
 
+def chunk_size(chunksize: int | str, options: CallOptions, settings: PoolSettings) -> int | None:
+    """How many items of a map go together; `None`: as many as is found to be good. With limits for each call it is 1."""
+    if isinstance(chunksize, int):
+        return chunksize
+    has_limits = (options.timeout_ms, options.cpu_ms, options.memory_bytes, settings.tasks_max) != (None, None, None, None)
+    return 1 if has_limits else None
+
+
 class PoolSettings:
     """What the workers of an executor are."""
 

@@ -14,12 +14,13 @@ from ._future import Future, complete
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
+    from typing import Any, TypeAlias
 
+    from ._chunks import ChunkedMap, MapChunk
     from ._map import MapResults
 
-    Target = Future[Any] | tuple[MapResults, int]
-    Ended = tuple[int, Target, bool, Any]
+    Target: TypeAlias = Future[Any] | tuple[MapResults, int] | MapChunk | ChunkedMap
+    Ended: TypeAlias = tuple[int, Target, bool, Any]
 
 
 class PendingCalls:
@@ -28,7 +29,7 @@ class PendingCalls:
     def __init__(self) -> None:
         """None is under way."""
         self.targets: dict[int, Target] = {}
-        """What each call completes: a future, or an item of a map."""
+        """What each call completes: a future, an item of a map, a chunk of items; a map stands for what is not sent of it."""
         self.progress: dict[int, tuple[int, int]] = {}
         """What calls have told of their progress, `(done, total)`."""
         self.begun: set[int] = set()
@@ -87,6 +88,10 @@ class PendingCalls:
                 results, index = target
                 results.there[index] = results.set(index, is_result, value)
                 touched.add(results)
+            elif type(target) is not Future:
+                if not is_result:
+                    target.fail_all(lambda value=value: again(value))  # type: ignore[union-attr,misc]
+                touched.add(target.results)  # type: ignore[union-attr]
         for results in touched:
             results.tell()
         complete((target, is_result, value) for _, target, is_result, value in ended if type(target) is Future)

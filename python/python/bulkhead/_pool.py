@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ._chunks import ChunkedMap
     from ._link import Link
     from ._map import MapResults
     from ._options import CallOptions, PoolSettings
@@ -50,6 +51,10 @@ class Pool:
         self.broken: Exception | None = None
         self.is_shut = False
         self.is_forked = False
+        self.is_cancelling = False
+        """What is not sent is not to be."""
+        self.open_maps: dict[int, ChunkedMap] = {}
+        """Maps with items that are not sent, by their marks in `pending`."""
         _exit.watch(self)
 
     @property
@@ -195,6 +200,12 @@ class Pool:
             self.drop_many([token for token, _ in targets])
             raise
 
+    def pump_maps(self) -> None:
+        """Sends what maps have left, as far as there is room."""
+        if self.open_maps:
+            for results in list(self.open_maps.values()):
+                results.pump()
+
     # Asking and cancelling.
 
     def is_running(self, token: int) -> bool:
@@ -289,6 +300,8 @@ class Pool:
         self.is_shut = True
         link = self.links.current
         if cancel_futures and link is not None:
+            self.is_cancelling = True
+            self.pump_maps()
             # The oldest ones are with the workers or about to be: as in the standard library, these go on.
             link.session.cancel_waiting(list(self.pending)[self.settings.workers :])
         if wait and not self.calls.is_telling():

@@ -69,7 +69,8 @@ class DaemonSettings:
         ]
         if self.tasks_max is not None:
             lines += [f"recycle_tasks = {self.tasks_max}", "recycle_strict = true"]
-        return "\n".join([*lines, "[kinds.call]", "ring = 64", "crashes_max = 1", ""])
+        kinds = [line for kind in ("call", "chunk") for line in (f"[kinds.{kind}]", "ring = 64", "crashes_max = 1")]
+        return "\n".join([*lines, *kinds, ""])
 
 
 def _quoted(text: str) -> str:

@@ -76,7 +76,7 @@ def main(preparation_path: str) -> None:
     _import_earlier(preparation["preload"])
     if not os.path.exists(preparation_path):
         sys.exit(0)  # As above; what follows would make the folder again.
-    code = _native.serve(_handle, load=_load, stack=_write_stacks_to)
+    code = _native.serve(_handle, chunk=_run_chunk, load=_load, stack=_write_stacks_to)
     sys.exit(code)
 
 
@@ -184,6 +184,23 @@ def _where_it_looked(error: BaseException) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return ""
     return f"workers look for modules where the program did when it made its first call: {sys.path}"
+
+
+def _run_chunk(head: bytes, items: list[bytes], contexts: tuple[Any, ...], now: _native.Task, results: _native.ChunkResults) -> None:
+    """Runs the calls of a chunk, whose results go into `results` one by one."""
+    global task
+    from . import _chunk_run
+
+    for context in contexts:
+        if type(context) is _Initialized and context.error is not None:
+            return _chunk_run.refuse(_answer.text(_answer.INITIALIZER_FAILED, context.error), items, results)
+    task = now
+    try:
+        _chunk_run.run(head, items, contexts[-1] if contexts else None, _function, results)
+    finally:
+        task = None
+        if len(sys.modules) != _known_modules:
+            _note_modules()
 
 
 def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> tuple[Any, Any, Any]:
