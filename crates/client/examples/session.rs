@@ -44,9 +44,9 @@ impl Pool {
             JobInput { output: OutputMode::Arena, ..JobInput::from(number.to_string().into_bytes()) };
         loop {
             match self.session.submit(token, &self.spec, input) {
-                Err(NotSubmitted::Full { input: again, .. }) => {
+                Err(refused) if refused.is_full() => {
                     self.session.wait_for_room(None);
-                    input = again;
+                    input = refused.into_input();
                 }
                 submitted => return submitted,
             }
@@ -129,7 +129,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             })
             .collect();
         let submitted: Result<Vec<_>, _> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(NotSubmitted::Closed))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a submit does not panic")).collect();
         let ends: Vec<Result<usize, String>> =
             if submitted.is_ok() { (1..=count).map(|token| pool.wait(token)).collect() } else { Vec::new() };
         pool.is_over.store(true, Ordering::Release);
