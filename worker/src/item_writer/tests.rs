@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use bulkhead_proto::chunk::STORE_FILE;
 use bulkhead_proto::file::{FileUse, Way};
@@ -97,6 +98,50 @@ fn each_item_is_stored_then_counted_before_the_next_begins() {
     assert!(task.output.is_empty());
 }
 
+/// Bytes of all mappings of a memfd of this name that are in the resident memory of this process.
+fn resident_bytes(name: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let file = format!("/memfd:{name} (deleted)");
+    let (mut is_own, mut bytes) = (false, 0);
+    for line in maps.lines() {
+        if line.contains(" kB") {
+            let kib = line.strip_prefix("Rss:").map(|rest| rest.trim().trim_end_matches(" kB"));
+            bytes += kib.filter(|_| is_own).map_or(0, |kib| kib.parse::<usize>().unwrap() << 10);
+        } else if line.contains('-') {
+            is_own = line.ends_with(&file);
+        }
+    }
+    bytes
+}
+
+/// The memory limit of the task would count them, and they are memory of the client.
+#[test]
+fn results_are_in_the_store_and_not_in_the_resident_memory_of_the_worker() {
+    const STORE_BYTES: usize = 16 << 20;
+    let (page, descriptor) = SharedPage::create_for_writers("a large store", STORE_BYTES).unwrap();
+    let region = ChunkRegion { length: STORE_BYTES as u64 - 64, ..REGION };
+    for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
+        page.store(64 + at as usize, region.count_word(0), Ordering::Relaxed);
+    }
+    let mut task = ChunkTask { contexts: vec![context(STORE_FILE, descriptor)], ..ChunkTask::default() };
+    let bytes = input(Some(region), &["item"; 201]);
+    let mut writer = open(&bytes, &task).unwrap();
+    let long: Vec<u8> = (0..5 << 20).map(|at: u32| (at % 251) as u8).collect();
+    for item in 0..201 {
+        writer.begin().unwrap();
+        let result = if item == 0 { &long } else { &long[..50_000] };
+        writer.store(result, false, &mut task).unwrap();
+        let resident = resident_bytes("a large store");
+        assert!(resident < (1 << 20) + (512 << 10), "{resident} bytes after item {item}");
+    }
+    assert!(task.output.is_empty());
+    writer.finish().unwrap();
+    assert!(resident_bytes("a large store") <= 256 << 10);
+    let mut read = vec![0; long.len()];
+    page.read_bytes(64 + ChunkRegion::HEADER_BYTES as usize + 16, &mut read);
+    assert!(read == long);
+}
+
 #[test]
 fn a_result_without_room_becomes_the_output_and_no_further_item_begins() {
     let (page, mut task) = begin();
@@ -112,7 +157,9 @@ fn a_result_without_room_becomes_the_output_and_no_further_item_begins() {
     assert!(refused.to_string().contains("output"), "{refused}");
     assert_eq!(words(&page), (2, 1, 0), "a result that cannot be written is not announced");
     task.is_full = false;
+    assert!(!writer.is_over());
     writer.store(b"x", true, &mut task).unwrap();
+    assert!(writer.is_over(), "its client may have cancelled it or not: no further item begins");
     assert_eq!(words(&page), (2, 1, ResultHead { number: 1, is_failed: true }.to_word()));
     assert_eq!((task.output.as_slice(), writer.begin().unwrap()), (&b"x"[..], None));
     assert_eq!(page.load(64 + 256, Ordering::Relaxed), 5, "what follows the region is not touched");
