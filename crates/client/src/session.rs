@@ -12,6 +12,7 @@
 
 mod events;
 mod lead;
+mod number_map;
 mod outbox;
 
 use std::net::Shutdown;
@@ -414,7 +415,10 @@ impl Session {
 
     /// Rings for queued work, once until a leader hears it.
     fn ring(&self) {
-        if !self.wake.is_rung.swap(true, Ordering::AcqRel) {
+        // A leader that has heard the bell since then looks at the outbox after that, under the lock that was held to queue the work:
+        // so what is loaded here is not older.
+        let is_rung = &self.wake.is_rung;
+        if !is_rung.load(Ordering::Acquire) && !is_rung.swap(true, Ordering::AcqRel) {
             self.wake.bell.ring();
         }
     }

@@ -84,7 +84,9 @@ fn an_answer_to_a_registration_that_was_dropped_changes_nothing() {
 
 #[test]
 fn an_arena_without_an_answer_is_not_taken_when_the_connection_has_ended() {
-    let fake = Fake::serve(move |mut peer| drop(registration(&mut peer)));
+    let fake = Fake::serve(move |mut peer| {
+        registration(&mut peer);
+    });
     let session = open(&fake, SessionOptions::default());
     let arena = session.register_arena(4096).unwrap();
     let mut events = Vec::new();

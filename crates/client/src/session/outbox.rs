@@ -30,6 +30,7 @@ use crate::arena::InputBlock;
 use crate::error::Error;
 use crate::frame_halves::FrameSender;
 use crate::read_arenas::FreedNumbers;
+use crate::session::number_map::NumberMap;
 use crate::session::{SessionEnd, SessionEvent, SessionOptions, SessionQuestion};
 
 pub(super) use answers::HeardReply;
@@ -62,11 +63,11 @@ enum JobPlace {
 pub(super) struct SessionOutbox {
     sender: FrameSender,
     options: SessionOptions,
-    jobs: HashMap<u64, JobPlace>,
+    jobs: NumberMap<u64, JobPlace>,
     queue: VecDeque<QueuedJob>,
     /// Bytes of inputs that were not accepted.
     bytes: usize,
-    submits: HashMap<Tag, SentSubmit>,
+    submits: NumberMap<Tag, SentSubmit>,
     /// How many of those have no answer.
     asked: usize,
     /// Jobs that were sent and have not ended.
@@ -84,7 +85,7 @@ pub(super) struct SessionOutbox {
     /// Since when the daemon has sent nothing, or the first request without an answer was made.
     silent_since: Instant,
     /// The blocks of accepted jobs that a worker may read.
-    blocks: HashMap<JobId, InputBlock>,
+    blocks: NumberMap<JobId, InputBlock>,
     registrations: SessionRegistrations,
     /// Questions that were not sent, with their numbers, and the numbers of those without an answer.
     questions: VecDeque<(u64, SessionQuestion)>,
@@ -107,10 +108,10 @@ impl SessionOutbox {
         Self {
             sender,
             options,
-            jobs: HashMap::new(),
+            jobs: NumberMap::default(),
             queue: VecDeque::new(),
             bytes: 0,
-            submits: HashMap::new(),
+            submits: NumberMap::default(),
             asked: 0,
             in_flight: 0,
             with_descriptor: 0,
@@ -121,7 +122,7 @@ impl SessionOutbox {
             held_through: 0,
             receipt: 0,
             receipt_sent: 0,
-            blocks: HashMap::new(),
+            blocks: NumberMap::default(),
             registrations: SessionRegistrations::default(),
             questions: VecDeque::new(),
             questioned: HashMap::new(),
