@@ -37,7 +37,8 @@ pub(crate) struct WorkerArena {
     /// The arena for reading, for clients.
     file: Rc<OutputFile>,
     freed: RefCell<FreedBlocks>,
-    /// A bit for each unit that is in a block. A worker that reports a place twice loses the second block with the first.
+    /// A bit for each unit that is in a block. Two blocks at one place, as a hostile worker may report them, share the bits of their
+    /// units: the drop of the first clears them, and the memory of the second may go back to the system.
     held: RefCell<[u64; UNITS / 64]>,
     /// Its worker is dead.
     is_over: Cell<bool>,
