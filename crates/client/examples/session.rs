@@ -25,14 +25,14 @@ const THREADS: u64 = 4;
 /// Results that arrived, by token: the length of each, or why there is none.
 type Results = Mutex<HashMap<u64, Result<usize, String>>>;
 
-struct Pool {
+struct SharedSession {
     session: Session,
     spec: Arc<Spec>,
     results: Results,
     is_over: AtomicBool,
 }
 
-impl Pool {
+impl SharedSession {
     fn result(&self, token: u64) -> Option<Result<usize, String>> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
     }
@@ -110,7 +110,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let count: u64 = std::env::args().nth(1).map_or(Ok(100), |count| count.parse())?;
     let socket = std::env::var_os("BULKHEAD_SOCKET").map(PathBuf::from);
     let client = discovery::find(socket.as_deref())?;
-    let pool = Pool {
+    let pool = SharedSession {
         session: Session::over(client, SessionOptions::default())?,
         spec: Arc::new(Spec::new(FACTORIAL)),
         results: Results::default(),

@@ -17,14 +17,14 @@ const REGION: ChunkRegion = ChunkRegion { key: 77, offset: 64, length: 256 };
 
 /// A task whose job names these contexts.
 #[derive(Default)]
-struct ChunkTask {
+struct WriterTask {
     output: Vec<u8>,
     contexts: Vec<Arc<RegisteredContext>>,
     /// Whether its output takes nothing.
     is_full: bool,
 }
 
-impl io::Write for ChunkTask {
+impl io::Write for WriterTask {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { self.output.write(bytes) }
     }
@@ -34,7 +34,7 @@ impl io::Write for ChunkTask {
     }
 }
 
-impl TaskContext for ChunkTask {
+impl TaskContext for WriterTask {
     fn progress(&mut self, _done: u64, _total: u64) {}
     fn say(&mut self, _words: &str) {}
     fn last_breath(&mut self) {}
@@ -49,20 +49,20 @@ fn context(name: &str, descriptor: OwnedFd) -> Arc<RegisteredContext> {
 }
 
 /// The client's side of a store, and a task that names it behind another context.
-fn begin() -> (SharedPage, ChunkTask) {
+fn begin() -> (SharedPage, WriterTask) {
     let (page, descriptor) = SharedPage::create_for_writers("a test", 4096).unwrap();
     for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
         page.store(64 + at as usize, REGION.count_word(0), Ordering::Relaxed);
     }
     let other = context("other", File::open("/dev/null").unwrap().into());
-    (page, ChunkTask { contexts: vec![other, context(STORE_FILE, descriptor)], ..ChunkTask::default() })
+    (page, WriterTask { contexts: vec![other, context(STORE_FILE, descriptor)], ..WriterTask::default() })
 }
 
 fn input(region: Option<ChunkRegion>, items: &[&str]) -> Vec<u8> {
     ChunkInput::encode(region, b"", items).unwrap()
 }
 
-fn open(bytes: &[u8], task: &ChunkTask) -> Result<ItemWriter, String> {
+fn open(bytes: &[u8], task: &WriterTask) -> Result<ItemWriter, String> {
     ItemWriter::open(&ChunkInput::read(bytes).unwrap(), task).map_err(|failure| failure.to_string())
 }
 
@@ -123,7 +123,7 @@ fn results_are_in_the_store_and_not_in_the_resident_memory_of_the_worker() {
     for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
         page.store(64 + at as usize, region.count_word(0), Ordering::Relaxed);
     }
-    let mut task = ChunkTask { contexts: vec![context(STORE_FILE, descriptor)], ..ChunkTask::default() };
+    let mut task = WriterTask { contexts: vec![context(STORE_FILE, descriptor)], ..WriterTask::default() };
     let bytes = input(Some(region), &["item"; 201]);
     let mut writer = open(&bytes, &task).unwrap();
     let long: Vec<u8> = (0..5 << 20).map(|at: u32| (at % 251) as u8).collect();
@@ -223,14 +223,14 @@ fn a_region_outside_of_its_store_and_a_store_that_is_none_are_refused() {
     }
     let bytes = input(Some(REGION), &["a"]);
     assert!(open(&input(None, &["a"]), &task).unwrap_err().contains("one item and no region"));
-    assert!(open(&bytes, &ChunkTask::default()).unwrap_err().contains("names no item store"));
+    assert!(open(&bytes, &WriterTask::default()).unwrap_err().contains("names no item store"));
     let loose = memfd::output_file("loose").unwrap();
     for descriptor in [loose, File::open("/dev/null").unwrap().into()] {
         let contexts = vec![context(STORE_FILE, descriptor)];
-        let refused = open(&bytes, &ChunkTask { contexts, ..ChunkTask::default() }).unwrap_err();
+        let refused = open(&bytes, &WriterTask { contexts, ..WriterTask::default() }).unwrap_err();
         assert!(refused.contains("cannot be mapped"), "{refused}");
     }
     let (_, sealed) = SharedPage::create_arena("read alone", 4096).unwrap();
     let contexts = vec![context(STORE_FILE, sealed.as_fd().try_clone_to_owned().unwrap())];
-    assert!(open(&bytes, &ChunkTask { contexts, ..ChunkTask::default() }).is_err());
+    assert!(open(&bytes, &WriterTask { contexts, ..WriterTask::default() }).is_err());
 }
