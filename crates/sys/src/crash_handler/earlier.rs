@@ -1,8 +1,7 @@
 //! The handlers of faults that the program installed before ours: Python's faulthandler, a sanitizer's, the Rust runtime's.
 //!
-//! Our handler calls the earlier one after it has stored the record, with what the kernel gave to ours, on the stack where the kernel
-//! called ours, with the signals blocked that the earlier one asked for: as without ours. Faults alone are not blocked, and ours stays
-//! their handler.
+//! Ours calls the earlier one after it has stored the record, with what the kernel gave to ours, on the stack where the kernel called
+//! ours, with the signals blocked that the earlier one asked for. Faults alone are not blocked, and ours stays their handler.
 //!
 //! | the earlier handler | what becomes of the process |
 //! |---|---|

@@ -88,32 +88,40 @@ pub(super) fn die(mode: &str, page: &OwnedFd) {
             raise::fault()
         }
         #[cfg(target_arch = "x86_64")]
-        "earlier-leaves-a-thread-and-errno" => {
-            std::thread::spawn(fault_and_go_on).join().unwrap();
-            Errno::set_raw(77);
-            // SAFETY: the handler skips this instruction.
-            unsafe { std::arch::asm!("ud2") };
-            let is_kept = Errno::last_raw() == 77;
-            raise::raise(if is_kept { libc::SIGKILL } else { libc::SIGTERM }).unwrap();
-        }
+        "earlier-leaves-a-thread-and-errno" => keep_errno(),
         #[cfg(target_arch = "x86_64")]
-        "earlier-repairs-beside-a-signal" => {
-            std::thread::scope(|scope| {
-                // SAFETY: the handler waits for the other thread, then skips this instruction.
-                let repaired = scope.spawn(|| unsafe { std::arch::asm!("ud2") });
-                while NOTES.get().unwrap()[0].load(Ordering::Acquire) == 0 {
-                    std::thread::yield_now();
-                }
-                // SAFETY: asks for a number.
-                BESIDE.store(unsafe { libc::gettid() }, Ordering::Release);
-                raise::raise(libc::SIGUSR1).unwrap();
-                repaired.join().unwrap();
-            });
-            raise::raise(libc::SIGKILL).unwrap();
-        }
+        "earlier-repairs-beside-a-signal" => raise_beside_a_fault(),
         other if other.ends_with(":thread") => std::thread::spawn(|| raise::fault()).join().unwrap(),
         _ => raise::fault(),
     }
+}
+
+/// A handler was left in a thread that has ended; another thread meets that, and its own fault is repaired.
+#[cfg(target_arch = "x86_64")]
+fn keep_errno() {
+    std::thread::spawn(fault_and_go_on).join().unwrap();
+    Errno::set_raw(77);
+    // SAFETY: the handler skips this instruction.
+    unsafe { std::arch::asm!("ud2") };
+    let is_kept = Errno::last_raw() == 77;
+    raise::raise(if is_kept { libc::SIGKILL } else { libc::SIGTERM }).unwrap();
+}
+
+/// A thread raises a signal while the fault of another one is repaired.
+#[cfg(target_arch = "x86_64")]
+fn raise_beside_a_fault() {
+    std::thread::scope(|scope| {
+        // SAFETY: the handler waits for this thread, then skips the instruction.
+        let repaired = scope.spawn(|| unsafe { std::arch::asm!("ud2") });
+        while NOTES.get().unwrap()[0].load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: asks for a number.
+        BESIDE.store(unsafe { libc::gettid() }, Ordering::Release);
+        raise::raise(libc::SIGUSR1).unwrap();
+        repaired.join().unwrap();
+    });
+    raise::raise(libc::SIGKILL).unwrap();
 }
 
 extern "C" fn note(signal: c_int) {
