@@ -270,7 +270,7 @@ impl Session {
         self.change(|outbox| outbox.cancel(tokens, scope));
     }
 
-    /// Waits until a submit of one job would not be [`NotSubmitted::Full`]. Some thread has to lead meanwhile. `false`: the
+    /// Waits until a submit of one job would not be [`SubmitFault::Full`]. Some thread has to lead meanwhile. `false`: the
     /// moment has passed.
     pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
         let mut outbox = locked(&self.outbox);
