@@ -131,7 +131,7 @@ impl CallConnection {
         let job = JobInput { output: OutputMode::Arena, ..job };
         self.session.submit(token, spec, job).map(|()| true).map_err(|why| {
             self.chunks.remove(token);
-            not_submitted(why)
+            not_submitted(&why)
         })
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::proto::limits::INLINE_MAX_BYTES;
-use bulkhead_client::{Arena, Error, JobFile, JobInput, NotSubmitted, Session, Spec};
+use bulkhead_client::{Arena, Error, JobFile, JobInput, NotSubmitted, Session, Spec, SubmitFault};
 use bulkhead_sys::memfd;
 
 use crate::serve::CONTENT;
@@ -93,7 +93,7 @@ impl InputPlaces {
         if self.waiting.is_empty()
             && let Some((job, place)) = self.place(session, &input)?
         {
-            session.submit(token, spec, job).map_err(not_submitted)?;
+            session.submit(token, spec, job).map_err(|why| not_submitted(&why))?;
             self.hold(token, place);
         } else {
             self.wait(token, spec, input);
@@ -266,15 +266,15 @@ fn in_file(file: Arc<File>) -> JobInput {
 
 /// The error of a connection that has ended.
 pub(crate) fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, NotSubmitted::Closed.to_string())
+    io::Error::new(io::ErrorKind::NotConnected, SubmitFault::Closed.to_string())
 }
 
 /// Why a call was not submitted, as an error of the kind by which `session.rs` chooses its exception.
-pub(crate) fn not_submitted(why: NotSubmitted) -> io::Error {
-    let kind = match why {
-        NotSubmitted::Closed => io::ErrorKind::NotConnected,
-        NotSubmitted::TokenInUse { .. } => io::ErrorKind::InvalidInput,
-        NotSubmitted::Full { .. } | NotSubmitted::TooLong { .. } => io::ErrorKind::OutOfMemory,
+pub(crate) fn not_submitted(why: &NotSubmitted) -> io::Error {
+    let kind = match why.why {
+        SubmitFault::Closed => io::ErrorKind::NotConnected,
+        SubmitFault::TokenInUse { .. } => io::ErrorKind::InvalidInput,
+        SubmitFault::Full { .. } | SubmitFault::TooLong { .. } => io::ErrorKind::OutOfMemory,
     };
     io::Error::new(kind, why.to_string())
 }

@@ -208,7 +208,7 @@ impl CallSession {
         let bytes = head.len() + body.len();
         if bytes <= INLINE_MAX_BYTES && connection.waiting.load(Ordering::Acquire) == 0 {
             let submitted = connection.session.submit(token, &spec, inline(joined(head, body)));
-            return submitted.map_err(|why| raised(not_submitted(why)));
+            return submitted.map_err(|why| raised(not_submitted(&why)));
         }
         let has_room = bytes > INPUT_BLOCK_MAX_BYTES && locked(&connection.places).files() < FILES_MAX;
         let input = if has_room {
@@ -234,7 +234,7 @@ impl CallSession {
         if head.len() + longest <= INLINE_MAX_BYTES && connection.waiting.load(Ordering::Acquire) == 0 {
             let calls = calls.map(|(token, bytes)| (token, inline(bytes))).collect();
             let submitted = connection.session.submit_all(&spec, calls);
-            return submitted.map_err(|why| raised(not_submitted(why)));
+            return submitted.map_err(|why| raised(not_submitted(&why)));
         }
         connection.submit_all_placed(&spec, calls).map_err(raised)
     }

@@ -19,9 +19,10 @@ use bulkhead_link::supervisor::{ArenaDescriptors, FreedBlocks};
 use bulkhead_proto::ids::{LogId, OutputId, ScratchId, WorkerId};
 use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::stage::COUNT_BYTES;
-use bulkhead_sys::memfd;
+use bulkhead_sys::{clock, memfd};
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
+use crate::rate_limit::{self, LineAbout};
 use crate::result_arena::{HeldBlock, WorkerArena};
 
 /// Files with more memory than this are closed by the background closer, in bytes: to free 1 MiB takes the kernel 65
@@ -118,7 +119,9 @@ impl Drop for IdleMemory {
 }
 
 fn note_memory_stays(error: &io::Error) {
-    log::warn!("memory of a dead worker's arena stays until its last block is freed error={error}");
+    if rate_limit::may_log(LineAbout::Arenas, clock::monotonic_ns()) {
+        log::warn!("memory of a dead worker's arena stays until its last block is freed error={error}");
+    }
 }
 
 impl AsFd for OutputFile {

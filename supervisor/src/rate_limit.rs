@@ -82,13 +82,15 @@ pub(crate) enum LineAbout {
     Unknown,
     /// Outputs of tasks.
     Outputs,
+    /// Memory of dead workers' arenas.
+    Arenas,
 }
 
 impl LineAbout {
     fn limit(self) -> RateLimit {
         RateLimit::of(match self {
             Self::EventsOf(_) | Self::Workers => EVENT_LINES,
-            Self::Client(_) | Self::Worker(_) | Self::Unknown | Self::Outputs => LINES,
+            Self::Client(_) | Self::Worker(_) | Self::Unknown | Self::Outputs | Self::Arenas => LINES,
         })
     }
 
@@ -106,6 +108,7 @@ impl LineAbout {
                 log::warn!("more lines about a worker were not logged worker={worker} count={count}");
             }
             Self::Unknown => log::warn!("more connections failed count={count}"),
+            Self::Arenas => log::warn!("more memory of dead workers' arenas stays count={count}"),
             Self::Outputs => log::warn!("more outputs of failed tasks could not be kept count={count}"),
         }
     }

@@ -19,6 +19,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bulkhead_link::supervisor::FreedBlocks;
+use bulkhead_link::unit_runs::runs_of;
 use bulkhead_proto::client::outcome::ResultBlock;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::limits::{ARENA_BYTES, ARENA_UNIT_BYTES};
@@ -36,7 +37,8 @@ pub(crate) struct WorkerArena {
     /// The arena for reading, for clients.
     file: Rc<OutputFile>,
     freed: RefCell<FreedBlocks>,
-    /// A bit for each unit that is in a block. A worker that reports a place twice loses the second block with the first.
+    /// A bit for each unit that is in a block. Two blocks at one place, as a hostile worker may report them, share the bits of their
+    /// units: the drop of the first clears them, and the memory of the second may go back to the system.
     held: RefCell<[u64; UNITS / 64]>,
     /// Its worker is dead.
     is_over: Cell<bool>,
@@ -90,16 +92,9 @@ fn units(offset: u64, bytes: u64) -> Range<usize> {
 
 /// The ranges of bytes that are in no block.
 fn free_ranges(held: &[u64; UNITS / 64]) -> Vec<Range<u64>> {
-    let mut free: Vec<Range<u64>> = Vec::new();
-    for unit in (0..UNITS).filter(|unit| held[unit / 64] >> (unit % 64) & 1 == 0) {
-        let start = (unit * ARENA_UNIT_BYTES) as u64;
-        let end = start + ARENA_UNIT_BYTES as u64;
-        match free.last_mut().filter(|last| last.end == start) {
-            Some(last) => last.end = end,
-            None => free.push(start..end),
-        }
-    }
-    free
+    let free = runs_of((0..UNITS).filter(|unit| held[unit / 64] >> (unit % 64) & 1 == 0));
+    let at = |unit: usize| (unit * ARENA_UNIT_BYTES) as u64;
+    free.into_iter().map(|units| at(units.start)..at(units.end)).collect()
 }
 
 /// A block that is not free. Dropping the last hold frees it.

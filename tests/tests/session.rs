@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_client::{
     Error, JobInput, LeadWait, NotSubmitted, ReceivedOutput, Session, SessionAnswer, SessionEnd,
-    SessionEvent, SessionLeader, SessionOptions, SessionQuestion, SessionTurn, Spec, connect,
+    SessionEvent, SessionLeader, SessionOptions, SessionQuestion, SessionTurn, Spec, SubmitFault, connect,
 };
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::Refusal;
@@ -69,9 +69,9 @@ fn submit(session: &Session, token: u64, spec: &Arc<Spec>) -> Result<(), NotSubm
     let mut input = JobInput::from(token.to_string().into_bytes());
     loop {
         match session.submit(token, spec, input) {
-            Err(NotSubmitted::Full { input: again, .. }) => {
+            Err(refused) if refused.is_full() => {
                 assert!(session.wait_for_room(until()), "there is no room in time");
-                input = again;
+                input = refused.into_input();
             }
             submitted => return submitted,
         }
@@ -276,11 +276,13 @@ fn jobs_are_submitted_all_or_none() {
         tokens.map(|token| (token, JobInput::from(token.to_string().into_bytes()))).collect()
     };
     session.submit_all(&spec, jobs(0..60)).expect("it has room");
-    assert!(matches!(session.submit_all(&spec, jobs(60..101)), Err(NotSubmitted::Full { .. })));
+    let mut refused = session.submit_all(&spec, jobs(60..101)).expect_err("one too many");
     assert!(!session.is_open(60) && session.is_open(0), "none of the second");
+    assert!(refused.is_full() && refused.jobs.len() == 41, "all inputs are back: {refused:?}");
     let twice = session.submit_all(&spec, vec![(70, JobInput::default()), (0, JobInput::default())]);
-    assert!(matches!(twice, Err(NotSubmitted::TokenInUse { token: 0 })));
-    session.submit_all(&spec, jobs(60..100)).expect("it has room");
+    assert_eq!(twice.expect_err("0 is under way").why, SubmitFault::TokenInUse { token: 0 });
+    refused.jobs.pop();
+    session.submit_all(&spec, refused.jobs).expect("it has room");
     read(&mut session.lead(), &mut told, 100);
     assert!(told.iter().all(|(token, output)| *output == token.to_string()));
 }
@@ -314,8 +316,10 @@ fn a_stopped_daemon_blocks_no_thread() {
                     let input = JobInput::from(vec![b'x'; 4096]);
                     match session.submit(count * THREADS + thread, spec, input) {
                         Ok(()) => count += 1,
-                        Err(NotSubmitted::Full { of_bytes: true, .. }) => return count,
-                        Err(other) => panic!("{other}"),
+                        Err(refused) => {
+                            assert_eq!(refused.why, SubmitFault::Full { limit: 2 << 20, of_bytes: true });
+                            return count;
+                        }
                     }
                 }
             }

@@ -62,3 +62,64 @@ fn run_one(
     }
     Err(TaskFailure::new("the handler of an item must return its result, and has written output to its task"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
+
+    use bulkhead_link::supervisor::Ring;
+    use bulkhead_link::worker::WorkerRing;
+    use bulkhead_proto::chunk::{ChunkRegion, STORE_FILE};
+    use bulkhead_proto::file::{FileUse, Way};
+    use bulkhead_proto::ids::{Fence, JobId, Seq};
+    use bulkhead_proto::job::OutputMode;
+    use bulkhead_proto::worker::stage::Stage;
+    use bulkhead_sys::shared_page::SharedPage;
+    use bulkhead_task::RegisteredContext;
+
+    use super::*;
+    use crate::output::TaskEnd;
+    use crate::task_files::TaskFiles;
+
+    const REGION: ChunkRegion = ChunkRegion { key: 77, offset: 64, length: 256 };
+
+    /// Runs a chunk of two items whose results are this long, and whose job is cancelled while this item runs.
+    fn run_cancelled(result_bytes: [usize; 2], cancelled_at: usize) -> TaskEnd {
+        let (ours, descriptors) = Ring::create().unwrap();
+        let ring = WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap();
+        let ours = Mutex::new(ours);
+        ours.lock().unwrap().offer(Seq(1), JobId(1), Fence(1));
+        assert!(ring.claim(Seq(1)));
+        let (page, descriptor) = SharedPage::create_for_writers("a chunk", 4096).unwrap();
+        for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
+            page.store(64 + at as usize, REGION.count_word(0), Ordering::Relaxed);
+        }
+        let store =
+            RegisteredContext::new(Vec::new(), vec![(FileUse::new(STORE_FILE, Way::Out), descriptor)]);
+        let mut output = TaskOutput::new(&ring, TaskFiles::default(), Stage::Whole, OutputMode::Inline);
+        output.add_context(Arc::new(store));
+        let chunk = ChunkInput::encode(Some(REGION), b"", &["0", "1"]).unwrap();
+        // The handler is shared by threads: the ring is locked.
+        let handler = move |_: &[u8], item: &[u8], _: &mut dyn TaskContext| {
+            let at = usize::from(item[0] - b'0');
+            if at == cancelled_at {
+                ours.lock().unwrap().request_cancel(Seq(1));
+            }
+            Ok(vec![7; result_bytes[at]])
+        };
+        let ended = run_items(&handler, &chunk, &mut output);
+        output.end(ended)
+    }
+
+    #[test]
+    fn a_cancelled_chunk_keeps_a_long_result_and_its_last_one() {
+        const LONG: usize = 300;
+        let failed = run_cancelled([5, 5], 0);
+        let TaskEnd::Failed { text, .. } = &failed else { panic!("{failed:?}") };
+        assert!(text.contains("to end before its last item"), "{text}");
+        assert_eq!(run_cancelled([5, 5], 1), TaskEnd::Inline(Vec::new()), "all have a result");
+        assert_eq!(run_cancelled([LONG, 5], 0), TaskEnd::Inline(vec![7; LONG]));
+        assert_eq!(run_cancelled([5, LONG], 1), TaskEnd::Inline(vec![7; LONG]));
+    }
+}

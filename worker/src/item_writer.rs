@@ -10,13 +10,12 @@
 //! the next result goes is known here. A chunk of which an item has begun is refused, so that no item runs twice whatever the
 //! policy of its job is. Driven by `chunk_run.rs`, or by a worker program that calls its items itself.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bulkhead_proto::chunk::{ChunkInput, ChunkRegion, RESULT_HEAD_BYTES, ResultHead};
 use bulkhead_task::{TaskContext, TaskFailure};
 
-use crate::item_store::{MappedStore, store_of_task};
+use crate::item_store::{StoreWriter, store_of_task};
 
 /// Writes the results of one chunk, for a program whose handler calls the items by itself: most use
 /// [`crate::Registry::with_items`].
@@ -38,7 +37,7 @@ use crate::item_store::{MappedStore, store_of_task};
 /// ```
 #[derive(Debug)]
 pub struct ItemWriter {
-    store: Arc<MappedStore>,
+    store: StoreWriter,
     region: ChunkRegion,
     items: u64,
     counted: u64,
@@ -71,9 +70,10 @@ impl ItemWriter {
         if let Some(fault) = region.fault(store.page.length() as u64) {
             return Err(TaskFailure::new(fault));
         }
+        let store = StoreWriter::new(store, in_memory(region.offset));
         let (next, state) = (ChunkRegion::HEADER_BYTES, WriterState::Between);
         let writer = Self { store, region, items: chunk.len() as u64, counted: 0, next, state };
-        let begun = writer.store.page.load(writer.at(ChunkRegion::BEGUN_AT), Ordering::Acquire);
+        let begun = writer.store.page().load(writer.at(ChunkRegion::BEGUN_AT), Ordering::Acquire);
         match region.read_count(begun) {
             Some((0, false)) => Ok(writer),
             Some((_, true)) => Err(closed()),
@@ -101,7 +101,7 @@ impl ItemWriter {
         }
         let (at, begun) = (self.at(ChunkRegion::BEGUN_AT), self.counted);
         let [old, new] = [begun, begun + 1].map(|count| self.region.count_word(count));
-        match self.store.page.compare_exchange(at, old, new) {
+        match self.store.page().compare_exchange(at, old, new) {
             Ok(_) => {
                 self.state = WriterState::Begun;
                 Ok(Some(in_memory(begun)))
@@ -127,7 +127,7 @@ impl ItemWriter {
         if !self.store_inside(result, is_failed)? {
             task.write_all(result)?;
             let head = ResultHead { number: self.counted, is_failed };
-            self.store.page.store(self.at(ChunkRegion::LONG_AT), head.to_word(), Ordering::Release);
+            self.store.page().store(self.at(ChunkRegion::LONG_AT), head.to_word(), Ordering::Release);
             self.state = WriterState::Long;
         }
         Ok(())
@@ -142,11 +142,12 @@ impl ItemWriter {
         if self.state != WriterState::Begun {
             return Err(self.misused("has not begun"));
         }
-        let (page, length) = (&self.store.page, result.len() as u64);
+        let length = result.len() as u64;
         let end = ResultHead::stored_bytes(length).and_then(|bytes| self.next.checked_add(bytes));
         let Some(end) = end.filter(|end| *end <= self.region.length) else { return Ok(false) };
         let at = self.at(self.next);
-        page.write_bytes(at + in_memory(RESULT_HEAD_BYTES), result);
+        self.store.write(at + in_memory(RESULT_HEAD_BYTES), result);
+        let page = self.store.page();
         page.store(at + 8, ResultHead { number: length, is_failed }.to_word(), Ordering::Relaxed);
         page.store(at, self.region.mark(self.counted), Ordering::Relaxed);
         self.counted += 1;

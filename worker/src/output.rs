@@ -339,6 +339,14 @@ impl<'a> TaskOutput<'a> {
         Ok(())
     }
 
+    /// Reports by the task itself: a handle in another thread may report at the same moment.
+    fn report(&self, report: impl FnOnce(&WorkerRing)) {
+        match self.gate {
+            Some((gate, _)) => gate.report(report),
+            None => report(self.ring),
+        }
+    }
+
     /// Stores that the program of the task was stopped or continued, and rings.
     fn set_program_stop(&mut self, stop: Option<ProgramStop>) {
         self.ring.set_program_stop(stop);
@@ -391,11 +399,11 @@ impl Write for TaskOutput<'_> {
 
 impl TaskContext for TaskOutput<'_> {
     fn progress(&mut self, done: u64, total: u64) {
-        self.ring.progress(done, total);
+        self.report(|ring| ring.progress(done, total));
     }
 
     fn say(&mut self, words: &str) {
-        self.ring.say(words);
+        self.report(|ring| ring.say(words));
     }
 
     fn is_cancelled(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Reports of a running task by handles that outlive it: they pass while the task runs, and not after.
 //!
 //! The gate is open for one task at a time, from its first handle to its end. A lock decides between a report and the end of
-//! the task: no report of a task is ever stored as that of the next. Opened and shut by `output.rs`.
+//! the task: no report of a task is ever stored as that of the next, and two reports never mix. Opened and shut by `output.rs`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +30,12 @@ impl ReportGate {
     /// No report passes any more.
     pub(crate) fn shut(&self) {
         *self.locked() = None;
+    }
+
+    /// Reports for the running task itself, between the reports of its handles.
+    pub(crate) fn report(&self, report: impl FnOnce(&WorkerRing)) {
+        let _between = self.locked();
+        report(&self.ring);
     }
 
     fn locked(&self) -> MutexGuard<'_, Option<u64>> {

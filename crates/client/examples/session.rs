@@ -25,14 +25,14 @@ const THREADS: u64 = 4;
 /// Results that arrived, by token: the length of each, or why there is none.
 type Results = Mutex<HashMap<u64, Result<usize, String>>>;
 
-struct Pool {
+struct SharedSession {
     session: Session,
     spec: Arc<Spec>,
     results: Results,
     is_over: AtomicBool,
 }
 
-impl Pool {
+impl SharedSession {
     fn result(&self, token: u64) -> Option<Result<usize, String>> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
     }
@@ -44,9 +44,9 @@ impl Pool {
             JobInput { output: OutputMode::Arena, ..JobInput::from(number.to_string().into_bytes()) };
         loop {
             match self.session.submit(token, &self.spec, input) {
-                Err(NotSubmitted::Full { input: again, .. }) => {
+                Err(refused) if refused.is_full() => {
                     self.session.wait_for_room(None);
-                    input = again;
+                    input = refused.into_input();
                 }
                 submitted => return submitted,
             }
@@ -110,7 +110,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let count: u64 = std::env::args().nth(1).map_or(Ok(100), |count| count.parse())?;
     let socket = std::env::var_os("BULKHEAD_SOCKET").map(PathBuf::from);
     let client = discovery::find(socket.as_deref())?;
-    let pool = Pool {
+    let pool = SharedSession {
         session: Session::over(client, SessionOptions::default())?,
         spec: Arc::new(Spec::new(FACTORIAL)),
         results: Results::default(),
@@ -129,7 +129,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             })
             .collect();
         let submitted: Result<Vec<_>, _> =
-            threads.into_iter().map(|thread| thread.join().unwrap_or(Err(NotSubmitted::Closed))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a submit does not panic")).collect();
         let ends: Vec<Result<usize, String>> =
             if submitted.is_ok() { (1..=count).map(|token| pool.wait(token)).collect() } else { Vec::new() };
         pool.is_over.store(true, Ordering::Release);

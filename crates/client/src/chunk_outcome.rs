@@ -73,7 +73,7 @@ pub enum ChunkFault {
         /// The item.
         index: usize,
     },
-    /// An item has a result that had not begun, by the counts: they were higher before.
+    /// The region has a result of an item that by its counts had not begun: the worker has lowered them.
     WentBack {
         /// The item.
         index: usize,
@@ -140,7 +140,7 @@ impl fmt::Display for ChunkFault {
             Self::WentBack { index } => {
                 write!(
                     out,
-                    "item {index} has a result, and had not begun by the counts of the chunk: they went back"
+                    "item {index} has a result, and by the counts of the chunk it had not begun: its worker has lowered them"
                 )
             }
             Self::Unfinished { counted, items } => write!(

@@ -90,7 +90,7 @@ pub use requests::{CancelledWaiting, Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
 pub use session::{
     LeadWait, NotSubmitted, Session, SessionAnswer, SessionEnd, SessionEvent, SessionLeader, SessionOptions,
-    SessionQuestion, SessionTurn, SessionWaker,
+    SessionQuestion, SessionTurn, SessionWaker, SubmitFault,
 };
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{AwaitedJobs, WaitItem};

@@ -12,6 +12,7 @@
 
 mod events;
 mod lead;
+mod number_map;
 mod outbox;
 
 use std::net::Shutdown;
@@ -30,11 +31,13 @@ use crate::chunk::ItemStore;
 use crate::client::{DaemonClient, REPLY_TIMEOUT};
 use crate::error::Error;
 use crate::new_context::{ContextNumber, NewContext};
-pub use events::{NotSubmitted, SessionAnswer, SessionEnd, SessionEvent, SessionQuestion, SessionTurn};
+pub use events::{
+    NotSubmitted, SessionAnswer, SessionEnd, SessionEvent, SessionQuestion, SessionTurn, SubmitFault,
+};
 pub use lead::{LeadWait, SessionLeader};
 
 use lead::LeadState;
-use outbox::{CancelScope, SessionOutbox};
+use outbox::{CancelScope, NewJobs, SessionOutbox};
 
 /// The bounds of a session.
 #[derive(Clone, Copy, Debug)]
@@ -177,11 +180,23 @@ impl Session {
     /// modes and no files share a request. A token may be used again after its event was returned.
     ///
     /// # Errors
-    /// [`NotSubmitted`]: nothing was done. [`Session::wait_for_room`] waits after [`NotSubmitted::Full`].
+    /// [`NotSubmitted`], with the job: nothing was done. [`Session::wait_for_room`] waits after [`SubmitFault::Full`].
     pub fn submit(&self, token: u64, spec: &Arc<Spec>, input: JobInput) -> Result<(), NotSubmitted> {
+        self.push([(token, input)], spec)
+    }
+
+    /// Submits several jobs at once, all or none of them: else as [`Session::submit`].
+    ///
+    /// # Errors
+    /// [`NotSubmitted`], with all jobs, for the first of them that cannot be submitted.
+    pub fn submit_all(&self, spec: &Arc<Spec>, jobs: Vec<(u64, JobInput)>) -> Result<(), NotSubmitted> {
+        self.push(jobs, spec)
+    }
+
+    fn push(&self, jobs: impl NewJobs, spec: &Arc<Spec>) -> Result<(), NotSubmitted> {
         let mut outbox = locked(&self.outbox);
         let is_direct = outbox.is_idle();
-        outbox.push(token, spec, input)?;
+        outbox.push(spec, jobs)?;
         if is_direct {
             outbox.flush(self.socket.as_fd(), Instant::now());
         }
@@ -193,23 +208,14 @@ impl Session {
         Ok(())
     }
 
-    /// Submits several jobs at once, all or none of them: else as [`Session::submit`].
-    ///
-    /// # Errors
-    /// [`NotSubmitted`], for the first of them that cannot be submitted.
-    pub fn submit_all(&self, spec: &Arc<Spec>, jobs: Vec<(u64, JobInput)>) -> Result<(), NotSubmitted> {
+    /// Changes the outbox, sends what the socket takes, and has the leader look at it.
+    fn change<T>(&self, change: impl FnOnce(&mut SessionOutbox) -> T) -> T {
         let mut outbox = locked(&self.outbox);
-        let is_direct = outbox.is_idle();
-        outbox.push_all(spec, jobs)?;
-        if is_direct {
-            outbox.flush(self.socket.as_fd(), Instant::now());
-        }
-        let needs_leader = outbox.needs_leader();
+        let changed = change(&mut outbox);
+        outbox.flush(self.socket.as_fd(), Instant::now());
         drop(outbox);
-        if needs_leader {
-            self.ring();
-        }
-        Ok(())
+        self.ring();
+        changed
     }
 
     /// The daemon's number of a job that it has accepted and whose event was not returned: `bulkhead job` shows it under this number.
@@ -228,21 +234,12 @@ impl Session {
     /// # Errors
     /// [`Error::Closed`]: the connection has ended.
     pub fn ask(&self, question: u64, about: SessionQuestion) -> Result<(), Error> {
-        let mut outbox = locked(&self.outbox);
-        outbox.ask(question, about)?;
-        outbox.flush(self.socket.as_fd(), Instant::now());
-        drop(outbox);
-        self.ring();
-        Ok(())
+        self.change(|outbox| outbox.ask(question, about))
     }
 
     /// Has the daemon drop these ended jobs, which it keeps with their evidence: those that did not end `done`. It waits for nothing.
     pub fn forget(&self, jobs: &[JobId]) {
-        let mut outbox = locked(&self.outbox);
-        outbox.forget(jobs);
-        outbox.flush(self.socket.as_fd(), Instant::now());
-        drop(outbox);
-        self.ring();
+        self.change(|outbox| outbox.forget(jobs));
     }
 
     /// Ends these jobs, also those that run. Each still has its event: what was not sent is [`SessionEnd::Withdrawn`], what the
@@ -270,14 +267,10 @@ impl Session {
     }
 
     fn cancel_within(&self, tokens: &[u64], scope: CancelScope) {
-        let mut outbox = locked(&self.outbox);
-        outbox.cancel(tokens, scope);
-        outbox.flush(self.socket.as_fd(), Instant::now());
-        drop(outbox);
-        self.ring();
+        self.change(|outbox| outbox.cancel(tokens, scope));
     }
 
-    /// Waits until a submit of one job would not be [`NotSubmitted::Full`]. Some thread has to lead meanwhile. `false`: the
+    /// Waits until a submit of one job would not be [`SubmitFault::Full`]. Some thread has to lead meanwhile. `false`: the
     /// moment has passed.
     pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
         let mut outbox = locked(&self.outbox);
@@ -380,15 +373,11 @@ impl Session {
     }
 
     fn register(&self, number: u32, context: NewContext) -> Result<(), Error> {
-        let mut outbox = locked(&self.outbox);
-        outbox.register(number, context)?;
-        outbox.flush(self.socket.as_fd(), Instant::now());
-        drop(outbox);
-        self.ring();
-        Ok(())
+        self.change(|outbox| outbox.register(number, context))
     }
 
-    /// Whether the daemon has taken this arena: jobs that name one that it refuses are refused. `None`: it has not answered.
+    /// Whether the daemon has taken this arena: jobs that name one that it refuses are refused. `None`: it has not answered. An arena
+    /// that was dropped, or is of another session, is not taken; nor is one that had no answer when the connection ended.
     pub fn has_arena(&self, arena: &Arena) -> Option<bool> {
         locked(&self.outbox).has_registered(arena.number())
     }
@@ -410,11 +399,7 @@ impl Session {
     }
 
     fn drop_registration(&self, number: u32) {
-        let mut outbox = locked(&self.outbox);
-        outbox.drop_registration(number);
-        outbox.flush(self.socket.as_fd(), Instant::now());
-        drop(outbox);
-        self.ring();
+        self.change(|outbox| outbox.drop_registration(number));
     }
 
     /// Ends the connection at once: the next turn of a leader says of each job that it is lost, and the daemon cancels them.
@@ -435,7 +420,10 @@ impl Session {
 
     /// Rings for queued work, once until a leader hears it.
     fn ring(&self) {
-        if !self.wake.is_rung.swap(true, Ordering::AcqRel) {
+        // A leader that has heard the bell since then looks at the outbox after that, under the lock that was held to queue the work:
+        // so what is loaded here is not older.
+        let is_rung = &self.wake.is_rung;
+        if !is_rung.load(Ordering::Acquire) && !is_rung.swap(true, Ordering::AcqRel) {
             self.wake.bell.ring();
         }
     }

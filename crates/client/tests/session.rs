@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{
-    Error, JobInput, NotSubmitted, ProtocolError, SessionEvent, SessionOptions, SessionTurn, Spec,
+    Error, JobInput, ProtocolError, SessionEvent, SessionOptions, SessionTurn, Spec, SubmitFault,
 };
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::refusal::{BoundPart, Refusal, UnknownJobs};
@@ -167,7 +167,10 @@ fn the_end_of_the_connection_loses_each_job_once() {
     let ends = told(&mut events);
     assert_eq!((ends.len(), session.jobs()), (9000, 0));
     assert_eq!(ends.values().filter(|word| *word == "lost").count(), 8998);
-    assert!(matches!(session.submit(1, &spec, input(1)), Err(NotSubmitted::Closed)));
+    assert_eq!(session.submit(1, &spec, input(1)).unwrap_err().why, SubmitFault::Closed);
+    // Neither has any effect, nor an error.
+    session.forget(&[JobId(1)]);
+    session.cancel(&[1]);
     assert!(matches!(leader.turn(None, None, &mut events), Err(Error::Closed { .. })));
     assert!(session.wait_for_room(None), "who waits for room learns that it is closed");
     drop(leader);
@@ -281,8 +284,8 @@ fn a_daemon_that_does_not_read_blocks_nobody_and_takes_bounded_memory() {
             Err(full) => break full,
         }
     };
-    let NotSubmitted::Full { input, limit, of_bytes } = full else { panic!("{full:?}") };
-    assert_eq!((input.bytes.len(), limit, of_bytes, count), (4096, 4 << 20, true, 1024));
+    assert_eq!((full.why, count), (SubmitFault::Full { limit: 4 << 20, of_bytes: true }, 1024));
+    assert!(full.is_full() && full.into_input().bytes.len() == 4096);
     let (mut leader, mut events) = (session.lead(), Vec::new());
     // The leader sends what the socket takes, and waits no longer than it is asked to.
     let turn = leader.turn(Some(Instant::now() + Duration::from_millis(20)), None, &mut events).unwrap();
@@ -305,12 +308,41 @@ fn jobs_are_bounded_and_tokens_are_unique() {
     let options = SessionOptions { jobs_max: 3, ..SessionOptions::default() };
     let (session, spec) = (open(&fake, options), spec());
     submit_all(&session, &spec, 0..2);
-    assert!(matches!(session.submit(1, &spec, input(1)), Err(NotSubmitted::TokenInUse { token: 1 })));
+    assert_eq!(session.submit(1, &spec, input(1)).unwrap_err().why, SubmitFault::TokenInUse { token: 1 });
     let long = JobInput::from(vec![0; 5000]);
-    assert!(matches!(session.submit(2, &spec, long), Err(NotSubmitted::TooLong { bytes: 5000 })));
+    assert_eq!(session.submit(2, &spec, long).unwrap_err().why, SubmitFault::TooLong { bytes: 5000 });
     submit_all(&session, &spec, 2..3);
     let full = session.submit(3, &spec, input(3)).unwrap_err();
     assert!(full.to_string().contains("3 jobs are under way"), "{full}");
+    drop(session);
+    fake.finish();
+}
+
+#[test]
+fn what_cannot_be_submitted_together_comes_back_and_leaves_nothing() {
+    let fake = Fake::serve(|mut peer| {
+        let mut first = 1;
+        while let Some(count) = echo(&mut peer, first) {
+            first += count;
+        }
+    });
+    let options = SessionOptions { jobs_max: 4, ..SessionOptions::default() };
+    let (session, spec) = (open(&fake, options), spec());
+    let jobs = |tokens: &[u64]| tokens.iter().map(|token| (*token, input(*token))).collect::<Vec<_>>();
+    let twice = session.submit_all(&spec, jobs(&[1, 2, 1])).unwrap_err();
+    assert_eq!(twice.why, SubmitFault::TokenInUse { token: 1 });
+    let full = session.submit_all(&spec, jobs(&[1, 2, 3, 4, 5])).unwrap_err();
+    assert_eq!(full.why, SubmitFault::Full { limit: 4, of_bytes: false });
+    assert_eq!(session.jobs(), 0);
+    for (refused, tokens) in [(&twice, &[1, 2, 1][..]), (&full, &[1, 2, 3, 4, 5])] {
+        let back: Vec<_> = refused.jobs.iter().map(|(token, input)| (*token, input.bytes.clone())).collect();
+        let sent: Vec<_> = jobs(tokens).into_iter().map(|(token, input)| (token, input.bytes)).collect();
+        assert_eq!(back, sent);
+    }
+    let mut again = full.jobs;
+    again.pop();
+    session.submit_all(&spec, again).unwrap();
+    assert_eq!(read(&mut session.lead(), 4).len(), 4);
     drop(session);
     fake.finish();
 }

@@ -14,9 +14,9 @@ use crate::Handler;
 
 /// The bytes of a file in memory.
 #[derive(Default)]
-pub(crate) struct MemoryFile(RwLock<Vec<u8>>);
+pub(crate) struct TestFile(RwLock<Vec<u8>>);
 
-impl MemoryFile {
+impl TestFile {
     /// A file with these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(RwLock::new(bytes.to_vec()))
@@ -31,7 +31,7 @@ impl MemoryFile {
     }
 }
 
-impl FileExt for MemoryFile {
+impl FileExt for TestFile {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let bytes = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let rest = &bytes[bytes.len().min(at as usize)..];
@@ -54,7 +54,7 @@ impl FileExt for MemoryFile {
 pub(crate) struct NamedMemoryFile {
     name: String,
     way: Way,
-    memory: MemoryFile,
+    memory: TestFile,
 }
 
 impl FileExt for NamedMemoryFile {
@@ -110,12 +110,12 @@ pub(crate) struct TestTask {
 }
 
 impl TestTask {
-    pub(crate) fn with_file(mut self, name: &str, way: Way, memory: MemoryFile) -> Self {
+    pub(crate) fn with_file(mut self, name: &str, way: Way, memory: TestFile) -> Self {
         self.files.push(Arc::new(NamedMemoryFile { name: name.to_owned(), way, memory }));
         self
     }
 
-    pub(crate) fn with_shared(mut self, memory: MemoryFile) -> Self {
+    pub(crate) fn with_shared(mut self, memory: TestFile) -> Self {
         self.shared = Some(Arc::new(NamedMemoryFile { name: "out".to_owned(), way: Way::Out, memory }));
         self
     }

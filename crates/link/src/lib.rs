@@ -12,6 +12,7 @@
 
 mod ipc_connect;
 pub mod supervisor;
+pub mod unit_runs;
 mod wire;
 mod words;
 pub mod worker;

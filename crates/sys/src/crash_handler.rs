@@ -4,7 +4,7 @@
 //! (`crash_handler/record_stack.rs`), with all signals blocked. It stores some
 //! words, each atomically, calls the handler that the program had installed before (`crash_handler/earlier.rs`), restores
 //! the default action and raises the signal again: the wait status is the same as without it, and no core file is left. It
-//! must never allocate, lock or format. The first thread that crashes records; another one waits for the end of the process.
+//! must never allocate, lock or format. The first thread that crashes records; another one waits for the end of the process, or until the first goes on.
 //! A forked child records nothing, because the page is its parent's. Threads that C code started have no signal stack, so
 //! their stack overflow is a plain SIGSEGV without a record; so is a fault of a task that installed a handler of its own and
 //! then restored the default action.
@@ -287,6 +287,13 @@ struct CaughtSignal {
 /// The handler: stores the record, calls the handler that was there before, then lets the signal take its default action. It
 /// leaves errno as it is if it returns. It may have little stack: the recording runs on another (`record_stack.rs`).
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let errno = Errno::last_raw();
+    meet(signal, info, context);
+    Errno::set_raw(errno);
+}
+
+/// As [`handle`], which alone calls it.
+fn meet(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let mut caught = CaughtSignal { signal, info, context };
     // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with SA_SIGINFO.
     let (details, is_interrupted) = unsafe { (&*info, || earlier::is_interrupted(&*info, context)) };
@@ -298,22 +305,18 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
         }
         // SAFETY: asks for a number.
         let own = unsafe { libc::gettid() };
-        match RECORDER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
-            // A timer whose handler is over, and that fired before it was deleted.
-            Ok(_) if earlier::is_of_timer(details) => return RECORDER.store(0, Ordering::Release),
-            Ok(_) => {}
-            Err(recorder) if recorder == own => {
-                // The handler that was there before has ended the process in its own way, for instance by abort(3).
-                if is_interrupted() {
-                    end_by(RECORDED.load(Ordering::Acquire));
-                }
-                // It was left by siglongjmp(3).
-                withdraw(record);
-                if earlier::is_of_timer(details) {
-                    return RECORDER.store(0, Ordering::Release);
-                }
-            }
-            Err(recorder) => return wait_for_the_end(recorder),
+        // What was left by siglongjmp(3).
+        let is_left = await_turn(own);
+        if is_left && is_interrupted() {
+            // The handler that was there before has ended the process in its own way, for instance by abort(3).
+            end_by(RECORDED.load(Ordering::Acquire));
+        }
+        if is_left {
+            withdraw(record);
+        }
+        // A timer whose handler is over, and that fired before it was deleted.
+        if earlier::is_of_timer(details) {
+            return RECORDER.store(0, Ordering::Release);
         }
         RECORDED.store(signal, Ordering::Release);
         // SAFETY: this thread alone records now, and a handler of it that interrupts this one ends the process above.
@@ -359,8 +362,19 @@ fn is_harmless(signal: c_int, info: &siginfo_t, own: u32) -> bool {
     is_from_outside && HARMLESS.contains(&signal)
 }
 
-/// Waits while another thread records. That thread ends the process within a bounded time, or goes on: then this thread
-/// meets its own signal again.
+/// Makes this thread the one that records. If another one records, that ends the process within a bounded time, or goes on: then
+/// it is this one's turn, because a signal that was sent does not come again. Gives whether this thread was the recorder before.
+fn await_turn(own: libc::pid_t) -> bool {
+    loop {
+        match RECORDER.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return false,
+            Err(recorder) if recorder == own => return true,
+            Err(recorder) => wait_for_the_end(recorder),
+        }
+    }
+}
+
+/// Waits while another thread records.
 fn wait_for_the_end(recorder: libc::pid_t) {
     while RECORDER.load(Ordering::Acquire) == recorder {
         // SAFETY: signal 0 asks whether the thread is there.

@@ -6,6 +6,7 @@
 //! Used by `link` and by `crash_handler.rs`.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ use nix::libc;
 use crate::memfd;
 
 const WORD: usize = 8;
+
+/// [`SharedPage::unload`] takes whole units alone: no page of a Linux system is larger.
+pub const UNLOAD_UNIT_BYTES: usize = 64 << 10;
 
 /// The orders of [`SharedPage::compare_exchange`]: of an exchange, and of a load that found another word.
 pub const EXCHANGE: (Ordering, Ordering) = (Ordering::AcqRel, Ordering::Acquire);
@@ -153,6 +157,28 @@ impl SharedPage {
         }
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at zero unless told to");
         Ok(Self { start, bytes, writable })
+    }
+
+    /// Takes this range out of the resident memory of this process, but for parts of units of [`UNLOAD_UNIT_BYTES`]. Its content
+    /// stays in the file, and the next access maps it again.
+    ///
+    /// # Errors
+    /// EAGAIN: the kernel lacks memory for a moment.
+    ///
+    /// # Panics
+    /// If the range ends outside of the mapping.
+    pub fn unload(&self, range: Range<usize>) -> io::Result<()> {
+        assert!(range.end <= self.bytes, "no range of the page: end={} bytes={}", range.end, self.bytes);
+        let unit = UNLOAD_UNIT_BYTES;
+        let whole = range.start.next_multiple_of(unit)..range.end / unit * unit;
+        if whole.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range is inside of the mapping, which is shared: its content is that of the file, before and after.
+        Errno::result(unsafe {
+            libc::madvise(self.start.add(whole.start).as_ptr().cast(), whole.len(), libc::MADV_DONTNEED)
+        })?;
+        Ok(())
     }
 
     /// The word at `at`, a multiple of 8.
@@ -312,6 +338,29 @@ mod tests {
             ours.read_bytes(64, &mut read);
             assert_eq!(read, bytes);
         }
+    }
+
+    /// Bytes of the mappings of a memfd of this name that are in the resident memory of this process.
+    fn resident_bytes(name: &str) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let file = format!("/memfd:{name} (deleted)");
+        let kib =
+            maps.lines().skip_while(|line| !line.ends_with(&file)).find_map(|line| line.strip_prefix("Rss:"));
+        kib.unwrap().trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    #[test]
+    fn what_is_unloaded_is_not_resident_and_stays_in_the_file() {
+        let (page, _fd) = SharedPage::create("unloaded", 1 << 20).unwrap();
+        page.write_bytes(0, &vec![7; 1 << 20]);
+        assert_eq!(resident_bytes("unloaded"), 1 << 20);
+        page.unload(8..UNLOAD_UNIT_BYTES - 8).unwrap();
+        assert_eq!(resident_bytes("unloaded"), 1 << 20, "no whole unit");
+        page.unload(8..1 << 20).unwrap();
+        assert_eq!(resident_bytes("unloaded"), UNLOAD_UNIT_BYTES);
+        let mut read = vec![0; 1 << 20];
+        page.read_bytes(0, &mut read);
+        assert!(read == vec![7; 1 << 20]);
     }
 
     #[test]

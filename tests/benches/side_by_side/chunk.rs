@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bulkhead_client::{
-    Chunk, ChunkStop, ItemResult, ItemStore, JobInput, NotSubmitted, ReceivedOutput, Session, SessionEnd,
-    SessionEvent, SessionOptions, Spec, discovery, one_item,
+    Chunk, ChunkStop, ItemResult, ItemStore, JobInput, ReceivedOutput, Session, SessionEnd, SessionEvent,
+    SessionOptions, Spec, discovery, one_item,
 };
 use bulkhead_tests::daemon::{Setup, binary};
 
@@ -90,7 +90,7 @@ fn singles(session: &Session, count: usize) {
                     made += 1;
                     continue;
                 }
-                Err(NotSubmitted::Full { .. }) => {}
+                Err(refused) if refused.is_full() => {}
                 Err(refused) => panic!("{refused}"),
             }
         }

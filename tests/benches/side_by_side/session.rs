@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bulkhead_client::{
-    JobInput, NotSubmitted, ReceivedOutput, RunOptions, Session, SessionEnd, SessionEvent, SessionOptions,
-    Spec, discovery,
+    JobInput, ReceivedOutput, RunOptions, Session, SessionEnd, SessionEvent, SessionOptions, Spec, discovery,
 };
 use bulkhead_tests::daemon::Setup;
 
@@ -71,9 +70,9 @@ fn submit_from(socket: &Path, threads: u64, jobs: u64) {
 fn submit(session: &Session, spec: &Arc<Spec>, token: u64) {
     let mut input = JobInput::from(token.to_string().into_bytes());
     while let Err(refused) = session.submit(token, spec, input) {
-        let NotSubmitted::Full { input: again, .. } = refused else { panic!("{refused}") };
+        assert!(refused.is_full(), "{refused}");
         session.wait_for_room(None);
-        input = again;
+        input = refused.into_input();
     }
 }
 

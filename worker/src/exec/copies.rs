@@ -165,9 +165,9 @@ mod tests {
     use super::*;
 
     /// A task that is to end, or not.
-    struct Task(bool);
+    struct CopyingTask(bool);
 
-    impl io::Write for Task {
+    impl io::Write for CopyingTask {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             Ok(bytes.len())
         }
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    impl TaskContext for Task {
+    impl TaskContext for CopyingTask {
         fn progress(&mut self, _: u64, _: u64) {}
 
         fn say(&mut self, _: &str) {}
@@ -194,7 +194,7 @@ mod tests {
         fs::write(place.path().join("from"), [7; 1000]).unwrap();
         let from = File::open(place.path().join("from")).unwrap();
         let to = File::create(place.path().join("to")).unwrap();
-        let result = copy("a", (&from, &to), place.path(), room, &mut Task(is_cancelled));
+        let result = copy("a", (&from, &to), place.path(), room, &mut CopyingTask(is_cancelled));
         result.map(|()| to.metadata().unwrap().len()).map_err(|failure| failure.to_string())
     }
 

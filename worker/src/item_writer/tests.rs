@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use bulkhead_proto::chunk::STORE_FILE;
 use bulkhead_proto::file::{FileUse, Way};
@@ -16,14 +17,14 @@ const REGION: ChunkRegion = ChunkRegion { key: 77, offset: 64, length: 256 };
 
 /// A task whose job names these contexts.
 #[derive(Default)]
-struct ChunkTask {
+struct WriterTask {
     output: Vec<u8>,
     contexts: Vec<Arc<RegisteredContext>>,
     /// Whether its output takes nothing.
     is_full: bool,
 }
 
-impl io::Write for ChunkTask {
+impl io::Write for WriterTask {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { self.output.write(bytes) }
     }
@@ -33,7 +34,7 @@ impl io::Write for ChunkTask {
     }
 }
 
-impl TaskContext for ChunkTask {
+impl TaskContext for WriterTask {
     fn progress(&mut self, _done: u64, _total: u64) {}
     fn say(&mut self, _words: &str) {}
     fn last_breath(&mut self) {}
@@ -48,20 +49,20 @@ fn context(name: &str, descriptor: OwnedFd) -> Arc<RegisteredContext> {
 }
 
 /// The client's side of a store, and a task that names it behind another context.
-fn begin() -> (SharedPage, ChunkTask) {
+fn begin() -> (SharedPage, WriterTask) {
     let (page, descriptor) = SharedPage::create_for_writers("a test", 4096).unwrap();
     for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
         page.store(64 + at as usize, REGION.count_word(0), Ordering::Relaxed);
     }
     let other = context("other", File::open("/dev/null").unwrap().into());
-    (page, ChunkTask { contexts: vec![other, context(STORE_FILE, descriptor)], ..ChunkTask::default() })
+    (page, WriterTask { contexts: vec![other, context(STORE_FILE, descriptor)], ..WriterTask::default() })
 }
 
 fn input(region: Option<ChunkRegion>, items: &[&str]) -> Vec<u8> {
     ChunkInput::encode(region, b"", items).unwrap()
 }
 
-fn open(bytes: &[u8], task: &ChunkTask) -> Result<ItemWriter, String> {
+fn open(bytes: &[u8], task: &WriterTask) -> Result<ItemWriter, String> {
     ItemWriter::open(&ChunkInput::read(bytes).unwrap(), task).map_err(|failure| failure.to_string())
 }
 
@@ -97,6 +98,50 @@ fn each_item_is_stored_then_counted_before_the_next_begins() {
     assert!(task.output.is_empty());
 }
 
+/// Bytes of all mappings of a memfd of this name that are in the resident memory of this process.
+fn resident_bytes(name: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let file = format!("/memfd:{name} (deleted)");
+    let (mut is_own, mut bytes) = (false, 0);
+    for line in maps.lines() {
+        if line.contains(" kB") {
+            let kib = line.strip_prefix("Rss:").map(|rest| rest.trim().trim_end_matches(" kB"));
+            bytes += kib.filter(|_| is_own).map_or(0, |kib| kib.parse::<usize>().unwrap() << 10);
+        } else if line.contains('-') {
+            is_own = line.ends_with(&file);
+        }
+    }
+    bytes
+}
+
+/// The memory limit of the task would count them, and they are memory of the client.
+#[test]
+fn results_are_in_the_store_and_not_in_the_resident_memory_of_the_worker() {
+    const STORE_BYTES: usize = 16 << 20;
+    let (page, descriptor) = SharedPage::create_for_writers("a large store", STORE_BYTES).unwrap();
+    let region = ChunkRegion { length: STORE_BYTES as u64 - 64, ..REGION };
+    for at in [ChunkRegion::BEGUN_AT, ChunkRegion::COUNTED_AT] {
+        page.store(64 + at as usize, region.count_word(0), Ordering::Relaxed);
+    }
+    let mut task = WriterTask { contexts: vec![context(STORE_FILE, descriptor)], ..WriterTask::default() };
+    let bytes = input(Some(region), &["item"; 201]);
+    let mut writer = open(&bytes, &task).unwrap();
+    let long: Vec<u8> = (0..5 << 20).map(|at: u32| (at % 251) as u8).collect();
+    for item in 0..201 {
+        writer.begin().unwrap();
+        let result = if item == 0 { &long } else { &long[..50_000] };
+        writer.store(result, false, &mut task).unwrap();
+        let resident = resident_bytes("a large store");
+        assert!(resident < (1 << 20) + (512 << 10), "{resident} bytes after item {item}");
+    }
+    assert!(task.output.is_empty());
+    writer.finish().unwrap();
+    assert!(resident_bytes("a large store") <= 256 << 10);
+    let mut read = vec![0; long.len()];
+    page.read_bytes(64 + ChunkRegion::HEADER_BYTES as usize + 16, &mut read);
+    assert!(read == long);
+}
+
 #[test]
 fn a_result_without_room_becomes_the_output_and_no_further_item_begins() {
     let (page, mut task) = begin();
@@ -112,7 +157,9 @@ fn a_result_without_room_becomes_the_output_and_no_further_item_begins() {
     assert!(refused.to_string().contains("output"), "{refused}");
     assert_eq!(words(&page), (2, 1, 0), "a result that cannot be written is not announced");
     task.is_full = false;
+    assert!(!writer.is_over());
     writer.store(b"x", true, &mut task).unwrap();
+    assert!(writer.is_over(), "its client may have cancelled it or not: no further item begins");
     assert_eq!(words(&page), (2, 1, ResultHead { number: 1, is_failed: true }.to_word()));
     assert_eq!((task.output.as_slice(), writer.begin().unwrap()), (&b"x"[..], None));
     assert_eq!(page.load(64 + 256, Ordering::Relaxed), 5, "what follows the region is not touched");
@@ -176,14 +223,14 @@ fn a_region_outside_of_its_store_and_a_store_that_is_none_are_refused() {
     }
     let bytes = input(Some(REGION), &["a"]);
     assert!(open(&input(None, &["a"]), &task).unwrap_err().contains("one item and no region"));
-    assert!(open(&bytes, &ChunkTask::default()).unwrap_err().contains("names no item store"));
+    assert!(open(&bytes, &WriterTask::default()).unwrap_err().contains("names no item store"));
     let loose = memfd::output_file("loose").unwrap();
     for descriptor in [loose, File::open("/dev/null").unwrap().into()] {
         let contexts = vec![context(STORE_FILE, descriptor)];
-        let refused = open(&bytes, &ChunkTask { contexts, ..ChunkTask::default() }).unwrap_err();
+        let refused = open(&bytes, &WriterTask { contexts, ..WriterTask::default() }).unwrap_err();
         assert!(refused.contains("cannot be mapped"), "{refused}");
     }
     let (_, sealed) = SharedPage::create_arena("read alone", 4096).unwrap();
     let contexts = vec![context(STORE_FILE, sealed.as_fd().try_clone_to_owned().unwrap())];
-    assert!(open(&bytes, &ChunkTask { contexts, ..ChunkTask::default() }).is_err());
+    assert!(open(&bytes, &WriterTask { contexts, ..WriterTask::default() }).is_err());
 }

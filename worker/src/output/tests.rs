@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_link::supervisor::{ProgramChange, Ring};
 use bulkhead_proto::file::{FileUse, OUT, Way};
@@ -363,6 +364,32 @@ fn reports_by_a_handle_pass_while_the_task_runs_and_not_after() {
     assert!(done() == Some(1) && !reporter.is_cancelled(), "another task runs");
     std::thread::scope(|scope| scope.spawn(|| own.progress(5, 9)).join().unwrap());
     assert_eq!(done(), Some(5), "any thread may report");
+}
+
+/// Two reports at once would mix their words.
+#[test]
+fn a_task_reports_only_between_the_reports_of_its_handles() {
+    let (_, ring) = rings();
+    let (ring, said) = (Arc::new(ring), AtomicBool::new(false));
+    let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
+    let output = TaskOutput::new(&ring, TaskFiles::default(), Stage::Whole, OutputMode::Inline);
+    let mut output = output.with_gate(&gate, 1);
+    let (enter, entered) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (gate, said) = (&gate, &said);
+        let other = scope.spawn(move || {
+            gate.report(|_| {
+                enter.send(()).unwrap();
+                // It proves nothing if the task is late, and cannot fail then.
+                (0..10_000).for_each(|_| std::thread::yield_now());
+                assert!(!said.load(Ordering::SeqCst), "both report at once");
+            });
+        });
+        entered.recv().unwrap();
+        output.say("words of the task");
+        said.store(true, Ordering::SeqCst);
+        other.join().unwrap();
+    });
 }
 
 #[test]

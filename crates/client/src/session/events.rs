@@ -116,13 +116,32 @@ pub enum SessionTurn {
     Interrupted,
 }
 
-/// Why a job was not submitted. Nothing was done.
+/// Jobs that were not submitted, and why. Nothing was done.
 #[derive(Debug)]
-pub enum NotSubmitted {
+pub struct NotSubmitted {
+    /// What the first of them met that cannot be submitted.
+    pub why: SubmitFault,
+    /// All of them, as they were.
+    pub jobs: Vec<(u64, JobInput)>,
+}
+
+impl NotSubmitted {
+    /// Whether the jobs can be submitted when others have left the session: [`crate::Session::wait_for_room`].
+    pub fn is_full(&self) -> bool {
+        matches!(self.why, SubmitFault::Full { .. })
+    }
+
+    /// The input of the job, if [`crate::Session::submit`] was called with it: there is one.
+    pub fn into_input(mut self) -> JobInput {
+        self.jobs.pop().map(|(_, input)| input).unwrap_or_default()
+    }
+}
+
+/// Why a job cannot be submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubmitFault {
     /// As many jobs, or as many bytes of inputs, are under way as the session's options allow.
     Full {
-        /// The job.
-        input: JobInput,
         /// The bound that was met: jobs, or bytes.
         limit: usize,
         /// Whether the bound counts bytes.
@@ -142,13 +161,13 @@ pub enum NotSubmitted {
     Closed,
 }
 
-impl fmt::Display for NotSubmitted {
+impl fmt::Display for SubmitFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full { limit, of_bytes: false, .. } => {
+            Self::Full { limit, of_bytes: false } => {
                 write!(out, "{limit} jobs are under way in this session (jobs_max): wait for events")
             }
-            Self::Full { limit, of_bytes: true, .. } => {
+            Self::Full { limit, of_bytes: true } => {
                 write!(
                     out,
                     "{limit} bytes of inputs wait to be accepted in this session (bytes_max): wait for events"
@@ -162,6 +181,12 @@ impl fmt::Display for NotSubmitted {
             }
             Self::Closed => out.write_str("the daemon is gone: open another session"),
         }
+    }
+}
+
+impl fmt::Display for NotSubmitted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(out)
     }
 }
 

@@ -172,9 +172,9 @@ impl Drop for LentLead<'_, '_> {
 }
 
 impl SessionLeader<'_> {
-    /// From now on a turn also ends, as [`SessionTurn::Interrupted`], when this thread has handled any signal while it waited: for a
-    /// program that handles signals by itself, such as an interpreter. A signal that is handled right before the wait is not noticed, so such a
-    /// program gives its turns a moment.
+    /// Lets a turn also end, as [`SessionTurn::Interrupted`], when this thread has handled any signal during the wait of the turn:
+    /// for a program that handles signals by itself, such as an interpreter. The turn does not notice a signal that is handled right
+    /// before its wait, so such a program limits each turn by a moment.
     pub fn stop_for_signals(&mut self) {
         self.stops_for_signals = true;
     }

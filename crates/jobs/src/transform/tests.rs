@@ -4,7 +4,7 @@ use bulkhead_proto::file::Way;
 use bulkhead_proto::worker::stage::pack;
 
 use super::*;
-use crate::test_task::{MemoryFile, TestTask};
+use crate::test_task::{TestFile, TestTask};
 
 /// A clip of so many frames of noise.
 fn clip(header: &str, frame_bytes: usize, frames: usize) -> Vec<u8> {
@@ -22,7 +22,7 @@ fn clip(header: &str, frame_bytes: usize, frames: usize) -> Vec<u8> {
 
 /// A job of this clip, and the place of its output.
 fn job(clip: &[u8]) -> TestTask {
-    TestTask::default().with_file(IN, Way::In, MemoryFile::of(clip)).with_shared(MemoryFile::default())
+    TestTask::default().with_file(IN, Way::In, TestFile::of(clip)).with_shared(TestFile::default())
 }
 
 /// Does the whole job, its parts in this order, and gives the output.
@@ -37,7 +37,7 @@ fn transformed(clip: &[u8], chain: &str, order: impl Fn(usize) -> Vec<usize>) ->
         TransformKind.run(planned, &split.parts[part], &mut task).map_err(told)?;
         results[part] = std::mem::take(&mut task.output);
     }
-    let (parts, results) = (MemoryFile::of(&pack(&split.parts)), MemoryFile::of(&pack(&results)));
+    let (parts, results) = (TestFile::of(&pack(&split.parts)), TestFile::of(&pack(&results)));
     let parts = PackedParts::open(&parts, parts.len()).unwrap();
     let results = PackedParts::open(&results, results.len()).unwrap();
     TransformKind.merge(planned, &parts, &results, &mut task).map_err(told)?;
@@ -86,7 +86,7 @@ fn what_it_cannot_take_is_told_before_a_part_is_run() {
     assert!(told(b"", "gray").starts_with("clip at byte 0: it is empty"));
     let none = TransformKind.plan(b"gray", &mut TestTask::default()).unwrap_err().to_string();
     assert_eq!(none, "the job comes without a file \"in\": give it one");
-    let mut placeless = TestTask::default().with_file(IN, Way::In, MemoryFile::of(&whole));
+    let mut placeless = TestTask::default().with_file(IN, Way::In, TestFile::of(&whole));
     let placeless = TransformKind.plan(b"gray", &mut placeless).unwrap_err().to_string();
     assert!(placeless.contains("no place for an output"), "{placeless}");
 }

@@ -16,6 +16,8 @@ use bulkhead_proto::limits::{ARENA_BLOCKS_MAX, ARENA_BYTES, ARENA_UNIT_BYTES, BL
 use bulkhead_proto::worker::boxes::{FREED_COUNT_AT, FREED_PAGE_BYTES, freed_at};
 use bulkhead_sys::shared_page::SharedPage;
 
+use crate::unit_runs::runs_of;
+
 /// Units of an arena.
 const UNITS: usize = ARENA_BYTES / ARENA_UNIT_BYTES;
 
@@ -95,13 +97,7 @@ impl ArenaPlaces {
     /// Ranges of free units beyond the kept ones that may be in memory. None of them is so afterwards.
     fn take_idle(&mut self) -> Vec<Range<usize>> {
         self.was_used = false;
-        let mut idle: Vec<Range<usize>> = Vec::new();
-        for unit in (KEPT_UNITS..self.touched).filter(|unit| !self.is_taken(*unit)) {
-            match idle.last_mut().filter(|last| last.end == unit) {
-                Some(last) => last.end = unit + 1,
-                None => idle.push(unit..unit + 1),
-            }
-        }
+        let idle = runs_of((KEPT_UNITS..self.touched).filter(|unit| !self.is_taken(*unit)));
         self.touched =
             idle.last().filter(|last| last.end == self.touched).map_or(self.touched, |last| last.start);
         idle

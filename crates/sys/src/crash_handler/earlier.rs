@@ -1,18 +1,18 @@
 //! The handlers of faults that the program installed before ours: Python's faulthandler, a sanitizer's, the Rust runtime's.
 //!
-//! It is called after the record is stored, with what the kernel gave to ours, on the stack where the kernel called ours, with the
-//! signals blocked that it asked for: as without ours. Faults alone are not blocked, and ours stays their handler.
+//! Ours calls the earlier one after it has stored the record, with what the kernel gave to ours, on the stack where the kernel called
+//! ours, with the signals blocked that the earlier one asked for. Faults alone are not blocked, and ours stays their handler.
 //!
-//! | the earlier handler | and |
+//! | the earlier handler | what becomes of the process |
 //! |---|---|
-//! | returns | the first signal ends the process |
-//! | returns after it made the thread go on at another instruction | it has repaired the fault: the record is withdrawn |
-//! | raises a fault: a second fault, abort(3), the same signal again | the first signal ends the process at once, with its record |
-//! | leaves by siglongjmp(3) | it has repaired the fault: the next fault of the thread, or the timer, finds that and withdraws the record |
-//! | takes longer than [`TIME_MS`] | a timer ends the process by the first signal |
+//! | returns | the first signal ends it |
+//! | returns after it made the thread go on at another instruction | it goes on: the fault is repaired, and the record is withdrawn |
+//! | raises a fault: a second fault, abort(3), the same signal again | the first signal ends it at once, with its record |
+//! | leaves by siglongjmp(3) | it goes on: the fault is repaired, and the next fault of the thread, or the timer, withdraws the record |
+//! | takes longer than [`TIME_MS`] | a timer ends it by the first signal |
 //!
-//! A signal finds out whether it was left by the stack pointer that it interrupted, and in a thread without a signal stack by a mark in
-//! the frame of [`call`]. Driven by the crash handler: it must not allocate or lock.
+//! Our handler finds out whether the earlier one was left by the stack pointer that the next signal interrupted, and in a thread without
+//! a signal stack by a mark in the frame of [`call`]. Driven by the crash handler: it must not allocate or lock.
 
 use std::ptr;
 use std::sync::OnceLock;

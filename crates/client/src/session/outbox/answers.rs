@@ -11,7 +11,8 @@ use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload};
 
-use super::{JobPlace, QueuedJob, SentSubmit, SessionOutbox, SubmitState};
+use super::submits::{QueuedJob, SentSubmit, SubmitState};
+use super::{JobPlace, SessionOutbox};
 use crate::accepted_batch::AcceptedBatch;
 use crate::arena::InputBlock;
 use crate::batch::Spec;
@@ -72,7 +73,7 @@ impl SessionOutbox {
 
     /// Whether a request has no answer yet. The ends of accepted jobs are no answers.
     fn owes_answer(&self) -> bool {
-        self.asked + self.cancelling.len() + self.registering.len() + self.questioned.len() > 0
+        self.asked + self.cancels.unanswered() + self.registrations.unanswered() + self.questioned.len() > 0
     }
 
     /// The daemon has sent something.
@@ -155,10 +156,10 @@ impl SessionOutbox {
                 self.cancelled(tag, &running, events);
                 Ok(())
             }
-            HeardReply::Registered(number) if self.registering.remove(&tag) == Some(number) => Ok(()),
-            HeardReply::Refused(refusal) if self.registering.contains_key(&tag) => {
-                let number = self.refused_registration(tag);
-                events.push(SessionEvent::NotRegistered { number, refusal });
+            HeardReply::Registered(number) if self.registrations.taken(tag) == Some(number) => Ok(()),
+            HeardReply::Refused(refusal) if self.registrations.is_asked(tag) => {
+                let number = self.registrations.refused(tag);
+                events.extend(number.map(|number| SessionEvent::NotRegistered { number, refusal }));
                 Ok(())
             }
             HeardReply::Answer(answer) => self.answer(tag, answer, events),
@@ -194,7 +195,7 @@ impl SessionOutbox {
 
     /// The answer to a cancel: these jobs run on.
     fn cancelled(&mut self, tag: Tag, running: &[JobId], events: &mut Vec<SessionEvent>) {
-        self.cancelling.remove(&tag);
+        self.cancels.answered(tag);
         let token_of = |job: &JobId| self.submits.values().find_map(|submit| submit.token_of(*job));
         events.extend(running.iter().filter_map(token_of).map(|token| SessionEvent::RunsOn { token }));
     }
@@ -246,7 +247,7 @@ impl SessionOutbox {
         let JobPlace::Asked { wish } = *place else { return };
         *place = JobPlace::Accepted { job, wish };
         if let Some(scope) = wish {
-            self.cancel_list(scope).push(job);
+            self.cancels.add(job, scope);
         }
     }
 

@@ -72,8 +72,6 @@ impl SessionOutbox {
 
     /// The connection has ended: nothing is answered any more.
     pub(super) fn lose_answers(&mut self, events: &mut Vec<SessionEvent>) {
-        self.registering.clear();
-        self.cancelling.clear();
         self.forgets.clear();
         let unsent = self.questions.drain(..).map(|(question, _)| question);
         let unanswered = unsent.chain(self.questioned.drain().map(|(_, question)| question));

@@ -87,9 +87,41 @@ pub(super) fn die(mode: &str, page: &OwnedFd) {
             std::thread::spawn(fault_and_go_on).join().unwrap();
             raise::fault()
         }
+        #[cfg(target_arch = "x86_64")]
+        "earlier-leaves-a-thread-and-errno" => keep_errno(),
+        #[cfg(target_arch = "x86_64")]
+        "earlier-repairs-beside-a-signal" => raise_beside_a_fault(),
         other if other.ends_with(":thread") => std::thread::spawn(|| raise::fault()).join().unwrap(),
         _ => raise::fault(),
     }
+}
+
+/// A handler was left in a thread that has ended; another thread meets that, and its own fault is repaired.
+#[cfg(target_arch = "x86_64")]
+fn keep_errno() {
+    std::thread::spawn(fault_and_go_on).join().unwrap();
+    Errno::set_raw(77);
+    // SAFETY: the handler skips this instruction.
+    unsafe { std::arch::asm!("ud2") };
+    let is_kept = Errno::last_raw() == 77;
+    raise::raise(if is_kept { libc::SIGKILL } else { libc::SIGTERM }).unwrap();
+}
+
+/// A thread raises a signal while the fault of another one is repaired.
+#[cfg(target_arch = "x86_64")]
+fn raise_beside_a_fault() {
+    std::thread::scope(|scope| {
+        // SAFETY: the handler waits for this thread, then skips the instruction.
+        let repaired = scope.spawn(|| unsafe { std::arch::asm!("ud2") });
+        while NOTES.get().unwrap()[0].load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        // SAFETY: asks for a number.
+        BESIDE.store(unsafe { libc::gettid() }, Ordering::Release);
+        raise::raise(libc::SIGUSR1).unwrap();
+        repaired.join().unwrap();
+    });
+    raise::raise(libc::SIGKILL).unwrap();
 }
 
 extern "C" fn note(signal: c_int) {
@@ -115,9 +147,18 @@ extern "C" fn note_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_vo
         "hangs" => raise::hang(),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the kernel filled the context; the instruction that faulted has two bytes.
-        "repairs" => unsafe {
+        "repairs" | "leaves-a-thread-and-errno" => unsafe {
             (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2;
         },
+        #[cfg(target_arch = "x86_64")]
+        "repairs-beside-a-signal" => {
+            // Only in our handler it blocks that signal.
+            while !blocks(BESIDE.load(Ordering::Acquire), libc::SIGUSR1) {
+                std::thread::yield_now();
+            }
+            // SAFETY: as above.
+            unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_RIP as usize] += 2 };
+        }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above; the set is ours.
         "nests" => unsafe {
@@ -152,6 +193,18 @@ extern "C" fn use_stack(_signal: c_int) {
 /// The context that the first handler leaves to, and whether one has.
 static BEFORE: AtomicPtr<libc::ucontext_t> = AtomicPtr::new(std::ptr::null_mut());
 static HAS_LEFT: AtomicBool = AtomicBool::new(false);
+/// The thread that raises a signal beside a fault; 0: none does yet.
+#[cfg(target_arch = "x86_64")]
+static BESIDE: AtomicI32 = AtomicI32::new(0);
+
+/// Whether this thread of this process blocks a signal.
+#[cfg(target_arch = "x86_64")]
+fn blocks(thread: i32, signal: c_int) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap_or_default();
+    let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+    let blocked = blocked.map(|set| u64::from_str_radix(set.trim(), 16).unwrap());
+    blocked.is_some_and(|set| set >> (signal - 1) & 1 == 1)
+}
 
 /// Faults, and goes on after the handler has left to this place: as with sigsetjmp(3), which Rust cannot call.
 pub(super) fn fault_and_go_on() {
@@ -235,4 +288,19 @@ fn a_handler_that_was_left_has_repaired_the_fault() {
     let dead = dies_of("earlier-leaves-a-thread");
     assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
     assert!(place(&dead.functions(), DIES) < FRAMES_MAX, "the record is that of the second fault");
+}
+
+/// A signal that one thread raises while another one repairs a fault is not lost.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_signal_beside_a_fault_that_is_repaired_ends_the_process() {
+    let dead = dies_of("earlier-repairs-beside-a-signal");
+    assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGUSR1), 10));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn errno_is_as_before_when_a_thread_goes_on() {
+    let dead = dies_of("earlier-leaves-a-thread-and-errno");
+    assert_eq!((dead.signal, dead.word(LAYOUT.signal)), (Some(libc::SIGKILL), 0));
 }
