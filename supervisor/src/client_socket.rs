@@ -70,6 +70,14 @@ impl ClientSocket {
     }
 }
 
+/// Whether an error of a read is no fault of the client: nothing has arrived, or it has left.
+pub(crate) fn is_no_fault(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset
+    )
+}
+
 impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_ref().expect(INNER).0.as_fd()

@@ -23,7 +23,7 @@ use mio::net::UnixStream;
 
 use crate::access_control::TurnedAway;
 use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
-use crate::client_socket::ClientSocket;
+use crate::client_socket::{ClientSocket, is_no_fault};
 use crate::connection_state::{ConnectionPhase, ConnectionState};
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
@@ -270,7 +270,7 @@ impl Connection {
         match &received {
             // A read ends with the first message that has descriptors, so behind those there may be more.
             Ok(count) => self.note_read(*count < buffer.len() && self.unclaimed.len() == before),
-            Err(error) if is_plain(error) => {}
+            Err(error) if is_no_fault(error) => {}
             Err(error) => self.complaint = Some(format!("what it sent could not be received: {error}")),
         }
         received
@@ -499,14 +499,6 @@ impl Connection {
 fn refuse(outbox: &mut Outbox, tag: Tag, why: Refusal) {
     let refused = ReplyFrame { tag, reply: Reply::Refused(why) };
     outbox.push(&refused, None).expect("a short refusal fits a frame");
-}
-
-/// An error of a read that says nothing bad of the client: nothing has arrived, or it has left.
-fn is_plain(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionReset
-    )
 }
 
 #[cfg(test)]
