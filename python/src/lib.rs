@@ -16,6 +16,7 @@ mod connection;
 mod deliver;
 mod input_places;
 mod lead_turns;
+mod left_threads;
 mod memory_file;
 mod plain_values;
 mod serve;
@@ -44,6 +45,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<chunk_places::ChunkEnd>()?;
     module.add_class::<chunk_places::ChunkValues>()?;
     module.add_class::<chunk_task::ChunkResults>()?;
+    module.add_function(wrap_pyfunction!(left_threads::join_left, module)?)?;
     module.add_function(wrap_pyfunction!(serve::take_lane, module)?)?;
     module.add_function(wrap_pyfunction!(serve::serve, module)?)
 }

@@ -23,6 +23,7 @@ use pyo3::types::PyBytes;
 use crate::chunk_places::{ChunkTicket, ChunkValues, NO_CHUNKS};
 use crate::connection::{CallConnection, ConnectionOptions, greet, locked};
 use crate::input_places::{CallInput, FILES_MAX, INPUT_BLOCK_MAX_BYTES, gone, not_submitted};
+use crate::left_threads::leave;
 use crate::memory_file::MemoryFile;
 use crate::serve::{CALL, CHUNK, CONTENT, PASSED};
 
@@ -74,13 +75,14 @@ impl CallSession {
     /// Ends the connection, tells the end of each call that has none, and waits for the own thread unless this is it.
     fn end(&self, py: Python<'_>, connection: &CallConnection) -> PyResult<()> {
         connection.stop();
-        let thread = locked(&self.thread).take();
+        let mut thread = locked(&self.thread).take();
+        if let Some(own) = thread.take_if(|thread| thread.thread().id() == std::thread::current().id()) {
+            leave(py, own);
+        }
         let told = py.detach(|| {
             let told = connection.tell_the_rest();
-            if let Some(thread) = thread
-                && thread.thread().id() != std::thread::current().id()
-            {
-                // A panic of that thread has been printed.
+            // A panic of that thread has been printed.
+            if let Some(thread) = thread {
                 drop(thread.join());
             }
             told

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import calls
 import pytest
 from conftest import wait_until
+from test_surroundings import environment
 
 import bulkhead
 from bulkhead import Executor
@@ -181,3 +184,31 @@ def test_a_signal_handler_shuts_down_while_a_result_is_waited_for(make: Callable
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert executor._pool._link is None
+
+
+CALLBACK_OUTLIVES_MAIN = """
+import sys, threading, time
+import calls
+from bulkhead import Executor
+
+executor = Executor(1)
+is_ended = threading.Event()
+
+def callback(future):
+    executor.{way}
+    is_ended.set()
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        sum(range(100))
+    print("the callback ends")
+
+executor.submit(calls.add, 1, 1).add_done_callback(callback)
+is_ended.wait()
+"""
+
+
+@pytest.mark.parametrize("way", ["kill_workers()", "shutdown()"])
+def test_the_interpreter_waits_for_a_callback_that_has_ended_the_executor(way: str) -> None:
+    code = CALLBACK_OUTLIVES_MAIN.format(way=way)
+    ended = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=180)
+    assert (ended.returncode, ended.stdout) == (0, "the callback ends\n"), ended.stderr

@@ -23,11 +23,17 @@ is_exiting = False
 """Whether the interpreter is about to end."""
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_held: set[Pool] = set()
 
 
 def watch(pool: Pool) -> None:
     """Makes a pool known."""
     _pools.add(pool)
+
+
+def hold(pool: Pool) -> None:
+    """Keeps a pool until the interpreter ends, which finishes it."""
+    _held.add(pool)
 
 
 def check_not_importing_main() -> None:
@@ -47,6 +53,9 @@ def _at_exit() -> None:
     for pool in list(_pools):
         pool.is_shut = True
         pool.finish()
+    native: Any = sys.modules.get("bulkhead._native")
+    if native is not None:
+        native.join_left()
 
 
 def _after_fork_in_child() -> None:
@@ -55,6 +64,7 @@ def _after_fork_in_child() -> None:
         with contextlib.suppress(Exception):
             pool.forget()
     _pools.clear()
+    _held.clear()
 
 
 def _register() -> None:

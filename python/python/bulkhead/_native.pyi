@@ -324,6 +324,9 @@ LongResult: TypeAlias = tuple[int, Callable[[int], object]]
 a file of this length to fill from byte 0 on by `os.pwritev`. If there is no room for it, the call ends as `failed`, the text says
 what bound was met, and the function is not called. If the function raises, the call ends as `failed`."""
 
+def join_left() -> None:
+    """Waits for the threads that ended their session themselves, while others run: before the interpreter is finalized."""
+
 def take_lane() -> None:
     """Moves the connection to the daemon off standard input, where children would inherit it; first of all in a worker.
 

@@ -307,7 +307,17 @@ class Pool:
         if wait and not self.calls.is_telling():
             self.finish()
         elif not self.links.is_closed and not _exit.is_exiting:
+            self._finish_beside()
+
+    def _finish_beside(self) -> None:
+        try:
             threading.Thread(target=self.finish, name="bulkhead-shutdown").start()
+        except RuntimeError:
+            # A limit of processes is met, or the interpreter ends. The thread of the session must not outlive the interpreter.
+            if self.pending:
+                _exit.hold(self)
+            else:
+                self.finish()
 
     def finish(self) -> None:
         """Waits until nothing is under way, then ends the daemon."""
