@@ -235,14 +235,8 @@ impl EarlyFiles {
     /// Closes the files of a task that this worker does not run; the closer does it if a client's file is among them.
     pub(crate) fn dispose(&self, files: RoleFiles) {
         if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
-            let descriptors = files.len();
-            self.closer.close(files, descriptors);
+            self.closer.close(files);
         }
-    }
-
-    /// Whether files of clients that are to be closed wait behind a close that hangs, and are too many.
-    pub(crate) fn closes_hang(&self) -> bool {
-        self.closer.is_stuck()
     }
 
     /// Sends a doorbell to the supervisor without blocking. `false` if the supervisor has hung up.

@@ -67,13 +67,6 @@ pub fn run_inside(registry: &Registry) -> u8 {
         Ok(ExitReason::Closed) => 0,
         Ok(ExitReason::Panicked) => LEFT_AFTER_PANIC,
         Ok(ExitReason::LeftProcesses) => LEFT_PROCESSES,
-        Ok(ExitReason::ClosesHang) => {
-            log::error!(
-                "worker exits because files of clients wait behind a close that hangs pid={}",
-                std::process::id()
-            );
-            1
-        }
         Err(error) => {
             log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
             1

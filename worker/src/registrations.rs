@@ -40,17 +40,6 @@ enum Held {
     Context(Arc<RegisteredContext>, RegistrationKind),
 }
 
-impl Held {
-    /// How many descriptors it keeps open.
-    fn descriptors(&self) -> usize {
-        match self {
-            Self::Unchecked(files) => files.len(),
-            Self::Arena(..) => 1,
-            Self::Context(context, _) => context.files().count(),
-        }
-    }
-}
-
 /// All registrations of this worker.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerRegistrations {
@@ -79,8 +68,7 @@ impl WorkerRegistrations {
     /// Hands one to the closer, because the close of a client's file may hang, and what was loaded is code of others.
     pub(crate) fn forget(&mut self, id: RegistrationId, closer: &Closer) {
         if let Some(held) = self.held.remove(&id) {
-            let descriptors = held.descriptors();
-            closer.close(held, descriptors);
+            closer.close(held);
         }
     }
 

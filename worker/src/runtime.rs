@@ -1,10 +1,10 @@
 //! The loop of a worker: receive, claim, run, finish, ring.
 //!
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
-//! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, after
-//! a task that panicked or left processes which it may not end, or if it cannot close files of clients (`closer.rs`).
-//! A task may write files of its own of any length: how long its output in memory may become is checked at each write
-//! of ours and before the seal, see `task_files/checked_file.rs`. Driven by `lib.rs`.
+//! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
+//! after a task that panicked or left processes which it may not end. A task may write files of its own of any length: how
+//! long its output in memory may become is checked at each write of ours and before the seal, see
+//! `task_files/checked_file.rs`. Driven by `lib.rs`.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
@@ -42,8 +42,6 @@ pub(crate) enum ExitReason {
     Panicked,
     /// A task has left processes that this worker may not end, and they were reported.
     LeftProcesses,
-    /// Too many files of clients wait behind a close that hangs.
-    ClosesHang,
 }
 
 /// A worker that is connected.
@@ -91,9 +89,6 @@ impl Runtime {
     /// Runs tasks until there is a reason to exit.
     pub(crate) fn serve(&mut self) -> Result<ExitReason> {
         loop {
-            if let Some(leave) = self.leave_if_stuck() {
-                return Ok(leave);
-            }
             let watched =
                 [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.early_files.as_fd())];
             let arena = self.early_files.arena().filter(|arena| arena.may_give_back());
@@ -123,20 +118,12 @@ impl Runtime {
             return Ok(Some(ExitReason::Closed));
         };
         for task in &message.tasks {
-            let leave = self.take(task)?.or_else(|| self.leave_if_stuck());
+            let leave = self.take(task)?;
             if leave.is_some() {
                 return Ok(leave);
             }
         }
         Ok(None)
-    }
-
-    /// A reason to exit, if files of clients that are to be closed wait behind a close that hangs, and are too many.
-    fn leave_if_stuck(&self) -> Option<ExitReason> {
-        self.early_files.closes_hang().then(|| {
-            self.ring.last_breath();
-            ExitReason::ClosesHang
-        })
     }
 
     /// Runs one task if it can still be claimed.
