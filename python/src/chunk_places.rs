@@ -82,8 +82,8 @@ impl CallConnection {
             return Ok(true);
         }
         let made = self.session.register_arena(ITEMS_BYTES).and_then(|arena| {
-            let store = self.session.register_item_store(&arena, RESULTS_BYTES)?;
-            Ok((arena, store))
+            let store = self.session.register_item_store(&arena, RESULTS_BYTES);
+            store.inspect_err(|_| self.session.drop_arena(&arena)).map(|store| (arena, store))
         });
         let (arena, store) = match made {
             Ok(made) => made,
@@ -91,15 +91,16 @@ impl CallConnection {
             Err(_) => return Ok(false),
         };
         // The daemon answers in order: behind this answer both registrations are decided.
-        self.ask(py, SessionQuestion::Status)?;
-        let is_taken = self.session.has_arena(&arena) == Some(true)
+        let answered = self.ask(py, SessionQuestion::Status).map(drop);
+        let is_taken = answered.is_ok()
+            && self.session.has_arena(&arena) == Some(true)
             && self.session.has_item_store(&store) == Some(true)
             && self.chunks.store.set(store.clone()).is_ok();
         if !is_taken {
             self.session.drop_item_store(&store);
             self.session.drop_arena(&arena);
         }
-        Ok(self.chunks.store.get().is_some())
+        answered.map(|()| self.chunks.store.get().is_some())
     }
 
     /// Submits a chunk; `false`: there is no room for it until others have ended.

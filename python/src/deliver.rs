@@ -179,27 +179,29 @@ impl CallConnection {
             tries += usize::from(error.is_instance_of::<PyException>(py));
             raised = raised.and(Err(error));
             if tries == TRIES {
-                call_elsewhere(py, &on_events, events.unbind());
+                self.call_elsewhere(py, &on_events, events.unbind());
                 break;
             }
         }
         raised
     }
-}
 
-/// Calls the callable in a thread of its own, with a list for each event: the stack of this one is full, or one of the events is at
-/// fault. It waits for that.
-fn call_elsewhere(py: Python<'_>, on_events: &Py<PyAny>, events: Py<PyList>) {
-    let call_singly = || {
-        Python::try_attach(|py| {
-            for event in events.bind(py) {
-                let called = PyList::new(py, [event]).and_then(|one| on_events.call1(py, (one,)));
-                if let Err(error) = called {
-                    error.write_unraisable(py, Some(on_events.bind(py)));
+    /// Calls the callable in a thread of its own, with a list for each event: the stack of this one is full, or one of the events is at
+    /// fault. It waits for that, and what hears the events may wait for others.
+    fn call_elsewhere(&self, py: Python<'_>, on_events: &Py<PyAny>, events: Py<PyList>) {
+        let call_singly = || {
+            Python::try_attach(|py| {
+                for event in events.bind(py) {
+                    let called = PyList::new(py, [event]).and_then(|one| on_events.call1(py, (one,)));
+                    if let Err(error) = called {
+                        error.write_unraisable(py, Some(on_events.bind(py)));
+                    }
                 }
-            }
+            });
+        };
+        // A panic of that thread has been printed.
+        py.detach(|| {
+            std::thread::scope(|scope| drop(scope.spawn(|| self.session.stand_in(call_singly)).join()))
         });
-    };
-    // A panic of that thread has been printed.
-    py.detach(|| std::thread::scope(|scope| drop(scope.spawn(call_singly).join())));
+    }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from test_surroundings import environment
 
 import bulkhead
 from bulkhead import Executor
+from bulkhead._events import EventReader
 from bulkhead._future import Future, complete
+from bulkhead._link import Link
 
 
 @pytest.fixture(params=["told-by-a-waiter", "told-in-background"])
@@ -184,6 +187,36 @@ def test_a_signal_handler_shuts_down_while_a_result_is_waited_for(make: Callable
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert executor._pool._link is None
+
+
+def test_it_waits_when_events_were_passed_to_another_thread(
+    make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gates, usual, firsts, raised, found = [str(tmp_path / name) for name in ("first", "other")], EventReader.on_events, [], [0], []
+
+    def on_events(reader: EventReader, link: Link, events: list[Any]) -> None:
+        if firsts and any(token == firsts[0]._token for token, _ in events) and raised[0] < 3:
+            raised[0] += 1
+            raise RecursionError("the stack is full")
+        usual(reader, link, events)
+
+    monkeypatch.setattr(EventReader, "on_events", on_events)
+    executor = make(2)
+    first, other = (executor.submit(calls.wait_for, gate) for gate in gates)
+
+    def callback(_: Any) -> None:
+        opener = threading.Timer(0.05, Path(gates[1]).touch)
+        opener.start()
+        found.append(other.exception(60))
+
+    firsts.append(first)
+    first.add_done_callback(callback)
+    opener = threading.Timer(0.2, Path(gates[0]).touch)
+    opener.start()
+    with contextlib.suppress(RecursionError):
+        first.result(60)
+    wait_until(lambda: bool(found), "the callback has the other result")
+    assert (raised, found) == ([3], [None])
 
 
 CALLBACK_OUTLIVES_MAIN = """

@@ -136,6 +136,21 @@ impl Session {
         waited
     }
 
+    /// Calls `pass_on` for the thread that lends its lead ([`SessionLeader::lend`]) and waits for this one: meanwhile this one may lead in
+    /// its place. Without such a thread it only calls.
+    pub fn stand_in<R>(&self, pass_on: impl FnOnce() -> R) -> R {
+        let replace = |by: Option<ThreadId>| {
+            let mut lead = locked(&self.lead);
+            let before = lead.lent_to;
+            lead.lent_to = before.and(by);
+            before
+        };
+        let lender = replace(Some(thread::current().id()));
+        let passed = pass_on();
+        replace(lender);
+        passed
+    }
+
     /// Has followers look again whether they are done.
     fn notify_followers(&self) {
         // A follower that has looked holds the lock until it waits.
