@@ -272,3 +272,51 @@ class Answer:
 
 def answer(length: int) -> Answer:
     return Answer(length)
+
+
+class Unprintable(Exception):
+    """An exception without a text."""
+
+    def __str__(self) -> str:
+        raise ValueError("it has no text")
+
+
+def leave() -> None:
+    """Raises what ends a program."""
+    raise SystemExit("unpickled")
+
+
+def be_unprintable() -> None:
+    """Raises an exception without a text."""
+    raise Unprintable
+
+
+class RaisesAtUnpickling:
+    """A value whose unpickling calls a function."""
+
+    def __init__(self, function: Callable[..., None], length: int) -> None:
+        """With so many bytes."""
+        self.function = function
+        self.length = length
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _call_first, (self.function, bytes(self.length))
+
+
+def _call_first(function: Callable[..., None], data: bytes) -> None:
+    function()
+
+
+def leaves_at_unpickling(length: int) -> RaisesAtUnpickling:
+    """A result that ends the program that reads it."""
+    return RaisesAtUnpickling(leave, length)
+
+
+def unprintable_at_unpickling(length: int) -> RaisesAtUnpickling:
+    """A result that cannot be read, nor the error of that."""
+    return RaisesAtUnpickling(be_unprintable, length)
+
+
+def die_of(_: int) -> None:
+    """Kills its worker."""
+    die("kill")

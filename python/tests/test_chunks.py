@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import itertools
+import multiprocessing.spawn
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from conftest import wait_until
 
 import bulkhead
 from bulkhead import Executor
+from bulkhead._pending import PendingCalls
 
 COUNT = 60
 
@@ -268,3 +272,90 @@ def test_short_calls_go_in_long_chunks(executor: Executor, monkeypatch: pytest.M
     counts.clear()
     list(executor.map(calls.sleep, [0.05] * 20))
     assert max(counts) <= 2
+
+
+def ends_soon(act: Callable[[], Any]) -> bool:
+    """Whether this ends, in a thread that nobody waits for if it hangs."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(60)
+    return not thread.is_alive()
+
+
+def test_shutdown_sends_the_part_of_a_chunk_that_is_known(make: Callable[..., Executor]) -> None:
+    executor = make(2)
+    results = executor.map(abs, range(100), chunksize=10, buffersize=5)
+    assert ends_soon(executor.shutdown)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        next(results)
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_an_executor_that_breaks_while_a_long_map_is_added_shuts_down(make: Callable[..., Executor], is_strict: bool) -> None:
+    executor = make(1, strict_stdlib=True) if is_strict else make(1, initializer=calls.raise_value_error, initargs=())
+    function, kind = (calls.die_of, BrokenProcessPool) if is_strict else (abs, bulkhead.InitializerFailed)
+    results = executor.map(function, range(300_000))
+    assert ends_soon(executor.shutdown)
+    with pytest.raises(kind):
+        next(results)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_results_that_raise_when_they_are_unpickled(executor: Executor, size: int) -> None:
+    for function in (calls.leaves_at_unpickling, calls.unprintable_at_unpickling):
+        results = chunked(executor, function, [size] * 3, size=3)
+        assert [type(end) for end in ends_of(results)] == [bulkhead.ResultNotReadable] * 3
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 3}])
+def test_workers_that_do_not_start(make: Callable[..., Executor], options: dict[str, Any]) -> None:
+    usual = multiprocessing.spawn.get_executable()
+    multiprocessing.spawn.set_executable("/bin/false")
+    try:
+        executor = make(2)
+        with pytest.raises(bulkhead.CannotStart):
+            list(executor.map(abs, range(10), **options))
+    finally:
+        multiprocessing.spawn.set_executable(usual)
+
+
+def test_a_chunksize_above_that_of_a_chunk(executor: Executor) -> None:
+    assert list(executor.map(abs, [0] * 70_000, chunksize=70_000)) == [0] * 70_000
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 50}])
+def test_a_signal_handler_waits_while_a_map_is_sent(executor: Executor, options: dict[str, Any]) -> None:
+    found: list[int] = []
+    is_over = threading.Event()
+
+    def handler(*_: Any) -> None:
+        found.append(executor.submit(abs, -1).result(60))
+        if not is_over.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    usual = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        for _ in range(3):
+            assert sum(executor.map(abs, range(100_000), **options)) == 4_999_950_000
+    finally:
+        is_over.set()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+    assert found and set(found) == {1}
+
+
+def test_an_interrupt_while_it_is_closed_leaves_nothing_to_wait_for(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, usual, tries = make(2), PendingCalls.drop, itertools.count()
+
+    def drop(pending: PendingCalls, tokens: Any) -> list[int]:
+        if next(tries) == 0:
+            raise KeyboardInterrupt
+        return usual(pending, tokens)
+
+    results = executor.map(time.sleep, [0.01] * 2000)
+    next(results)
+    monkeypatch.setattr(PendingCalls, "drop", drop)
+    with pytest.raises(KeyboardInterrupt):
+        results.close()
+    assert ends_soon(executor.shutdown)

@@ -11,6 +11,10 @@ the end of the chunk, the others are submitted again. Nothing runs twice, unless
 
 A chunk is sent when there is room for it, by the thread of the program or by the one that tells events. Ctrl-C may
 interrupt that at any line, and it is then done again: so each step may be repeated, and a `ChunkTicket` is submitted once.
+
+There is no lock: a signal handler that waits for a result may interrupt a thread that has it, while the one that tells events wants it.
+One thread at a time is in `_pump`, which alone touches `_unsent` and takes from `_waiting`. Others leave there what is to be done,
+by calls that the interpreter does not interrupt, and the thread in `_pump` looks again before it leaves (`pump`).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import time
 from collections import deque
 
 from . import _answer, _call, _wire
-from ._ending import CANCELLED, error_of_end
+from ._ending import CANCELLED, again, error_of_end
 from ._links import LinkLost
 from ._map import MapResults
 from ._native import ChunkTicket
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._link import Link
-    from ._native import ChunkEnd, ChunkValues
+    from ._native import ChunkEnd, ChunkValues, Word
     from ._options import CallOptions
     from ._pool import Pool
 
@@ -89,6 +93,7 @@ class MapChunk:
     def fail_all(self, error_of: Callable[[], Any]) -> None:
         """Ends what is open of it with an error of its own for each item."""
         self.results.fail(self.begin, self.begin + self.count, error_of)
+        self.results.leave(self)
 
 
 class ChunkedMap(MapResults):
@@ -103,9 +108,16 @@ class ChunkedMap(MapResults):
         self.size = size
         self.is_whole = False
         """Whether all items are known."""
-        self._lock = threading.RLock()
+        # Which call of `pump` is in `_pump`, under one key: `setdefault` is one step.
+        self._pumping: dict[str, object] = {}
+        self._is_asked = self._is_flushing = False
+        self._unsent_error: Callable[[], Any] | None = None
         self._open: dict[int, MapChunk] = {}
+        # Chunks that have ended, and of which parts are sent again. Until these are in `_unsent`, each is still among the calls under way.
+        self._returned: dict[int, MapChunk] = {}
         self._unsent: dict[MapChunk, None] = {}
+        # Listed chunks that are not in `_unsent` yet.
+        self._listed: deque[MapChunk] = deque()
         # Items that are in no chunk yet, by index and pickle.
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._cutting: MapChunk | None = None
@@ -122,6 +134,10 @@ class ChunkedMap(MapResults):
         """The token of a new chunk."""
         return next(self._pool.tokens)
 
+    def check_open(self) -> None:
+        """Raises what a submit raises now."""
+        self._pool.check_open()
+
     # Items come.
 
     def add(self, args: tuple[Any, ...]) -> None:
@@ -135,8 +151,7 @@ class ChunkedMap(MapResults):
         except Exception:
             data = self._odd(args)
         if data is not None:
-            with self._lock:
-                self._waiting.append((index, data))
+            self._waiting.append((index, data))
         else:
             self._singles.append(self.first_token + index)
             self._pool.submit_one_of_map(self, index, args)
@@ -159,45 +174,85 @@ class ChunkedMap(MapResults):
             is_listed = False
         if is_listed:
             self.grow(len(items))
-            with self._lock:
-                self._unsent[MapChunk(self, begin, len(items), data)] = None
+            self._listed.append(MapChunk(self, begin, len(items), data))
             return
         for args in items:
             self.add(args)
         self.flush()
 
     def flush(self) -> None:
-        """Makes chunks of all items that are known."""
-        with self._lock:
-            while self._cut(is_flush=True):
-                pass
+        """Sends all items that are known."""
+        self._is_flushing = True
+        self.pump()
 
     # Chunks are cut and sent.
 
     def pump(self) -> None:
-        """Sends what there is to be sent, as far as there is room. It may be interrupted and done again."""
+        """Sends what there is to be sent, as far as there is room, or has the thread do it that does so just now. It may be interrupted
+        and done again."""
         if self._pool.is_forked:
             return
-        with self._lock:
-            if self._pool.is_cancelling:
-                self.fail_all(lambda: CANCELLED)
-            while not self._is_over:
-                if not self._unsent and not self._cut():
-                    break
-                chunk = next(iter(self._unsent))
-                if not self._send(chunk):
-                    if not self._open:
-                        _call_later(self.pump)
-                    break
-                self._unsent.pop(chunk, None)
+        self._is_asked = True
+        own = object()
+        while self._is_asked:
+            try:
+                if self._pumping.setdefault("by", own) is not own:
+                    return
+                self._is_asked = False
+                self._pump()
+            finally:
+                # An interruption may come before the line that looks whether it is this call.
+                if self._pumping.get("by") is own:
+                    del self._pumping["by"]
+
+    def _pump(self) -> None:
+        pool = self._pool
+        while self._listed:
+            if not self._listed[0].ticket.is_sent:
+                self._unsent[self._listed[0]] = None
+            self._listed.popleft()
+        self._take_returned()
+        if pool.is_cancelling:
+            self._fail_unsent(lambda: CANCELLED)
+        elif pool.broken is not None:
+            self._fail_unsent(lambda: again(pool.broken))
+        elif self._unsent_error is not None:
+            self._fail_unsent(self._unsent_error)
+        while self._is_flushing:
+            self._is_flushing = False
+            while self._cut(is_flush=True):
+                pass
+        while not self._is_over:
+            if not self._unsent and not self._cut():
+                break
+            chunk = next(iter(self._unsent))
+            if not self._send(chunk):
+                if not self._open:
+                    _call_later(self.pump)
+                break
+            self._unsent.pop(chunk, None)
+        self._note_unsent()
+
+    def _take_returned(self) -> None:
+        """Queues the parts of chunks that have ended before all others."""
+        for token, chunk in list(self._returned.items()):
+            parts = [one for one in chunk.again or () if not one.ticket.is_sent]
+            self._unsent = {**{one: None for one in parts}, **self._unsent}
             self._note_unsent()
+            self._pool.calls.take_out(token)
+            self._returned.pop(token, None)
 
     def _note_unsent(self) -> None:
-        if not self._is_over and (self._unsent or self._waiting):
-            self._pool.pending[self.mark] = self
+        if self._is_over:
+            self._unsent.clear()
+            self._waiting.clear()
+            self._listed.clear()
+        if self._unsent or self._waiting or self._listed:
             self._pool.open_maps[self.mark] = self
-        elif self._pool.open_maps.pop(self.mark, None) is not None:
+            self._pool.pending[self.mark] = self
+        elif self.mark in self._pool.open_maps:
             self._pool.calls.take_out(self.mark)
+            self._pool.open_maps.pop(self.mark, None)
 
     def _cut(self, *, is_flush: bool = False) -> bool:
         """Makes the next chunk of items that are known; `False`: there is none to be made now."""
@@ -218,7 +273,7 @@ class ChunkedMap(MapResults):
     def _next_body(self, is_flush: bool) -> list[bytes]:
         left = len(self._waiting)
         if self.size is not None:
-            if left < self.size and not is_flush and not self.is_whole:
+            if left < self.size and not (is_flush or self.is_whole or self._pool.is_shut):
                 return []
             most = self.size
         else:
@@ -227,7 +282,8 @@ class ChunkedMap(MapResults):
             most = self._paced(left)
         body: list[bytes] = []
         length = 0
-        for index, data in itertools.islice(self._waiting, most):
+        # The list is made in one step: another thread may add to what waits.
+        for index, data in list(itertools.islice(self._waiting, most)):
             length += len(data)
             if body and (length > _BYTES_MAX or index != self._waiting[0][0] + len(body)):
                 break
@@ -263,7 +319,7 @@ class ChunkedMap(MapResults):
             text, is_lost = str(error), isinstance(error, LinkLost)
             if is_lost:
                 pool.links.lose(link)
-            chunk.fail_all(lambda: error_of_end("lost" if is_lost else "refused", text, ""))
+            chunk.fail_all(self._end_error("lost" if is_lost else "refused", text, ""))
             self._forget(chunk)
             self.tell()
             return True
@@ -280,14 +336,15 @@ class ChunkedMap(MapResults):
     # Chunks end.
 
     def absorb(self, chunk: MapChunk, end: ChunkEnd) -> list[Any]:
-        """Takes what a chunk left, and prepares what is left of it to be sent again. The errors of its items."""
+        """Takes what a chunk left, and prepares what is left of it to be sent again: `pump` sends that, and until then the chunk is
+        under way. The errors of its items."""
         errors = self._deliver(chunk, end.results)
         at, last = chunk.begin + len(end.results.values), chunk.begin + chunk.count
-        again: list[MapChunk] = []
+        again_sent: list[MapChunk] = []
         if end.stop == "all":
             self._measure(chunk, end)
         elif end.stop in ("long", "long-failed"):
-            errors += self._take_long(at, end)
+            errors += self._take_long(chunk, at, end)
             at += 1
         else:
             error = self._error_of(end)
@@ -297,23 +354,22 @@ class ChunkedMap(MapResults):
                 self.fail(at, last, error)
                 at = last
             elif end.stop == "unbegun":
-                again.append(chunk.part(at, last - at, tries=1))
+                again_sent.append(chunk.part(at, last - at, tries=1))
                 at = last
             else:
                 if word == "crashed" and chunk.tries + 1 < self.options.crashes_max:
-                    again.append(chunk.part(at, 1, tries=chunk.tries + 1))
+                    again_sent.append(chunk.part(at, 1, tries=chunk.tries + 1))
                 else:
                     self.fail(at, at + 1, error)
                 at += 1
         if at < last:
-            again.append(chunk.part(at, last - at))
-        with self._lock:
-            if chunk.again is None:
-                chunk.again = again
-            if chunk.again and not self._is_over:
-                self._unsent = {**{one: None for one in chunk.again if not one.ticket.is_sent}, **self._unsent}
-                self._note_unsent()
-            self._open.pop(chunk.token, None)
+            again_sent.append(chunk.part(at, last - at))
+        if chunk.again is None:
+            chunk.again = again_sent
+        if chunk.again:
+            self._returned[chunk.token] = chunk
+            self._pool.open_maps[self.mark] = self
+        self.leave(chunk)
         return errors
 
     def _deliver(self, chunk: MapChunk, results: ChunkValues) -> list[Any]:
@@ -349,11 +405,14 @@ class ChunkedMap(MapResults):
                 errors.append(value)
         return errors
 
-    def _take_long(self, index: int, end: ChunkEnd) -> list[Any]:
+    def _take_long(self, chunk: MapChunk, index: int, end: ChunkEnd) -> list[Any]:
         if isinstance(end.end, tuple):
-            is_result, value = False, error_of_end(*end.end)
+            is_result, value = False, self._end_error(*end.end)()
         else:
-            is_result, value = _answer.read_of_chunk(end.end, end.stop == "long-failed")
+            try:
+                is_result, value = _answer.read_of_chunk(end.end, end.stop == "long-failed")
+            except BaseException as error:
+                is_result, value = False, self._pool.events.stopped(chunk.token, error)
             length = len(end.end) if isinstance(end.end, bytes) else end.end.length
             self._result_bytes = min(self._result_bytes + length / (len(end.results.values) + 1), float(_ROOM_MAX))
         self.there[index] = self.set(index, is_result, value)
@@ -364,7 +423,14 @@ class ChunkedMap(MapResults):
             text = f"the results of the chunk cannot be read, and its calls may have run: {end.text}"
             return lambda: error_of_end("failed", text, "")
         what = end.end if isinstance(end.end, tuple) else ("failed", "the chunk ended before its last call", "")
-        return lambda: error_of_end(*what)
+        return self._end_error(*what)
+
+    def _end_error(self, word: Word, text: str, certificate: str) -> Callable[[], Any]:
+        """Makes the error of a chunk's end."""
+        given_up_by = self._link.given_up_by
+        if word == "lost" and given_up_by is not None:
+            return lambda: again(given_up_by)
+        return lambda: error_of_end(word, text, certificate)
 
     def _measure(self, chunk: MapChunk, end: ChunkEnd) -> None:
         length = end.results.length / max(chunk.count, 1)
@@ -387,29 +453,31 @@ class ChunkedMap(MapResults):
 
     def fail_all(self, error_of: Callable[[], Any]) -> None:
         """Ends what is not sent: nothing of it runs."""
-        with self._lock:
-            for chunk in list(self._unsent):
-                if not chunk.ticket.is_sent:
-                    chunk.fail_all(error_of)
-                self._unsent.pop(chunk, None)
-            for index, _ in self._waiting:
-                self.fail(index, index + 1, error_of)
-            self._waiting.clear()
-            self._note_unsent()
+        self._unsent_error = error_of
+        self.pump()
+
+    def _fail_unsent(self, error_of: Callable[[], Any]) -> None:
+        for chunk in list(self._unsent):
+            if not chunk.ticket.is_sent:
+                chunk.fail_all(error_of)
+            self._unsent.pop(chunk, None)
+        while self._waiting:
+            index = self._waiting[0][0]
+            self.fail(index, index + 1, error_of)
+            self._waiting.popleft()
         self.tell()
+
+    def leave(self, chunk: MapChunk) -> None:
+        """A chunk is with no worker any more."""
+        self._open.pop(chunk.token, None)
 
     def close(self) -> None:
         """Cancels all that is open."""
         if self._pool.is_forked:
             return  # All of it is the parent's.
-        with self._lock:
-            self._is_over = True
-            self._unsent.clear()
-            self._waiting.clear()
-            tokens = [*self._open, *self._singles, self.mark]
-            self._open.clear()
-            self._pool.open_maps.pop(self.mark, None)
-        self._pool.drop_many(tokens)
+        self._is_over = True
+        self._pool.drop_many([*list(self._open), *self._singles])
+        self.pump()
 
     def await_one(self, index: int, until: float | None) -> Any:
         """As `take`, once this item is sent if there is room."""
@@ -418,7 +486,8 @@ class ChunkedMap(MapResults):
         if not self.there[index] and self._waiting:
             if self.size is not None:
                 self.flush()
-            self.pump()
+            else:
+                self.pump()
         patience = _LOOKS_SECONDS
         while not self.there[index]:
             look = time.monotonic() + patience
@@ -431,8 +500,7 @@ class ChunkedMap(MapResults):
 
     def _take_counted(self, index: int) -> None:
         """Takes what is there of the chunk that has this item, while it runs."""
-        with self._lock:
-            found = [chunk for chunk in self._open.values() if chunk.begin <= index < chunk.begin + chunk.count]
+        found = [chunk for chunk in list(self._open.values()) if chunk.begin <= index < chunk.begin + chunk.count]
         for chunk in found:
             counted = self._link.session.counted(chunk.token)
             for error in self._deliver(chunk, counted) if counted is not None else ():
@@ -444,6 +512,7 @@ def opened(pool: Pool, function: Callable[..., Any], options: CallOptions, size:
     """A map that goes in chunks; `None` if its function is too long for that, or the daemon has no memory for chunks. Raises as `Pool.ready`."""
     link = pool.ready()
     try:
+        size = None if size is None else min(size, _ITEMS_MAX)
         head = pool.encoder.head(function) or pool.encoder.short_head(function)
         is_open = head is not None and link.session.open_chunks()
     except Exception:

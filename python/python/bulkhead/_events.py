@@ -47,7 +47,11 @@ class EventReader:
                 if type(what) is ChunkEnd:
                     for error in target.results.absorb(target, what):  # type: ignore[union-attr,arg-type]
                         self.judge(error)
-                    ended.append((token, target, True, None))
+                    if target.again:  # type: ignore[union-attr]
+                        target.results.tell()  # type: ignore[union-attr]
+                    else:
+                        ended.append((token, target, True, None))
+                    link.has_ended_call = True
                     continue
                 is_result, value = self._end_of(link, token, what)
                 ended.append((token, target, is_result, value))

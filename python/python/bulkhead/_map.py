@@ -222,6 +222,7 @@ def _results_of(results: ChunkedMap, items: Iterator[tuple[Any, ...]] | None, un
         while True:
             if items is not None:
                 for args in itertools.islice(items, 1):
+                    results.check_open()
                     results.add(args)
                     results.pump()
             elif taken := results.take_returned(at):

@@ -321,6 +321,7 @@ class Pool:
 
     def finish(self) -> None:
         """Waits until nothing is under way, then ends the daemon."""
+        self.pump_maps()
         self.calls.wait_idle(lambda: self.links.is_closed or self.is_forked)
         self._close(at_once=False)
 

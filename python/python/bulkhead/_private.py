@@ -98,13 +98,13 @@ class PrivateDaemon:
         self._stopping = threading.RLock()
         self._is_stopped = False
         program = _worker_program()
+        remove_abandoned()
         self.folder = _folder_with(lambda folder: settings.to_toml(program, worker_args(folder)).encode())
         try:
             self._spawn(environment)
         except BaseException:
             self.folder.remove()
             raise
-        remove_abandoned()
 
     def _spawn(self, environment: dict[str, str]) -> None:
         program, folder = supervisor_path(), self.folder.path
