@@ -305,8 +305,9 @@ class ChunkedMap(MapResults):
             return True
         pool, link = self._pool, self._link
         room = min(int(chunk.count * self._result_bytes * 1.5) + _ROOM_LEAST, _ROOM_MAX)
-        pool.pending[chunk.token] = chunk
+        # In this order, and in `_forget` the other way round: `close` ends what is open, wherever this is interrupted.
         self._open[chunk.token] = chunk
+        pool.pending[chunk.token] = chunk
         try:
             head = self._head
             rules = self.options, head.flavour, head if head.blob is not None else None
@@ -330,8 +331,8 @@ class ChunkedMap(MapResults):
         return is_sent
 
     def _forget(self, chunk: MapChunk) -> None:
-        self._open.pop(chunk.token, None)
         self._pool.calls.take_out(chunk.token)
+        self.leave(chunk)
 
     # Chunks end.
 
