@@ -73,9 +73,9 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// Its drop sends the thread that runs it, then waits until it is released.
-    struct Slow(Sender<thread::ThreadId>, Receiver<()>);
+    struct HangingDrop(Sender<thread::ThreadId>, Receiver<()>);
 
-    impl Drop for Slow {
+    impl Drop for HangingDrop {
         fn drop(&mut self) {
             self.0.send(thread::current().id()).unwrap();
             let _gone = self.1.recv();
@@ -88,7 +88,7 @@ mod tests {
         let (told, dropped) = channel();
         let slow = || {
             let (go, waits) = channel();
-            (Slow(told.clone(), waits), go)
+            (HangingDrop(told.clone(), waits), go)
         };
         let ((first, go_first), (second, go_second)) = (slow(), slow());
         closer.close(first);
@@ -118,7 +118,7 @@ mod tests {
         let (told, dropped) = channel();
         let (go, waits) = channel();
         closer.close(Panics);
-        closer.close(Slow(told, waits));
+        closer.close(HangingDrop(told, waits));
         drop(go);
         assert!(dropped.recv_timeout(PATIENCE).is_ok());
     }
