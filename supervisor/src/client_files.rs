@@ -45,7 +45,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// | a lane, on its way to the worker | the last holder of the worker's end: the worker, or a process that got that end from it. Our copy of that end is closed at the spawn, and closing our own end does not drop sent files (tested in `sys/lane.rs`) |
 /// | a failed send | the kernel, but the sender still holds its own reference, so it is not the last one |
 /// | a lane, sent by a worker | the closer's thread for workers, with the lane |
-/// | a worker | the worker: a close that blocks is within its task's time; of a file that no task has any more, its closer's, which is bounded |
+/// | a worker | the worker: a close that blocks is within its task's time; of a file that no task has any more, its closer's |
 #[derive(Debug)]
 pub(crate) struct ClientFile {
     inner: Option<(UntrustedFd, HeldShare)>,

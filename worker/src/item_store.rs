@@ -20,8 +20,9 @@ pub(crate) struct MappedStore {
 }
 
 /// What one writer has touched of a store, from front to back. Pages of a mapping that were touched count as resident memory of
-/// this worker, and so against the memory limit of its task, although they are memory of the client. So they are unloaded whenever
-/// [`LOADED_MAX_BYTES`] were written, and at the end.
+/// this worker, and so against the memory limit of its task, although they are memory of the client. Each time
+/// [`LOADED_MAX_BYTES`] were written, and at the end, it unloads the whole units of [`UNLOAD_UNIT_BYTES`] among them; the pages of a
+/// shorter chunk stay.
 #[derive(Debug)]
 pub(crate) struct StoreWriter {
     store: Arc<MappedStore>,
