@@ -59,7 +59,7 @@ pub(crate) struct CallConnection {
     /// The number of the last question.
     pub(crate) questions: AtomicU64,
     pub(crate) is_closing: AtomicBool,
-    /// The connection has ended: what has no end is lost, and Python is told so.
+    /// The connection has ended, and the leader ends each open call as lost.
     pub(crate) is_over: AtomicBool,
     /// What events are passed to; `None` once it is closed.
     pub(crate) on_events: Mutex<Option<Py<PyAny>>>,
@@ -125,7 +125,7 @@ impl CallConnection {
         self.is_over() || self.is_closing.load(Ordering::Acquire)
     }
 
-    /// Whether the end of each call is told, or is just being told.
+    /// Whether a leader has passed on the end of each call, or is doing so.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
@@ -196,8 +196,8 @@ impl CallConnection {
         }
     }
 
-    /// Has the leader tell this. The caller holds `places`: what is there when the connection has ended is told then, and later there
-    /// is nothing.
+    /// Queues events, which the leader passes on in its next turn. The caller holds the lock of `places`: `lose` empties this queue under
+    /// it when the connection has ended, so nothing is added later.
     fn tell_later(&self, mut told: Vec<(u64, Told)>) {
         if !told.is_empty() {
             locked(&self.untold).append(&mut told);
@@ -241,7 +241,7 @@ impl CallConnection {
     /// After [`Self::stop`]: tells the end of each call that has none. It waits for a leader in another thread first.
     ///
     /// # Errors
-    /// As [`Self::turn`]; all is told then too.
+    /// As [`Self::turn`]; it has passed on all ends then too.
     pub(crate) fn tell_the_rest(&self) -> PyResult<()> {
         let mut leader = self.session.lead();
         let mut raised = Ok(());

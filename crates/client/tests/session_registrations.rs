@@ -1,4 +1,5 @@
-//! What a session knows of its registrations, against a daemon made by hand: what is not answered is not taken.
+//! What a session knows of its registrations, tested against a daemon that the test plays: an arena is
+//! taken only once the daemon has answered.
 //!
 //! Sessions on real daemons stand in the tests of the workspace.
 

@@ -45,8 +45,8 @@ impl WheelProfile {
         }
     }
 
-    /// What cargo is told to build of the daemon. In the tests' profile by the features of the whole workspace, which is what they have
-    /// built already: by its own features alone fifteen libraries would be built again.
+    /// The arguments by which cargo builds the daemon. The tests' profile takes the features of the whole workspace, because the tests
+    /// have built the libraries with these: with the daemon's own features cargo would build fifteen of them again.
     fn supervisor(self) -> &'static [&'static str] {
         match self {
             Self::Release => &["--package", SUPERVISOR],

@@ -4,9 +4,9 @@
 //!
 //! | a registration, by its number, is | leaves that |
 //! |---|---|
-//! | asked | with the daemon's answer, which is told only if it is a refusal; when it is dropped; with the connection |
+//! | asked | when the daemon answers (the session reports only a refusal); when it is dropped; when the connection ends |
 //! | taken | when it is dropped |
-//! | refused | when it is dropped; with the connection |
+//! | refused | when it is dropped; when the connection ends |
 //!
 //! Called as `outbox.rs`, under its lock.
 
