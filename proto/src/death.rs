@@ -171,6 +171,8 @@ pub enum Violation {
     Plan,
     /// It asked for an output for an offer that it has not claimed, whose output goes elsewhere, or for a second time.
     NeedOutput,
+    /// It rang its doorbell more often than the supervisor went to sleep.
+    Doorbell,
 }
 
 impl fmt::Display for Violation {
@@ -184,6 +186,7 @@ impl fmt::Display for Violation {
             Self::Hello => "hello names what is not its own",
             Self::Plan => "plan without a count of its parts",
             Self::NeedOutput => "asked for an output that it may not have",
+            Self::Doorbell => "rang its doorbell more often than it was asked to",
         })
     }
 }

@@ -15,8 +15,8 @@ use crate::spawn::LEFT_MAX;
 /// The daemon's own: standard streams, socket, lock, poll, signals, those that a spawn or a sweep uses for a moment,
 /// and those that dead workers left in their channels (two each).
 const OWN: u64 = 64 + 2 * LEFT_MAX as u64;
-/// A worker's: lane, pidfd, channel (twice), two files of /proc, and one more while it starts.
-const PER_WORKER: u64 = 7;
+/// A worker's: lane, pidfd, doorbell, channel (twice), two files of /proc, and one more while it starts.
+const PER_WORKER: u64 = 8;
 /// What one message of a client can carry beyond what may stay.
 const PER_MESSAGE: u64 = ATTACHED_MAX as u64;
 /// The minimum for clients, and for outputs.

@@ -25,6 +25,8 @@ pub(crate) enum PollSource {
     Lane(WorkerId),
     /// A worker's pidfd.
     Death(WorkerId),
+    /// A worker's doorbell.
+    Doorbell(WorkerId),
 }
 
 impl PollSource {
@@ -39,15 +41,16 @@ impl PollSource {
             Self::Client(client) => (1, client.0),
             Self::Lane(worker) => (2, worker.0),
             Self::Death(worker) => (3, worker.0),
+            Self::Doorbell(worker) => (4, worker.0),
         };
-        // Numbers count up from 1, one for each connection or process: 62 bits outlast any daemon.
-        Token((number << 2 | kind) as usize)
+        // Numbers count up from 1, one for each connection or process: 61 bits outlast any daemon.
+        Token((number << 3 | kind) as usize)
     }
 
     /// The source of a token; `None` for one that was never used.
     pub(crate) fn of(token: Token) -> Option<Self> {
-        let number = (token.0 >> 2) as u64;
-        match (token.0 & 3, number) {
+        let number = (token.0 >> 3) as u64;
+        match (token.0 & 7, number) {
             (0, 0) => Some(Self::Listener),
             (0, 1) => Some(Self::Signals),
             (0, 2) => Some(Self::Bootstrap),
@@ -56,6 +59,7 @@ impl PollSource {
             (1, _) => Some(Self::Client(ClientId(number))),
             (2, _) => Some(Self::Lane(WorkerId(number))),
             (3, _) => Some(Self::Death(WorkerId(number))),
+            (4, _) => Some(Self::Doorbell(WorkerId(number))),
             _ => None,
         }
     }
@@ -75,7 +79,8 @@ mod tests {
             PollSource::Outer,
             PollSource::Client(ClientId(1)),
             PollSource::Lane(WorkerId(77)),
-            PollSource::Death(WorkerId(u64::MAX >> 2)),
+            PollSource::Death(WorkerId(78)),
+            PollSource::Doorbell(WorkerId(u64::MAX >> 3)),
         ] {
             assert_eq!(PollSource::of(source.token()), Some(source));
         }

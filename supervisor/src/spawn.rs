@@ -1,4 +1,4 @@
-//! Spawns one worker process with its lane, box, orders, boot folder and setup.
+//! Spawns one worker process with its lane, box, orders, doorbell, boot folder and setup.
 //!
 //! If any step fails, nothing is left behind: no process, no folder, no descriptor. It waits for posix_spawn(3)
 //! alone; all that a worker does to start is awaited by the loop, with a deadline. Called by `worker_table.rs` and
@@ -19,6 +19,7 @@ use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::message::{LaneDown, Setup};
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;
@@ -125,7 +126,7 @@ impl WorkerTemplate {
     ///
     /// 1. The supervisor creates lane, box, orders and a boot folder with mode 0700, and the spawner thread calls
     ///    posix_spawn(3) with the lane as standard input. That thread has no other descriptor open; a fork of a large
-    ///    supervisor would take tens of milliseconds. The setup with both pages is sent on the lane.
+    ///    supervisor would take tens of milliseconds. The setup with both pages and the doorbell is sent on the lane.
     /// 2. The worker replaces its standard input by /dev/null, asks to die with its parent (PR_SET_PDEATHSIG), raises its OOM
     ///    score, lifts its limit of file size, maps the box for writing and the orders for reading, opens an ipc-channel
     ///    one-shot server in the boot folder, and sends its path in a hello.
@@ -142,13 +143,14 @@ impl WorkerTemplate {
         let (lane, theirs) = Lane::pair().context("cannot create a lane")?;
         let lane = DeferredClose::new(lane, self.closer.clone());
         let (ring, descriptors) = Ring::create().context("cannot create box and orders")?;
+        let doorbell = Bell::new().context("cannot create a doorbell")?;
         let folder = self.make_folder(id)?;
         let (kinds, enable_chaos, may_be_traced) =
             (self.kinds_of(pool), self.enable_chaos, self.may_be_traced);
         let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos, may_be_traced });
         let of_pool = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
         let path = of_pool.path.as_path();
-        let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
+        let passed = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd(), doorbell.as_fd()];
         // Identified before the spawn: if the file is replaced meanwhile, it will not be taken for the one that ran.
         let program = identify(path);
         let env = of_pool.environment(self.own_variables(&folder));
@@ -160,7 +162,7 @@ impl WorkerTemplate {
         // The worker waits for its setup, so it has no children yet and the mark reaches all of them.
         let sampler = WorkerSampler::of(&process);
         let tree = Tree::new(process);
-        match lane.send(&codec::encode(&setup), &pages) {
+        match lane.send(&codec::encode(&setup), &passed) {
             Ok(()) => {}
             // The worker is dead or has closed its lane. Its death will say more than this error.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
@@ -195,8 +197,9 @@ impl WorkerTemplate {
             killed_ns: None,
             is_hung_up: false,
             disputed: Vec::new(),
+            doorbell,
             naps: 0,
-            doorbells: 0,
+            rings: 0,
             last_elapsed_ns: None,
         })
     }

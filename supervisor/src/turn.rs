@@ -198,6 +198,7 @@ impl EventLoop {
                 }
                 Some(PollSource::Lane(worker)) => self.performer.workers.mark_lane_readable(worker),
                 Some(PollSource::Death(worker)) => self.performer.workers.mark_dying(worker),
+                Some(PollSource::Doorbell(worker)) => self.performer.workers.count_rings(worker),
             }
         }
         if signalled {

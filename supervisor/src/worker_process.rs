@@ -25,6 +25,7 @@ use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
 use bulkhead_proto::worker::boxes::{ProgramStop, STACK_SIGNAL};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, StackText};
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
@@ -199,9 +200,11 @@ pub(crate) struct WorkerProcess {
     pub(crate) is_hung_up: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
-    /// Naps announced to the worker, and doorbells received from it. More doorbells than naps break the protocol.
+    /// What the worker rings when the loop sleeps.
+    pub(crate) doorbell: Bell,
+    /// Naps announced to the worker, and its rings. More rings than naps break the protocol.
     pub(crate) naps: u64,
-    pub(crate) doorbells: u64,
+    pub(crate) rings: u64,
     /// The duration of its last task, as the worker reports it.
     pub(crate) last_elapsed_ns: Option<u64>,
 }
@@ -209,6 +212,9 @@ pub(crate) struct WorkerProcess {
 impl WorkerProcess {
     /// Reads at most [`LANE_FRAMES_PER_TURN`] frames from its lane.
     pub(crate) fn read_lane(&mut self) -> LaneRead {
+        if self.rings > self.naps {
+            return self.violated(Violation::Doorbell);
+        }
         let mut bytes = [0; LANE_FRAME_MAX_BYTES];
         for _ in 0..LANE_FRAMES_PER_TURN {
             let frame = match self.lane.recv(&mut bytes) {
@@ -224,9 +230,6 @@ impl WorkerProcess {
             };
             match (frame, self.reached.stage()) {
                 (_, WorkerStage::Closed) => {}
-                (Ok(LaneUp::Doorbell), WorkerStage::Ready(_)) if self.doorbells < self.naps => {
-                    self.doorbells += 1
-                }
                 (Ok(LaneUp::Hello { path, missing, stack_text }), WorkerStage::Starting)
                     if missing.is_empty() =>
                 {
@@ -497,9 +500,9 @@ impl WorkerProcess {
         Event::Died { worker: self.id, end, evidence, noticed_after_us, remains }
     }
 
-    /// Its lane and its pidfd, to be registered with the poll.
-    pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
-        [self.lane.as_fd(), self.tree.process().as_fd()]
+    /// Its lane, its pidfd and its doorbell, to be registered with the poll.
+    pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 3] {
+        [self.lane.as_fd(), self.tree.process().as_fd(), self.doorbell.as_fd()]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starts a worker until it can be offered tasks.
 //!
 //! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
-//! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages, maps the box for
+//! the daemon, lifts its limit of file size, installs the panic hook, receives the setup with both pages and the doorbell, maps the box for
 //! writing and the orders for reading, installs the handlers of fatal signals, opens an ipc-channel one-shot server in its boot
 //! folder, names it in its hello, receives the page for the text of its stack if it has asked for one, hands it to the code
 //! that the registry names, installs those handlers again (so that a handler that this code installed is called after ours),
@@ -17,6 +17,7 @@ use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::CHAOS;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, StackText};
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
 
@@ -54,13 +55,17 @@ pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>
     }
 }
 
-/// What [`Runtime::new`] needs: the ring, the task channel, and the handler of each kind; and the page for its stack.
-type ReadyParts = (WorkerRing, Channel, Vec<Option<KindHandler>>, Option<&'static StackPage>);
+/// What [`Runtime::new`] needs: the ring and its doorbell, the task channel, and the handler of each kind; and the page for its
+/// stack.
+type ReadyParts = ((WorkerRing, Bell), Channel, Vec<Option<KindHandler>>, Option<&'static StackPage>);
 
 /// `None` if the supervisor has ended.
 fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
-    let Some((frame, pages)) = early_files::receive(lane)? else { return Ok(None) };
+    let Some((frame, mut pages)) = early_files::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
+    // The last of three; that two pages are left is checked by who maps them.
+    let doorbell = Bell::adopt(pages.pop().context("the setup brings no descriptors")?)
+        .context("cannot move the doorbell")?;
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     // A crash before this leaves its exit status alone: there is no page yet that could say more.
     WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
@@ -85,7 +90,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
         process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     }
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
-    Ok(Some((ring, channel, handlers, stack_page)))
+    Ok(Some(((ring, doorbell), channel, handlers, stack_page)))
 }
 
 /// The page for the text of its stack, which is there as long as this process; `None` if the supervisor has ended.

@@ -238,20 +238,6 @@ impl EarlyFiles {
             self.closer.close(files);
         }
     }
-
-    /// Sends a doorbell to the supervisor without blocking. `false` if the supervisor has hung up.
-    pub(crate) fn ring(&self, doorbell: &[u8]) -> Result<bool> {
-        match self.lane.send_now(doorbell) {
-            // A full lane holds doorbells that the supervisor has not read yet; one of them is enough.
-            Ok(_) => Ok(true),
-            Err(error) if is_hang_up(&error) => Ok(false),
-            Err(error) => Err(error).context("cannot ring the supervisor"),
-        }
-    }
-}
-
-fn is_hang_up(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }
 
 impl AsFd for EarlyFiles {

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_link::worker::{Channel, ResultArena, StackPage, WorkerRing};
-use bulkhead_proto::codec;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::worker::message::{LaneUp, TaskMessage, TaskUses};
+use bulkhead_proto::worker::message::{TaskMessage, TaskUses};
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
@@ -51,7 +51,7 @@ pub(crate) struct Runtime {
     gate: Arc<ReportGate>,
     channel: Channel,
     handlers: Vec<Option<KindHandler>>,
-    doorbell: Vec<u8>,
+    doorbell: Bell,
     /// The page for the text of its stack.
     stack_page: Option<&'static StackPage>,
     /// Loads contexts.
@@ -64,11 +64,10 @@ impl Runtime {
     /// `handlers` has the handler of each kind at the kind's number.
     pub(crate) fn new(
         lane: Lane,
-        ring: WorkerRing,
+        (ring, doorbell): (WorkerRing, Bell),
         channel: Channel,
         handlers: Vec<Option<KindHandler>>,
     ) -> Self {
-        let doorbell = codec::encode(&LaneUp::Doorbell);
         let early_files = EarlyFiles::new(lane);
         let (stack_page, loader, block) = (None, None, RefCell::default());
         let ring = Arc::new(ring);
@@ -163,7 +162,7 @@ impl Runtime {
         if let Some(page) = self.stack_page {
             page.end();
         }
-        let is_heard = !self.ring.should_ring() || self.early_files.ring(&self.doorbell)?;
+        self.ring_if_asleep()?;
         if panicked {
             self.ring.last_breath();
             return Ok(Some(ExitReason::Panicked));
@@ -172,13 +171,14 @@ impl Runtime {
             self.ring.last_breath();
             return Ok(Some(ExitReason::LeftProcesses));
         }
-        Ok(unless(is_heard))
+        Ok(None)
     }
 
     /// Runs a claimed task and closes all of its files. Returns its end and whether it panicked.
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
         let grace = Duration::from_millis(u64::from(task.grace_ms));
-        let bell = || self.ring_if_asleep();
+        // Who closed the doorbell is told after the task.
+        let bell = || drop(self.ring_if_asleep());
         let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
         let output = output.with_arena(self.early_files.arena());
@@ -205,12 +205,14 @@ impl Runtime {
         Ok((ended, panicked))
     }
 
-    /// Tells a sleeping supervisor that there is something new in the box while a task runs. If it has hung up, the loop
-    /// finds that after the task.
-    fn ring_if_asleep(&self) {
-        if self.ring.should_ring() {
-            let _ = self.early_files.ring(&self.doorbell);
+    /// Tells a sleeping supervisor that there is something new in the box. One that has hung up is found by the loop's poll.
+    fn ring_if_asleep(&self) -> Result<()> {
+        if !self.ring.should_ring() {
+            return Ok(());
         }
+        self.doorbell
+            .try_ring()
+            .context("cannot ring the supervisor: its doorbell was closed in this process")
     }
 
     fn call(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), TaskFailure> {

@@ -1,12 +1,19 @@
-//! A bell (eventfd) that wakes a thread of this process out of its poll: rung by any thread, any number of times.
+//! A bell (eventfd) that wakes a thread out of its poll: rung by any thread, also of another process that has its
+//! descriptor, any number of times.
 //!
-//! It is non-blocking, and only wakes: what there is to do is told elsewhere. Rings that were not heard are one.
+//! It is non-blocking, and only wakes: what there is to do is told elsewhere. Used by the client's session, and as the
+//! doorbell of a worker.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::resource::{Resource, getrlimit};
+
+/// The lowest number of an adopted bell, if the limit of descriptors allows it. The kernel's table of this size takes 8 KiB.
+const HIGH_NUMBER: u64 = 1000;
 
 /// The bell. Its descriptor is readable from a ring until [`Bell::hear`].
 #[derive(Debug)]
@@ -24,17 +31,45 @@ impl Bell {
 
     /// Rings it. One that has rung 2^64 times unheard stays readable.
     pub fn ring(&self) {
-        // The only error of a write of 1 is EAGAIN: it is readable already.
-        self.0.write(1).ok();
+        // There is no error while it is open.
+        self.try_ring().ok();
     }
 
-    /// Takes all rings so far; `false`: there was none.
-    pub fn hear(&self) -> bool {
+    /// Rings it, in a process where other code may have closed its descriptor.
+    ///
+    /// # Errors
+    /// EBADF: that code has.
+    pub fn try_ring(&self) -> io::Result<()> {
+        match self.0.write(1) {
+            // EAGAIN: it has rung 2^64 times, and is readable.
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the bell that another process has made, and moves it to a high descriptor number: code in this process that
+    /// closes a number which it does not own seldom meets it, and a file that is opened then does not get that number, so no
+    /// ring is written into it.
+    ///
+    /// # Errors
+    /// EMFILE: no such number is free. ENOMEM.
+    pub fn adopt(passed: OwnedFd) -> io::Result<Self> {
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let lowest = i32::try_from((soft / 2).min(HIGH_NUMBER)).expect("at most HIGH_NUMBER");
+        let descriptor = fcntl(&passed, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+        // SAFETY: fcntl has just made it, and nothing else owns it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        // SAFETY: it is owned; reads and writes alone follow, which do no harm to what is no eventfd.
+        Ok(Self(unsafe { EventFd::from_owned_fd(descriptor) }))
+    }
+
+    /// Takes all rings so far. Returns their number.
+    pub fn hear(&self) -> u64 {
         loop {
             match self.0.read() {
-                Ok(_) => return true,
+                Ok(rings) => return rings,
                 Err(Errno::EINTR) => {}
-                Err(_) => return false,
+                Err(_) => return 0,
             }
         }
     }
@@ -54,14 +89,38 @@ mod tests {
     use crate::poll;
 
     #[test]
-    fn rings_that_were_not_heard_are_one() {
+    fn rings_that_were_not_heard_are_counted() {
         let bell = Bell::new().unwrap();
-        assert!(!poll::wait_readable(bell.as_fd(), Duration::ZERO).unwrap() && !bell.hear());
+        assert!(!poll::wait_readable(bell.as_fd(), Duration::ZERO).unwrap());
+        assert_eq!(bell.hear(), 0);
         bell.ring();
         bell.ring();
         assert!(poll::wait_readable(bell.as_fd(), Duration::ZERO).unwrap());
-        assert!(bell.hear() && !bell.hear());
+        assert_eq!((bell.hear(), bell.hear()), (2, 0));
         assert!(!poll::wait_readable(bell.as_fd(), Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn an_adopted_bell_is_the_same_bell_far_from_numbers_that_an_open_takes() {
+        use std::os::fd::AsRawFd;
+        let bell = Bell::new().unwrap();
+        let adopted = Bell::adopt(bell.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        adopted.try_ring().unwrap();
+        assert_eq!(bell.hear(), 1);
+        let number = adopted.as_fd().as_raw_fd();
+        let opened = std::fs::File::open("/dev/null").unwrap();
+        assert!(number >= 512 && opened.as_raw_fd() < 512, "{number} {opened:?}");
+        assert_eq!(fcntl(&adopted, FcntlArg::F_GETFD).unwrap(), nix::libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn a_ring_of_a_bell_that_other_code_closed_is_an_error() {
+        crate::testing::in_child("bell::tests::a_ring_of_a_bell_that_other_code_closed_is_an_error", || {
+            use std::os::fd::AsRawFd;
+            let bell = std::mem::ManuallyDrop::new(Bell::new().unwrap());
+            nix::unistd::close(bell.as_fd().as_raw_fd()).unwrap();
+            assert_eq!(bell.try_ring().unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
+        });
     }
 
     #[test]

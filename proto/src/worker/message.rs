@@ -105,8 +105,6 @@ pub struct Setup {
 /// A message from a worker to the supervisor, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneUp {
-    /// There is something new in the box. A lost doorbell does no harm.
-    Doorbell,
     /// The worker's ipc-channel server waits at this path; sent once.
     Hello {
         /// Path of the one-shot server's socket, inside the folder made for this worker.

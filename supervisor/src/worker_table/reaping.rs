@@ -127,7 +127,7 @@ impl WorkerTable {
         }
         for worker in self.dead.drain(..) {
             for descriptor in worker.descriptors() {
-                // Closing the descriptors would do the same.
+                // Closing them would not: a process that the worker left may hold its doorbell, and ring.
                 drop(self.registry.deregister(&mut SourceFd(&descriptor.as_raw_fd())));
             }
         }

@@ -57,7 +57,11 @@ fn lane() -> Vec<Vec<u8>> {
         missing: Vec::new(),
         stack_text: StackText::Never,
     };
-    vec![codec::encode(&LaneUp::Doorbell), codec::encode(&hello), codec::encode(&Tasks::default())]
+    vec![
+        codec::encode(&LaneUp::NeedOutput { seq: Seq(1) }),
+        codec::encode(&hello),
+        codec::encode(&Tasks::default()),
+    ]
 }
 
 /// Steps of the target, see `ring`: offers, words of the worker, looks.

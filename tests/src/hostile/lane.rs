@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
+use bulkhead_proto::ids::Seq;
 use bulkhead_proto::worker::message::{LaneUp, StackText};
 
 use super::puppet::{Newborn, Puppet};
@@ -16,13 +17,14 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("lane-empty", Deed::Boot(|| say(&[]))),
     ("lane-oversized", Deed::Boot(|| say(&[0; 5000]))),
     ("lane-cut", Deed::Boot(|| say(&hello()[..20]))),
-    ("lane-more-than-a-frame", Deed::Boot(|| say(&[doorbell(), vec![0]].concat()))),
+    ("lane-more-than-a-frame", Deed::Boot(|| say(&[ask(), vec![0]].concat()))),
     ("lane-hello-when-up", Deed::Boot(|| say(&hello()))),
     ("lane-garbage-before-hello", Deed::Boot(garbage_before_hello)),
     ("lane-flood-of-garbage", Deed::Boot(|| flood(&[0xaa; 4096]))),
     ("doorbell-before-hello", Deed::Boot(doorbell_before_hello)),
-    ("doorbell-flood", Deed::Boot(|| flood(&doorbell()))),
-    ("doorbell-flood-in-a-task", Deed::Claimed(|puppet, _, _| flood_on(puppet, &doorbell()))),
+    ("doorbell-unasked", Deed::Boot(|| ring_and_sit(1))),
+    ("doorbell-flood", Deed::Boot(|| ring_and_sit(u32::MAX))),
+    ("doorbell-flood-in-a-task", Deed::Claimed(|puppet, _, _| ring_on(puppet, u32::MAX))),
     ("descriptor", Deed::Boot(|| pass(1, 1))),
     ("descriptors-3", Deed::Boot(|| pass(3, 1))),
     ("descriptors-200", Deed::Boot(|| pass(10, 20))),
@@ -32,8 +34,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("channel-closed", Deed::Boot(close_the_channel)),
 ];
 
-fn doorbell() -> Vec<u8> {
-    codec::encode(&LaneUp::Doorbell)
+fn ask() -> Vec<u8> {
+    codec::encode(&LaneUp::NeedOutput { seq: Seq(1) })
 }
 
 fn hello() -> Vec<u8> {
@@ -59,17 +61,23 @@ fn garbage_before_hello() {
 
 fn doorbell_before_hello() {
     let newborn = Newborn::take();
-    newborn.say(&LaneUp::Doorbell);
+    newborn.doorbell.ring();
     std::mem::forget(newborn);
 }
 
 /// Comes up and sends frames as fast as they go.
 fn flood(bytes: &[u8]) {
-    flood_on(&Puppet::come_up(), bytes);
+    let puppet = Puppet::come_up();
+    while puppet.lane.send(bytes, &[]).is_ok() {}
+    sit();
 }
 
-fn flood_on(puppet: &Puppet, bytes: &[u8]) -> ! {
-    while puppet.lane.send(bytes, &[]).is_ok() {}
+fn ring_and_sit(rings: u32) {
+    ring_on(&Puppet::come_up(), rings)
+}
+
+fn ring_on(puppet: &Puppet, rings: u32) -> ! {
+    (0..rings).for_each(|_| puppet.doorbell.ring());
     sit()
 }
 
@@ -78,7 +86,7 @@ fn pass(descriptors: usize, frames: usize) {
     let puppet = Puppet::come_up();
     let passed: Vec<BorrowedFd<'_>> = (0..descriptors).map(|_| puppet.channel.as_fd()).collect();
     for _ in 0..frames {
-        if puppet.lane.send(&doorbell(), &passed).is_err() {
+        if puppet.lane.send(&ask(), &passed).is_err() {
             break;
         }
     }

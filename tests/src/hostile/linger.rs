@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
+use bulkhead_proto::ids::Seq;
 use bulkhead_proto::worker::message::{LaneUp, StackText};
 use bulkhead_sys::hostile_peer::{self, ATTACHED_MAX, SendMode};
 use bulkhead_sys::lane::Lane;
@@ -18,7 +19,7 @@ use super::{After, Attack, Deed, READER_FILE, program_folder, sit};
 
 pub(super) const ATTACKS: &[Attack] = &[
     ("linger-before-setup", Deed::Boot(before_setup)),
-    ("linger-before-hello", Deed::Boot(|| before_hello(&doorbell()))),
+    ("linger-before-hello", Deed::Boot(|| before_hello(&ask()))),
     ("linger-with-hello", Deed::Boot(|| before_hello(&hello()))),
     ("linger-while-connecting", Deed::Boot(while_connecting)),
     ("linger-on-channel-while-connecting", Deed::Boot(channel_while_connecting)),
@@ -33,8 +34,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("linger-on-channel-in-a-task", Deed::Claimed(|puppet, _, _| channel_in_a_task(puppet))),
 ];
 
-fn doorbell() -> Vec<u8> {
-    codec::encode(&LaneUp::Doorbell)
+fn ask() -> Vec<u8> {
+    codec::encode(&LaneUp::NeedOutput { seq: Seq(1) })
 }
 
 fn hello() -> Vec<u8> {
@@ -72,7 +73,7 @@ fn before_hello(bytes: &[u8]) {
 fn while_connecting() {
     let newborn = Newborn::take();
     let server = newborn.listen();
-    pass(newborn.lane.as_fd(), &doorbell(), 1, 1);
+    pass(newborn.lane.as_fd(), &ask(), 1, 1);
     std::mem::forget((server, newborn));
 }
 
@@ -88,7 +89,7 @@ fn channel_while_connecting() {
 
 fn when_up(copies: usize, frames: usize) {
     let puppet = Puppet::come_up();
-    pass(puppet.lane.as_fd(), &doorbell(), copies, frames);
+    pass(puppet.lane.as_fd(), &ask(), copies, frames);
     std::mem::forget(puppet);
 }
 
@@ -97,7 +98,7 @@ fn urgent() {
     let puppet = Puppet::come_up();
     let file = hostile_peer::epoll().expect("an epoll");
     drop(hostile_peer::send(puppet.lane.as_fd(), b"!", &[file.as_fd()], SendMode::Urgent));
-    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    pass(puppet.lane.as_fd(), &ask(), 1, 1);
     std::mem::forget(puppet);
 }
 
@@ -130,12 +131,12 @@ fn leave_on_channel(puppet: &Puppet) {
 fn and_be_killed() {
     let puppet = Puppet::come_up();
     leave_on_channel(&puppet);
-    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    pass(puppet.lane.as_fd(), &ask(), 1, 1);
     drop(bulkhead_sys::raise::raise(9));
 }
 
 fn lane_in_a_task(puppet: &Puppet) -> After {
-    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    pass(puppet.lane.as_fd(), &ask(), 1, 1);
     sit()
 }
 

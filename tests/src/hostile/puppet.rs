@@ -19,6 +19,7 @@ use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_
 use bulkhead_proto::worker::message::{
     BOOT_FOLDER_VARIABLE, LaneDown, LaneUp, Setup, StackText, TaskMessage,
 };
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::process;
 use bulkhead_sys::shared_page::SharedPage;
@@ -40,6 +41,7 @@ pub enum After {
 pub(crate) struct Newborn {
     pub(crate) lane: Lane,
     pub(crate) pages: Vec<OwnedFd>,
+    pub(crate) doorbell: Bell,
     pub(crate) setup: Setup,
 }
 
@@ -48,9 +50,10 @@ impl Newborn {
     pub(crate) fn take() -> Self {
         process::die_with_parent().expect("it may be asked for");
         let lane = Lane::from_stdin().expect("a daemon started this process");
-        let (frame, pages) = receive(&lane);
+        let (frame, mut pages) = receive(&lane);
         let LaneDown::Setup(setup) = frame else { panic!("the first frame is no setup") };
-        Self { lane, pages, setup }
+        let doorbell = Bell::adopt(pages.pop().expect("three descriptors")).expect("a free number");
+        Self { lane, pages, doorbell, setup }
     }
 
     /// Says hello with this path and nothing missing.
@@ -79,6 +82,7 @@ impl Newborn {
         Puppet {
             lane: self.lane,
             pages: self.pages,
+            doorbell: self.doorbell,
             kinds: self.setup.kinds,
             channel,
             ring,
@@ -108,6 +112,7 @@ pub(crate) fn boot_folder() -> PathBuf {
 pub struct Puppet {
     pub(crate) lane: Lane,
     pub(crate) pages: Vec<OwnedFd>,
+    pub(crate) doorbell: Bell,
     pub(crate) kinds: Vec<String>,
     pub(crate) channel: Channel,
     pub(crate) ring: WorkerRing,
@@ -260,7 +265,7 @@ impl Puppet {
 
     /// Rings.
     pub(crate) fn ring_now(&self) {
-        let _ = self.lane.send_now(&codec::encode(&LaneUp::Doorbell));
+        self.doorbell.ring();
     }
 
     /// Puts a word of this state into the entry of `seq`.

@@ -18,6 +18,7 @@ use bulkhead_proto::worker::message::{
     BOOT_FOLDER_VARIABLE, FileRole, LaneDown, LaneUp, OutputRoom, Setup, TaskMessage, Tasks,
 };
 use bulkhead_proto::worker::stage::Stage;
+use bulkhead_sys::bell::Bell;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::memfd::output_file;
@@ -109,6 +110,7 @@ impl Drop for Born {
 pub(crate) struct Played {
     pub(crate) born: Born,
     pub(crate) ring: Ring,
+    pub(crate) doorbell: Bell,
     /// `None` once retired.
     pub(crate) sender: Option<Sender>,
     /// The kinds that it said it cannot run.
@@ -129,10 +131,12 @@ impl Played {
         let kinds = KINDS.map(str::to_owned).to_vec();
         let setup = Setup { worker: WorkerId(1), kinds, enable_chaos, may_be_traced: true };
         let setup = codec::encode(&LaneDown::Setup(setup));
-        born.lane.send(&setup, &[descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()]).unwrap();
+        let doorbell = Bell::new().unwrap();
+        let passed = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd(), doorbell.as_fd()];
+        born.lane.send(&setup, &passed).unwrap();
         let Some(LaneUp::Hello { path, missing, .. }) = born.hear() else { panic!("no hello") };
         let sender = connect(&path, born.folder.path(), born.tree.process().pid()).unwrap();
-        Self { born, ring, sender: Some(sender), missing, found: Vec::new(), next: 1 }
+        Self { born, ring, doorbell, sender: Some(sender), missing, found: Vec::new(), next: 1 }
     }
 
     /// Offers a task, and gives the message that still has to be sent.
@@ -208,14 +212,15 @@ impl Played {
         self.wait_for(1).remove(0).result
     }
 
-    /// Waits for so many results as a supervisor does: nap, look, sleep on the lane. Settles them.
+    /// Waits for so many results as a supervisor does: nap, look, sleep until it rings. Settles them.
     pub(crate) fn wait_for(&mut self, count: usize) -> Vec<FinishedTask> {
         while self.found.len() < count {
             let before = self.found.len();
             self.ring.nap(true);
             self.ring.poll(&mut self.found).unwrap();
             if self.found.len() == before {
-                assert_eq!(self.born.hear(), Some(LaneUp::Doorbell), "the worker is gone");
+                assert!(wait_readable(self.doorbell.as_fd(), PATIENCE).unwrap(), "the doorbell is silent");
+                self.doorbell.hear();
             }
             self.ring.nap(false);
         }
@@ -236,16 +241,12 @@ impl Played {
         }
     }
 
-    /// Retires the worker, and waits for its end. Gives the doorbells that it had rung, too.
-    pub(crate) fn retire(&mut self) -> (ExitStatus, usize) {
+    /// Retires the worker, and waits for its end. Returns the number of its rings, too.
+    pub(crate) fn retire(&mut self) -> (ExitStatus, u64) {
         self.sender = None;
         let status = self.born.end();
-        let mut doorbells = 0;
-        while let Some(frame) = self.born.hear() {
-            assert_eq!(frame, LaneUp::Doorbell);
-            doorbells += 1;
-        }
-        (status, doorbells)
+        assert_eq!(self.born.hear(), None);
+        (status, self.doorbell.hear())
     }
 }
 

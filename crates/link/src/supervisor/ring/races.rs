@@ -205,14 +205,15 @@ fn a_stopped_program_is_seen_or_rung_for() {
     );
 }
 
-/// The supervisor sleeps on a real lane after each last look; a lost doorbell would be a sleep without end.
+/// The supervisor sleeps until a real doorbell rings after each last look; a lost doorbell would be a sleep without end.
 #[test]
 fn no_doorbell_is_lost() {
-    use bulkhead_sys::lane::Lane;
+    use bulkhead_sys::bell::Bell;
     use bulkhead_sys::poll::wait_readable;
     const OFFERS: u64 = 20_000;
     let (mut ring, worker, _) = rings();
-    let (lane, theirs) = Lane::pair().unwrap();
+    let doorbell = Bell::new().unwrap();
+    let theirs = Bell::adopt(doorbell.as_fd().try_clone_to_owned().unwrap()).unwrap();
     let (to_worker, messages) = sync_channel::<u64>(RING);
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -220,7 +221,7 @@ fn no_doorbell_is_lost() {
                 assert!(worker.claim(Seq(seq)));
                 worker.finish(Seq(seq), &Finish::Inline(&[]));
                 if worker.should_ring() {
-                    bulkhead_sys::socket::send_with_fd(theirs.as_fd(), b"x", None).unwrap();
+                    theirs.try_ring().unwrap();
                 }
             }
         });
@@ -237,12 +238,10 @@ fn no_doorbell_is_lost() {
                 ring.poll(&mut found).unwrap();
                 if found.is_empty() {
                     assert!(
-                        wait_readable(lane.as_fd(), std::time::Duration::from_secs(60)).unwrap(),
+                        wait_readable(doorbell.as_fd(), std::time::Duration::from_secs(60)).unwrap(),
                         "slept on a result"
                     );
-                    while lane.recv(&mut [0; 8]).is_ok() {
-                        rings += 1;
-                    }
+                    rings += doorbell.hear();
                 }
                 ring.nap(false);
                 ring.poll(&mut found).unwrap();
