@@ -31,8 +31,8 @@ usage: cargo xtask VERB
   test [python [ARGUMENT ...]]
           set up, build everything, run every test; with `python` those of the Python package alone, with arguments for pytest
   wheel   build the wheel of the Python package, with all optimisations, and the source package that says where it does not fit
-  bench [--json FILE] [SECTION ...]
-          build with all optimisations, then measure beside what people use today
+  bench [--json FILE] [--attack NAME] [SECTION ...]
+          build with all optimisations, then measure beside what people use today; of `neighbours` this attack alone
   bench python [--turns N] [--others] [--json FILE] [VERB ...]
           the Python package beside the process pools of Python; python/bench/faults.py prints what faults do to each
   fuzz TARGET [SECONDS]

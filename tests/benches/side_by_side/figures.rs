@@ -29,9 +29,20 @@ impl Aim {
 pub(crate) struct Figures {
     found: serde_json::Map<String, serde_json::Value>,
     missed: Vec<String>,
+    parts: Vec<String>,
 }
 
 impl Figures {
+    /// Measures this part of its section alone, beside others named so.
+    pub(crate) fn choose(&mut self, part: &str) {
+        self.parts.push(part.to_owned());
+    }
+
+    /// Whether this part of a section is to be measured: all are, unless some are chosen.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|chosen| chosen == part)
+    }
+
     /// Begins a part.
     pub(crate) fn section(&mut self, name: &str, what: &str) {
         println!("\n{name}: {what}");

@@ -2,7 +2,7 @@
 //!
 //! Figures are ratios inside the run wherever they can be, since machines differ and are shared; each states the
 //! layout it was taken in. A peer that is not installed is said, and its ratios are left out. Nothing is asserted: a
-//! figure that misses its aim says so in the table. Run by `cargo xtask bench [--json FILE] [SECTION ...]`.
+//! figure that misses its aim says so in the table. Run by `cargo xtask bench [--json FILE] [--attack NAME] [SECTION ...]`.
 
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
@@ -58,13 +58,14 @@ const SECTIONS: [Section; 13] = [
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let (mut json, mut wanted) = (None, Vec::new());
+    let (mut json, mut wanted, mut figures) = (None, Vec::new(), Figures::default());
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "echo" => return layout::echo(),
             "attack" => return neighbours::attacker::attack(&arguments.collect::<Vec<_>>()),
             "bare" => return ceiling::bare(&arguments.collect::<Vec<_>>()),
             "--modules" => peers::look_in(arguments.next().expect("--modules wants a folder")),
+            "--attack" => figures.choose(&neighbours::known_attack(arguments.next())),
             "--json" => json = Some(PathBuf::from(arguments.next().expect("--json wants a file"))),
             name => {
                 let known = SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>().join(", ");
@@ -73,7 +74,6 @@ fn main() {
             }
         }
     }
-    let mut figures = Figures::default();
     println!("{}", layout::machine());
     for section in &SECTIONS {
         if wanted.is_empty() || wanted.iter().any(|name| name == section.name) {

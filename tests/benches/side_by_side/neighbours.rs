@@ -43,12 +43,20 @@ struct Seen {
     left: [f64; 2],
 }
 
+/// This name of an attack, for `--attack`.
+pub(crate) fn known_attack(name: Option<String>) -> String {
+    let known: Vec<_> = ATTACKS.iter().map(|attack| attack.name).collect();
+    let name = name.unwrap_or_default();
+    assert!(known.contains(&name.as_str()), "no attack {name:?}; there are {}", known.join(", "));
+    name
+}
+
 pub(crate) fn run(figures: &mut Figures) {
     if let Err(why) = may_become_others() {
         return figures.note(why);
     }
     let mut worst: f64 = 0.0;
-    for attack in &ATTACKS {
+    for attack in ATTACKS.iter().filter(|attack| figures.wants(attack.name)).collect::<Vec<_>>() {
         // Each attack has a daemon of its own, so that what one leaves behind is not counted for the next.
         let seen = withstand(attack);
         let ratio = median_ratio(&seen.beside_us, &seen.beside_no_ops_us);
