@@ -1,4 +1,4 @@
-//! An idle daemon does nothing at all: no system call in ten seconds, from supervisor and workers.
+//! What the daemon does with the system: nothing while it is idle, and a known number of calls for a job.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::wire::Wire;
 
-/// Traces all threads of `pids` for `span`; a line for each system call, whole or begun.
-fn trace(daemon: &Daemon, pids: &[u32], span: Duration) -> Vec<String> {
+/// Traces all threads of `pids` while `during` runs; a line for each system call, whole or begun.
+fn trace(daemon: &Daemon, pids: &[u32], during: impl FnOnce()) -> Vec<String> {
     let log = daemon.folder().join("strace");
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(&log);
@@ -21,8 +21,7 @@ fn trace(daemon: &Daemon, pids: &[u32], span: Duration) -> Vec<String> {
         status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
     };
     eventually("all are traced", || pids.iter().all(traced).then_some(()));
-    // This is the span that is promised to be quiet, not a wait for anything.
-    std::thread::sleep(span);
+    during();
     let seen = std::fs::read_to_string(&log).unwrap_or_default();
     send_signal(tracer.id(), "INT");
     tracer.wait().expect("strace ends");
@@ -43,7 +42,8 @@ fn an_idle_daemon_makes_no_system_call() {
     let mut pids: Vec<u32> = daemon.workers().iter().filter_map(|row| row.pid).collect();
     pids.push(daemon.pid());
     assert_eq!(pids.len(), 4, "two workers, a spare and the supervisor");
-    let calls = trace(&daemon, &pids, Duration::from_secs(10));
+    // This is the span that is promised to be quiet, not a wait for anything.
+    let calls = trace(&daemon, &pids, || std::thread::sleep(Duration::from_secs(10)));
     let ended: Vec<_> = calls.into_iter().filter(|line| is_ended(line)).collect();
     assert!(ended.is_empty(), "{} system calls:\n{}", ended.len(), ended.join("\n"));
     assert_eq!(wire.run("noop", &["awake"]).len(), 1, "and it still works");
@@ -60,7 +60,35 @@ fn a_daemon_that_is_asked_something_is_seen_to_answer() {
             wire.run("sleep", &["100"]);
         }
     });
-    let calls = trace(&daemon, &[daemon.pid()], Duration::from_secs(1));
+    let calls = trace(&daemon, &[daemon.pid()], || std::thread::sleep(Duration::from_secs(1)));
     assert!(calls.iter().any(|line| is_ended(line)), "nothing was seen of a busy daemon");
     asking.join().expect("it was answered");
+}
+
+/// Each wakes the loop, once for its request and once for its result; it is told that it was accepted, and how it ended. A
+/// processor clock of a worker is read for some jobs, and what is not for a job (memory) has room for a few calls.
+#[test]
+fn a_single_job_costs_the_supervisor_seven_system_calls() {
+    const JOBS: usize = 200;
+    const OTHERS: usize = 40;
+    const OF_A_JOB: [(&str, usize); 4] = [("epoll_wait(", 2), ("recvmsg(", 1), ("read(", 1), ("sendmsg(", 3)];
+    let daemon = Daemon::start();
+    let mut wire = Wire::connect(&daemon.socket());
+    assert_eq!(wire.run("noop", &["warm"]).len(), 1);
+    daemon.await_worker(WorkerState::Spare);
+    let calls = trace(&daemon, &[daemon.pid()], || {
+        for _ in 0..JOBS {
+            assert_eq!(wire.run("noop", &["one"]).len(), 1);
+        }
+    });
+    let ended: Vec<_> = calls.iter().filter(|line| is_ended(line)).collect();
+    assert!(ended.len() >= 4 * JOBS, "{} calls were seen of {JOBS} jobs", ended.len());
+    let mut rest = ended.len();
+    for (name, of_a_job) in OF_A_JOB {
+        let count = ended.iter().filter(|line| line.contains(name)).count();
+        let shown = ended[..24].iter().map(|line| line.as_str()).collect::<Vec<_>>().join("\n");
+        assert!(count <= of_a_job * JOBS + OTHERS, "{count} of {name}...) for {JOBS} jobs:\n{shown}");
+        rest -= count;
+    }
+    assert!(rest <= JOBS + OTHERS, "{rest} other calls for {JOBS} jobs");
 }

@@ -95,18 +95,6 @@ impl Lane {
         message::send(self.socket.as_fd(), bytes, descriptors, 0).map(drop)
     }
 
-    /// Sends one frame without blocking; `false`: the lane is full.
-    ///
-    /// # Errors
-    /// EPIPE, ECONNRESET: the other end is closed. EMSGSIZE.
-    pub fn send_now(&self, bytes: &[u8]) -> io::Result<bool> {
-        match message::send(self.socket.as_fd(), bytes, &[], libc::MSG_DONTWAIT) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Receives one frame into `bytes`. The worker's end blocks until one arrives.
     ///
     /// # Errors
@@ -286,10 +274,13 @@ mod tests {
         let (ours, theirs) = pair();
         assert_eq!(ours.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut sent = 0;
-        while ours.send_now(b"x").unwrap() {
-            sent += 1;
-        }
-        assert_eq!(ours.send(b"x", &[]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let full = loop {
+            match ours.send(b"x", &[]) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         for _ in 0..sent {
             assert_eq!(frame(&theirs, &mut [0; 8]).0, 1);
         }

@@ -25,7 +25,7 @@ pub const BOOT_FOLDER_VARIABLE: &str = "BULKHEAD_BOOT_FOLDER";
 /// A message from the supervisor to a worker, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneDown {
-    /// The first frame. Two descriptors are attached: the box, then the orders.
+    /// The first frame. Three descriptors are attached: the box, the orders, and the eventfd that is the doorbell.
     Setup(Setup),
     /// The answer to a hello that asks for it. One descriptor is attached: the page for the text of its stack.
     StackPage,
