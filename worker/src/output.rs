@@ -4,7 +4,8 @@
 //! never reported as done. Nothing is synced here: a client that wants its file on the disk syncs it when the job is
 //! done, as `bulkhead -o` does before it gives the file its name. The merge seals the shared output; a merge that finds
 //! it sealed knows that an earlier merge had done all the work. With [`OutputMode::Auto`] the first byte that does not fit the
-//! box makes the task ask the supervisor for a file, once, and wait for it. With [`OutputMode::Arena`] that is so of the first
+//! box makes the task ask the supervisor for a file, once, and wait for it. A reserve that came with the offer is used first, and the task
+//! asks when its output outgrows that. With [`OutputMode::Arena`] that is so of the first
 //! byte beyond [`BLOCK_MAX_BYTES`], and of a shorter output that finds no place in the arena; it is gathered until its end. Driven by `runtime.rs`.
 
 use std::fs::File;
@@ -40,6 +41,8 @@ pub(crate) struct TaskOutput<'a> {
     bell: Option<&'a dyn Fn()>,
     /// Asks for an output: the file, and how long it may become, in bytes.
     ask: Option<AskForOutput<'a>>,
+    /// A file for the output of a task that may ask for one, until it is used.
+    reserve: Option<Arc<CheckedFile>>,
     arena: Option<&'a ResultArena>,
     files: TaskFiles,
     log: TaskLog,
@@ -64,6 +67,8 @@ enum OverflowTarget {
     None,
     /// Into a file of the supervisor.
     Ours(Arc<CheckedFile>),
+    /// Into the reserve, until the output outgrows it.
+    Reserve(Arc<CheckedFile>),
     /// Into the client's file: all of the output.
     Clients,
     /// Into a file of the supervisor, for which the task has not asked.
@@ -108,6 +113,8 @@ impl<'a> TaskOutput<'a> {
     /// For a task of this stage with these files and this output mode.
     pub(crate) fn new(ring: &'a WorkerRing, mut files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
         let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
+        let may_ask = stage == Stage::Whole && matches!(mode, OutputMode::Auto | OutputMode::Arena);
+        let reserve = if may_ask { files.output.take() } else { None };
         let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
         let place = match ours {
             Some(file) => OverflowTarget::Ours(Arc::clone(file)),
@@ -125,6 +132,7 @@ impl<'a> TaskOutput<'a> {
             gate: None,
             bell: None,
             ask: None,
+            reserve,
             arena: None,
             files,
             log,
@@ -214,7 +222,7 @@ impl<'a> TaskOutput<'a> {
         if let Some(offset) = self.arena.and_then(|arena| arena.put(&bytes)) {
             return Ok(TaskEnd::Block { offset, bytes: bytes.len() });
         }
-        let file = self.ask_for_file()?;
+        let file = self.place_for(bytes.len() as u64)?;
         self.inline = bytes;
         self.move_inline_to_file()?;
         file.set_length(self.spilled)?;
@@ -240,7 +248,7 @@ impl<'a> TaskOutput<'a> {
         }
         if self.stage == Stage::Whole
             && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
-            && let Err(error) = self.ask_for_file()
+            && let Err(error) = self.place_for(self.inline.len() as u64)
         {
             log::warn!("the output of a failed task is not kept error={error}");
         }
@@ -258,10 +266,12 @@ impl<'a> TaskOutput<'a> {
 
     fn complete(&mut self) -> Result<TaskEnd, TaskFailure> {
         match &self.place {
-            OverflowTarget::Ours(file) if self.is_left_in_place(file)? => {
+            OverflowTarget::Ours(file) | OverflowTarget::Reserve(file) if self.is_left_in_place(file)? => {
                 Ok(TaskEnd::Descriptor { bytes: file.seal()? })
             }
-            OverflowTarget::Ours(file) if self.spilled > 0 || self.stage == Stage::Plan => {
+            OverflowTarget::Ours(file) | OverflowTarget::Reserve(file)
+                if self.spilled > 0 || self.stage == Stage::Plan =>
+            {
                 let file = Arc::clone(file);
                 self.move_inline_to_file()?;
                 file.set_length(self.spilled)?;
@@ -306,9 +316,40 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
+    /// A file for an output of `bytes` bytes that does not fit the box: the reserve, or one that the task asks for.
+    fn place_for(&mut self, bytes: u64) -> io::Result<Arc<CheckedFile>> {
+        match self.reserve.take().filter(|reserve| reserve.takes(bytes)) {
+            Some(reserve) => {
+                self.place = OverflowTarget::Reserve(Arc::clone(&reserve));
+                Ok(self.files.use_output(reserve))
+            }
+            None => self.ask_for_file(),
+        }
+    }
+
+    /// Moves what is in the reserve into a file that the task asks for.
+    fn outgrow_reserve(&mut self, reserve: &CheckedFile) -> io::Result<Arc<CheckedFile>> {
+        let mut written = vec![0; usize::try_from(self.spilled).map_err(io::Error::other)?];
+        if let Some(mut cursor) = self.file.take() {
+            cursor.flush()?;
+        }
+        reserve.read_exact_at(&mut written, 0)?;
+        let file = self.ask_for_file()?;
+        self.file_for(&file).write_all(&written)?;
+        Ok(file)
+    }
+
+    /// The buffer of this file, which has the output from its first byte on.
+    fn file_for(&mut self, file: &Arc<CheckedFile>) -> &mut BufWriter<FileCursor> {
+        let cursor = || FileCursor { file: Arc::clone(file), at: 0 };
+        self.file.get_or_insert_with(|| BufWriter::with_capacity(FILE_BUFFER_BYTES, cursor()))
+    }
+
     /// Asks the supervisor for a file. It does so once: without one there is no place for more output.
     fn ask_for_file(&mut self) -> io::Result<Arc<CheckedFile>> {
         self.place = OverflowTarget::None;
+        // With the question the reserve is gone for the supervisor.
+        self.files.output = None;
         let none = || io::Error::other("nobody can be asked");
         let (file, room_bytes) = self.ask.map_or_else(|| Err(none()), |ask| ask()).map_err(|why| {
             io::Error::other(format!(
@@ -321,21 +362,26 @@ impl<'a> TaskOutput<'a> {
     }
 
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = self.spilled + (self.inline.len() + bytes.len()) as u64;
         let file = match &self.place {
-            OverflowTarget::OnDemand | OverflowTarget::Arena => self.ask_for_file()?,
+            OverflowTarget::OnDemand | OverflowTarget::Arena => self.place_for(length)?,
             OverflowTarget::Ours(file) => Arc::clone(file),
+            OverflowTarget::Reserve(file) if file.takes(length) => Arc::clone(file),
+            OverflowTarget::Reserve(file) => {
+                let reserve = Arc::clone(file);
+                self.outgrow_reserve(&reserve)?
+            }
             OverflowTarget::Clients => self
                 .files
                 .out()
                 .map_err(|failure| FileError::of_kind(io::ErrorKind::InvalidInput, failure.to_string()))?,
             OverflowTarget::None => return Err(self.too_long()),
         };
-        let start = || BufWriter::with_capacity(FILE_BUFFER_BYTES, FileCursor { file, at: 0 });
-        let file = self.file.get_or_insert_with(start);
-        file.write_all(&self.inline)?;
+        let inline = std::mem::take(&mut self.inline);
+        let file = self.file_for(&file);
+        file.write_all(&inline)?;
         file.write_all(bytes)?;
-        self.spilled += (self.inline.len() + bytes.len()) as u64;
-        self.inline.clear();
+        self.spilled = length;
         Ok(())
     }
 
@@ -443,12 +489,12 @@ impl TaskContext for TaskOutput<'_> {
         self.files.all()
     }
 
-    fn long_output(&mut self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+    fn long_output(&mut self, bytes: u64) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
         if self.stage == Stage::Whole
             && self.is_empty()
             && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
         {
-            self.ask_for_file()?;
+            self.place_for(bytes)?;
         }
         self.shared()
     }

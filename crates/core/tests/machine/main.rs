@@ -37,6 +37,7 @@ mod receipts;
 mod recycle;
 mod recycle_strict;
 mod registrations;
+mod reserve;
 mod restart;
 mod rig;
 mod rig_requests;
