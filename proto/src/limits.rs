@@ -74,6 +74,9 @@ pub const REGISTERED_MAX: usize = 8;
 pub const REGISTRATIONS_MAX: u64 = 4096;
 /// Most registrations that a worker keeps which no task of its ring names; beyond them it forgets the one that was used longest ago.
 pub const WORKER_REGISTRATIONS_MAX: usize = 64;
+/// Most files of clients that a worker may have handed to its closer and not closed, if it is to go on. A close takes a microsecond,
+/// unless it hangs (a connection with SO_LINGER, a file on FUSE).
+pub const UNCLOSED_MAX: u64 = 256;
 /// Most bytes of a context that travel with its registration.
 pub const CONTEXT_BYTES_MAX: usize = 3072;
 /// Most items of one chunk.

@@ -195,6 +195,7 @@ impl WorkerTemplate {
             killed_ns: None,
             is_hung_up: false,
             disputed: Vec::new(),
+            told_unclosed: false,
             naps: 0,
             doorbells: 0,
             last_elapsed_ns: None,

@@ -199,6 +199,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) is_hung_up: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
+    /// Whether the core was told that it has too many files of clients to close.
+    pub(crate) told_unclosed: bool,
     /// Naps announced to the worker, and doorbells received from it. More doorbells than naps break the protocol.
     pub(crate) naps: u64,
     pub(crate) doorbells: u64,

@@ -102,6 +102,8 @@ pub(crate) struct Workers<T> {
     /// The same of tasks that have a flavour.
     flavours: Flavours,
     shortage: Shortage,
+    /// Whether a worker ever had too many files to close.
+    has_unclosed: bool,
     /// Processes that dead workers left and that cannot be ended.
     survivors: Vec<(SurvivorRow, Owner)>,
     last: u64,
@@ -135,6 +137,7 @@ impl<T: Copy> Workers<T> {
             output_habits: vec![OutputHabit::default(); config.kinds.len()],
             flavours: Flavours::default(),
             shortage: Shortage::default(),
+            has_unclosed: false,
             survivors: Vec::new(),
             last: 0,
             users: config.users,

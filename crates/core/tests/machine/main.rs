@@ -52,6 +52,7 @@ mod survivors;
 mod task_watch;
 mod turns;
 mod unbegun;
+mod unclosed;
 mod waits;
 mod why;
 mod why_waiting;
