@@ -294,6 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn a_reserve_goes_with_a_task_that_may_ask_and_no_longer_result_fits_it() {
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
+        let room = Some(Box::new(OutputRoom { own_bytes: 5, shared_bytes: 0 }));
+        for (bytes, is_allowed) in [(&b"short"[..], true), (b"longer", false)] {
+            let whole = Task { room: room.clone(), ..task(Stage::Whole, OutputMode::Auto, Vec::new()) };
+            let offer_files = OfferFiles::make(&whole, &mut outputs).unwrap();
+            assert_eq!(roles(&offer_files, &whole, &outputs), [FileRole::Output]);
+            let own = offer_files.output.as_ref().unwrap().as_fd();
+            write(own, bytes);
+            let said = memfd::seal_output(own).unwrap();
+            assert_eq!(offer_files.take_output(said, &mut outputs).is_ok(), is_allowed);
+        }
+        let bare = Task { room: None, ..task(Stage::Whole, OutputMode::Auto, Vec::new()) };
+        assert!(OfferFiles::make(&bare, &mut outputs).unwrap().output.is_none());
+    }
+
+    #[test]
     fn what_all_have_written_is_the_result_once_the_merge_has_sealed_it() {
         let mut outputs = OutputStore::new(8, BackgroundCloser::default());
         let run = task(Stage::Run { part: 0, parts: 1 }, OutputMode::Inline, vec![shared()]);

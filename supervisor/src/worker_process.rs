@@ -272,13 +272,6 @@ impl WorkerProcess {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
     }
 
-    /// Drops the output of an offer whose task is refused one: from now on it has none.
-    pub(crate) fn drop_output_of(&mut self, seq: Seq) {
-        if let Some(files) = self.offer_files.get_mut(&seq) {
-            files.drop_output();
-        }
-    }
-
     /// Makes its arena and sends it, unless it has one.
     ///
     /// # Errors

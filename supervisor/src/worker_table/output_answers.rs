@@ -48,6 +48,15 @@ enum Sent {
     Short(io::Error),
 }
 
+impl WorkerProcess {
+    /// Drops the output of an offer whose task is refused one: from now on it has none.
+    fn drop_output_of(&mut self, seq: Seq) {
+        if let Some(files) = self.offer_files.get_mut(&seq) {
+            files.drop_output();
+        }
+    }
+}
+
 impl WorkerTable {
     /// Makes the output that the task of an offer has asked for, and sends it.
     pub(crate) fn give_output(
