@@ -8,28 +8,27 @@
 //! asks when its output outgrows that. With [`OutputMode::Arena`] that is so of the first
 //! byte beyond [`BLOCK_MAX_BYTES`], and of a shorter output that finds no place in the arena; it is gathered until its end. Driven by `runtime.rs`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::worker::{Finish, PartialOutput, ResultArena, WorkerRing};
-use bulkhead_proto::death::ProgramEnd;
+use bulkhead_link::worker::{PartialOutput, ResultArena, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{BLOCK_MAX_BYTES, INLINE_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
-use bulkhead_task::{
-    FileError, PositionedFile, RegisteredContext, ReportSink, TaskContext, TaskFailure, TaskReporter,
-};
+use bulkhead_task::{PositionedFile, RegisteredContext, ReportSink, TaskContext, TaskFailure, TaskReporter};
 
+pub(crate) use task_end::TaskEnd;
+
+use crate::output::overflow::{AskForOutput, FileCursor, OverflowTarget};
 use crate::report_gate::ReportGate;
 use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;
 
-const FILE_BUFFER_BYTES: usize = 256 << 10;
+mod overflow;
+mod task_end;
 
 /// The output of one task, with its files and its log.
 pub(crate) struct TaskOutput<'a> {
@@ -57,56 +56,6 @@ pub(crate) struct TaskOutput<'a> {
     breathed: bool,
     /// The contexts that the job names.
     contexts: Vec<Arc<RegisteredContext>>,
-}
-
-type AskForOutput<'a> = &'a dyn Fn() -> io::Result<(File, u64)>;
-
-/// Where output goes that does not fit the box.
-enum OverflowTarget {
-    /// Nowhere.
-    None,
-    /// Into a file of the supervisor.
-    Ours(Arc<CheckedFile>),
-    /// Into the reserve, until the output outgrows it.
-    Reserve(Arc<CheckedFile>),
-    /// Into the client's file: all of the output.
-    Clients,
-    /// Into a file of the supervisor, for which the task has not asked.
-    OnDemand,
-    /// Into the arena, or as `OnDemand`.
-    Arena,
-}
-
-/// How a task ended and its output, after its files are closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum TaskEnd {
-    /// Done, with these bytes.
-    Inline(Vec<u8>),
-    /// Done, with its output in its descriptor.
-    Descriptor { bytes: u64 },
-    /// Done, with its output in a block of the arena.
-    Block { offset: u64, bytes: usize },
-    /// It failed with this text; `inline` or `spilled` is the output before the failure, if it is kept.
-    Failed { text: String, program: Option<ProgramEnd>, inline: Vec<u8>, spilled: u64 },
-}
-
-impl TaskEnd {
-    /// The form in which it is written to the box.
-    pub(crate) fn as_finish(&self) -> Finish<'_> {
-        match self {
-            Self::Inline(bytes) => Finish::Inline(bytes),
-            Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
-            Self::Block { offset, bytes } => Finish::Block { offset: *offset, bytes: *bytes },
-            Self::Failed { text, program, inline, spilled } => {
-                let output = match (inline.is_empty(), *spilled) {
-                    (true, 0) => PartialOutput::Nothing,
-                    (true, bytes) => PartialOutput::Descriptor { bytes },
-                    (false, _) => PartialOutput::Inline(inline),
-                };
-                Finish::Failed { text, output, program: *program }
-            }
-        }
-    }
 }
 
 impl<'a> TaskOutput<'a> {
@@ -299,90 +248,11 @@ impl<'a> TaskOutput<'a> {
         self.files.is_in_place() || matches!(self.stage, Stage::Merge { .. }) && self.is_empty()
     }
 
-    /// Moves the inline bytes to the file and flushes its buffer.
-    fn move_inline_to_file(&mut self) -> Result<(), TaskFailure> {
-        let inline = std::mem::take(&mut self.inline);
-        self.spill(&inline)?;
-        if let Some(file) = &mut self.file {
-            file.flush()?;
-        }
-        Ok(())
-    }
-
     /// Clears the time of death that the task stamped (`last_breath`), because its worker lives.
     pub(crate) fn announce_alive(&self) {
         if self.breathed {
             self.ring.breathe_on();
         }
-    }
-
-    /// A file for an output of `bytes` bytes that does not fit the box: the reserve, or one that the task asks for.
-    fn place_for(&mut self, bytes: u64) -> io::Result<Arc<CheckedFile>> {
-        match self.reserve.take().filter(|reserve| reserve.takes(bytes)) {
-            Some(reserve) => {
-                self.place = OverflowTarget::Reserve(Arc::clone(&reserve));
-                Ok(self.files.use_output(reserve))
-            }
-            None => self.ask_for_file(),
-        }
-    }
-
-    /// Moves what is in the reserve into a file that the task asks for.
-    fn outgrow_reserve(&mut self, reserve: &CheckedFile) -> io::Result<Arc<CheckedFile>> {
-        let mut written = vec![0; usize::try_from(self.spilled).map_err(io::Error::other)?];
-        if let Some(mut cursor) = self.file.take() {
-            cursor.flush()?;
-        }
-        reserve.read_exact_at(&mut written, 0)?;
-        let file = self.ask_for_file()?;
-        self.file_for(&file).write_all(&written)?;
-        Ok(file)
-    }
-
-    /// The buffer of this file, which has the output from its first byte on.
-    fn file_for(&mut self, file: &Arc<CheckedFile>) -> &mut BufWriter<FileCursor> {
-        let cursor = || FileCursor { file: Arc::clone(file), at: 0 };
-        self.file.get_or_insert_with(|| BufWriter::with_capacity(FILE_BUFFER_BYTES, cursor()))
-    }
-
-    /// Asks the supervisor for a file. It does so once: without one there is no place for more output.
-    fn ask_for_file(&mut self) -> io::Result<Arc<CheckedFile>> {
-        self.place = OverflowTarget::None;
-        // With the question the reserve is gone for the supervisor.
-        self.files.output = None;
-        let none = || io::Error::other("nobody can be asked");
-        let (file, room_bytes) = self.ask.map_or_else(|| Err(none()), |ask| ask()).map_err(|why| {
-            io::Error::other(format!(
-                "longer than the {INLINE_MAX_BYTES} bytes that fit inline, and its task gets no output: {why}"
-            ))
-        })?;
-        let file = self.files.add_output(file, room_bytes);
-        self.place = OverflowTarget::Ours(Arc::clone(&file));
-        Ok(file)
-    }
-
-    fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = self.spilled + (self.inline.len() + bytes.len()) as u64;
-        let file = match &self.place {
-            OverflowTarget::OnDemand | OverflowTarget::Arena => self.place_for(length)?,
-            OverflowTarget::Ours(file) => Arc::clone(file),
-            OverflowTarget::Reserve(file) if file.takes(length) => Arc::clone(file),
-            OverflowTarget::Reserve(file) => {
-                let reserve = Arc::clone(file);
-                self.outgrow_reserve(&reserve)?
-            }
-            OverflowTarget::Clients => self
-                .files
-                .out()
-                .map_err(|failure| FileError::of_kind(io::ErrorKind::InvalidInput, failure.to_string()))?,
-            OverflowTarget::None => return Err(self.too_long()),
-        };
-        let inline = std::mem::take(&mut self.inline);
-        let file = self.file_for(&file);
-        file.write_all(&inline)?;
-        file.write_all(bytes)?;
-        self.spilled = length;
-        Ok(())
     }
 
     /// Reports by the task itself: a handle in another thread may report at the same moment.
@@ -399,14 +269,6 @@ impl<'a> TaskOutput<'a> {
         if let Some(bell) = self.bell {
             bell();
         }
-    }
-
-    fn too_long(&self) -> io::Error {
-        let advice = match self.stage {
-            Stage::Run { .. } => "write what is longer into the output that all parts share",
-            _ => "ask for an output descriptor (--large)",
-        };
-        io::Error::other(format!("longer than the {INLINE_MAX_BYTES} bytes that fit inline: {advice}"))
     }
 
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -524,24 +386,6 @@ impl TaskContext for TaskOutput<'_> {
             return self.files.in_place(self.stage).map(|file| file as Arc<dyn PositionedFile>);
         }
         Err(TaskFailure::new("the task has written output already: it cannot write it in place any more"))
-    }
-}
-
-/// Writes a file from byte 0 on by position, whatever the offset of its descriptor.
-struct FileCursor {
-    file: Arc<CheckedFile>,
-    at: u64,
-}
-
-impl Write for FileCursor {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write_at(bytes, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
