@@ -42,6 +42,8 @@ pub const ARENA_BLOCKS_MAX: usize = 1024;
 /// Longest result that goes into an arena, in bytes. By the bench (`cargo xtask bench arena`, 2 cores, nothing else running), times the
 /// rate of results with a descriptor each: 17.0 at 8 KiB, 2.6 at 64 KiB, 2.1 at 128 KiB. With a bound of 256 KiB it was 0.94 there.
 pub const BLOCK_MAX_BYTES: usize = 128 << 10;
+/// Longest output that goes with a task beforehand because tasks like it lately asked for one, in bytes.
+pub const RESERVE_MAX_BYTES: u64 = 1 << 20;
 /// Most blocks in one [`crate::client::message::Request::Freed`].
 pub const FREED_MAX: usize = 4096;
 /// So long after the daemon has ended a connection whose client had received all that was sent, the blocks that were told on it are
@@ -72,6 +74,9 @@ pub const REGISTERED_MAX: usize = 8;
 pub const REGISTRATIONS_MAX: u64 = 4096;
 /// Most registrations that a worker keeps which no task of its ring names; beyond them it forgets the one that was used longest ago.
 pub const WORKER_REGISTRATIONS_MAX: usize = 64;
+/// Most files of clients that a worker may have handed to its closer and not closed, if it is to go on. A close takes a microsecond,
+/// unless it hangs (a connection with SO_LINGER, a file on FUSE).
+pub const UNCLOSED_MAX: u64 = 256;
 /// Most bytes of a context that travel with its registration.
 pub const CONTEXT_BYTES_MAX: usize = 3072;
 /// Most items of one chunk.
@@ -212,5 +217,7 @@ pub fn is_block(offset: u64, bytes: u64) -> bool {
 }
 
 const _: () = assert!(ARENA_BYTES.is_multiple_of(ARENA_UNIT_BYTES) && BLOCK_MAX_BYTES < ARENA_BYTES);
+const _: () =
+    assert!(RESERVE_MAX_BYTES > BLOCK_MAX_BYTES as u64, "what is too long for an arena may be reserved");
 const _: () = assert!(INLINE_MAX_BYTES < BLOCK_MAX_BYTES && ARENA_BLOCKS_MAX.is_power_of_two());
 const _: () = assert!(BLOCK_CHECK_MS < BLOCK_LEASE_MS);

@@ -54,7 +54,7 @@ impl CallCode {
             CallResult::Written => Ok(()),
             CallResult::Long(bytes) => Ok(task.write_all(&bytes)?),
             CallResult::Filled(length, fill) => {
-                let file = task.long_output()?;
+                let file = task.long_output(length)?;
                 file.set_length(length)?;
                 let fd = file.as_fd().as_raw_fd();
                 Python::attach(|py| fill.call1(py, (fd,)).map(drop).map_err(|error| failure(py, &error)))

@@ -1,7 +1,8 @@
 //! The files that are sent with an offer: created or looked up when the offer is made, dropped when it is settled.
 //!
 //! Client files and the shared output outlive the offer; its own output, its log and the packed results of the parts
-//! are created for it alone. An output that its task asks for while it runs is created then (`output_answers.rs`). A worker's report about its output is checked here before it counts: the file is sealed,
+//! are created for it alone. An output that its task asks for while it runs is created then (`output_answers.rs`), and takes the place of
+//! a reserve that went with the offer. A worker's report about its output is checked here before it counts: the file is sealed,
 //! has the reported size, and a plan begins with the number of its parts. Called by `perform.rs` when an offer is
 //! sent and by `worker_table.rs` when it ends.
 
@@ -63,7 +64,8 @@ impl OfferFiles {
             }
         }
         // A merge seals the shared output as its result; a plan's result is always a file of its own.
-        if task.output == OutputMode::Descriptor && (is_plan || offer_files.shared.is_none()) {
+        let has_own = task.output == OutputMode::Descriptor && (is_plan || offer_files.shared.is_none());
+        if has_own || task.has_reserve() {
             offer_files.output = Some(outputs.make()?);
         }
         Ok(offer_files)
@@ -82,7 +84,7 @@ impl OfferFiles {
         self.output.as_ref()
     }
 
-    /// Drops the offer's own output file, which was not sent.
+    /// Drops the offer's own output file: it was not sent, or its task is refused one.
     pub(crate) fn drop_output(&mut self) {
         self.output = None;
     }
@@ -289,6 +291,23 @@ mod tests {
             let said = memfd::seal_output(all).unwrap();
             assert_eq!(offer_files.take_output(said, &mut outputs).is_ok(), is_allowed);
         }
+    }
+
+    #[test]
+    fn a_reserve_goes_with_a_task_that_may_ask_and_no_longer_result_fits_it() {
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
+        let room = Some(Box::new(OutputRoom { own_bytes: 5, shared_bytes: 0 }));
+        for (bytes, is_allowed) in [(&b"short"[..], true), (b"longer", false)] {
+            let whole = Task { room: room.clone(), ..task(Stage::Whole, OutputMode::Auto, Vec::new()) };
+            let offer_files = OfferFiles::make(&whole, &mut outputs).unwrap();
+            assert_eq!(roles(&offer_files, &whole, &outputs), [FileRole::Output]);
+            let own = offer_files.output.as_ref().unwrap().as_fd();
+            write(own, bytes);
+            let said = memfd::seal_output(own).unwrap();
+            assert_eq!(offer_files.take_output(said, &mut outputs).is_ok(), is_allowed);
+        }
+        let bare = Task { room: None, ..task(Stage::Whole, OutputMode::Auto, Vec::new()) };
+        assert!(OfferFiles::make(&bare, &mut outputs).unwrap().output.is_none());
     }
 
     #[test]

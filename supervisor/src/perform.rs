@@ -179,7 +179,8 @@ impl Performer {
         found.ring.offer(seq, task.job, task.fence);
         // Most tasks have neither.
         let uses = if task.files.is_empty() { None } else { registrations::uses_of(&task) };
-        let has_files = task.output == OutputMode::Descriptor || registrations::has_own_files(&task);
+        let has_output = task.output == OutputMode::Descriptor || task.has_reserve();
+        let has_files = has_output || registrations::has_own_files(&task);
         if has_files || uses.is_some() {
             let files = &self.clients.files;
             let sent = found.send_registrations(&task, files).and_then(|()| {

@@ -197,6 +197,7 @@ impl WorkerTemplate {
             killed_ns: None,
             is_hung_up: false,
             disputed: Vec::new(),
+            told_unclosed: false,
             doorbell,
             naps: 0,
             rings: 0,

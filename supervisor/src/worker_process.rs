@@ -200,6 +200,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) is_hung_up: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
+    /// Whether the core was told that it has too many files of clients to close.
+    pub(crate) told_unclosed: bool,
     /// What the worker rings when the loop sleeps.
     pub(crate) doorbell: Bell,
     /// Naps announced to the worker, and its rings. More rings than naps break the protocol.

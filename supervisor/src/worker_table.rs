@@ -301,6 +301,7 @@ fn read_box(
     events.extend(violation);
     // After the results: a change is about the first task that has none.
     events.extend(worker.program_event());
+    events.extend(worker.unclosed_event());
 }
 
 /// The output that a result brings.

@@ -15,6 +15,9 @@ pub const CRASH: &str = "crash";
 /// A context whose loader fails.
 pub const FAIL: &str = "fail";
 
+/// A context whose drop never returns.
+pub const STICK: &str = "stick";
+
 /// An input: shows the contexts of the job.
 pub const SHOW: &str = "show";
 /// An input: reads the file `a` of the first context.
@@ -47,6 +50,14 @@ fn load(context: &RegisteredContext, task: &mut dyn TaskContext) -> Result<Loade
     task.say("loading");
     let load = LOADS.fetch_add(1, Ordering::Relaxed) + 1;
     Ok(LoadedText(format!("{text}:{load}")))
+}
+
+impl Drop for LoadedText {
+    fn drop(&mut self) {
+        if self.0.starts_with(STICK) {
+            stay();
+        }
+    }
 }
 
 /// Never returns.

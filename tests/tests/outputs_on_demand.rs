@@ -114,6 +114,28 @@ fn a_kind_says_so_for_its_jobs_and_its_most_is_the_room_of_each() {
     assert!(text.contains("longer than the 65536 bytes") && text.contains("output_max_bytes"), "{text}");
 }
 
+/// After the first long results an output goes with each task; one that is longer than it, and short ones, come as well.
+#[test]
+fn what_outgrows_the_output_that_came_with_it_comes_whole() {
+    let program = binary("odd-worker").display().to_string();
+    let (daemon, mut wire) =
+        start(2, &format!("worker_program = {program:?}\n[kinds.letters]\noutput = \"auto\"\nring = 64\n"));
+    let before = pids(&daemon);
+    let lengths: Vec<u64> =
+        (0..120).map(|at| if at % 40 == 39 { 3 << 20 } else { 4097 + at * 500 }).collect();
+    for length in lengths.iter().copied().chain([10, 20_000, 10, 10, 10, 10, 10, 4097]) {
+        let job = accepted(&mut wire, "letters", &[&length.to_string()], Policy::default());
+        match result(&mut wire, job).output {
+            JobOutput::Descriptor { bytes } => assert_eq!(bytes, length),
+            JobOutput::Inline(payload) => assert_eq!(payload.as_bytes().len() as u64, length),
+            other => panic!("{other:?}"),
+        }
+        change(&mut wire, Request::Forget { jobs: vec![job] });
+    }
+    settled(&mut wire);
+    assert!(before.is_subset(&pids(&daemon)), "no worker had to go");
+}
+
 /// Between the claim and the end no file can be made: the task fails with the cause, and the next one has its output.
 #[test]
 fn without_a_descriptor_a_task_that_asks_fails_with_the_limit_and_its_worker_lives() {

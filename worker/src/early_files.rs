@@ -66,13 +66,13 @@ enum OutputReply {
 }
 
 impl EarlyFiles {
-    /// Takes over the lane after the setup: only files arrive from then on.
-    pub(crate) fn new(lane: Lane) -> Self {
+    /// Takes over the lane after the setup: only files arrive from then on. The closer closes those of clients.
+    pub(crate) fn new(lane: Lane, closer: Closer) -> Self {
         Self {
             lane,
             early: RefCell::default(),
             registrations: RefCell::default(),
-            closer: Closer::default(),
+            closer,
             arena: OnceCell::new(),
             broken: RefCell::new(None),
         }
@@ -235,7 +235,8 @@ impl EarlyFiles {
     /// Closes the files of a task that this worker does not run; the closer does it if a client's file is among them.
     pub(crate) fn dispose(&self, files: RoleFiles) {
         if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
-            self.closer.close(files);
+            let descriptors = files.len();
+            self.closer.close(files, descriptors);
         }
     }
 }

@@ -4,31 +4,31 @@
 //! never reported as done. Nothing is synced here: a client that wants its file on the disk syncs it when the job is
 //! done, as `bulkhead -o` does before it gives the file its name. The merge seals the shared output; a merge that finds
 //! it sealed knows that an earlier merge had done all the work. With [`OutputMode::Auto`] the first byte that does not fit the
-//! box makes the task ask the supervisor for a file, once, and wait for it. With [`OutputMode::Arena`] that is so of the first
+//! box makes the task ask the supervisor for a file, once, and wait for it. A reserve that came with the offer is used first, and the task
+//! asks when its output outgrows that. With [`OutputMode::Arena`] that is so of the first
 //! byte beyond [`BLOCK_MAX_BYTES`], and of a shorter output that finds no place in the arena; it is gathered until its end. Driven by `runtime.rs`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_link::worker::{Finish, PartialOutput, ResultArena, WorkerRing};
-use bulkhead_proto::death::ProgramEnd;
+use bulkhead_link::worker::{PartialOutput, ResultArena, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{BLOCK_MAX_BYTES, INLINE_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
-use bulkhead_task::{
-    FileError, PositionedFile, RegisteredContext, ReportSink, TaskContext, TaskFailure, TaskReporter,
-};
+use bulkhead_task::{PositionedFile, RegisteredContext, ReportSink, TaskContext, TaskFailure, TaskReporter};
 
+pub(crate) use task_end::TaskEnd;
+
+use crate::output::overflow::{AskForOutput, FileCursor, OverflowTarget};
 use crate::report_gate::ReportGate;
 use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;
 
-const FILE_BUFFER_BYTES: usize = 256 << 10;
+mod overflow;
+mod task_end;
 
 /// The output of one task, with its files and its log.
 pub(crate) struct TaskOutput<'a> {
@@ -40,6 +40,8 @@ pub(crate) struct TaskOutput<'a> {
     bell: Option<&'a dyn Fn()>,
     /// Asks for an output: the file, and how long it may become, in bytes.
     ask: Option<AskForOutput<'a>>,
+    /// A file for the output of a task that may ask for one, until it is used.
+    reserve: Option<Arc<CheckedFile>>,
     arena: Option<&'a ResultArena>,
     files: TaskFiles,
     log: TaskLog,
@@ -56,58 +58,12 @@ pub(crate) struct TaskOutput<'a> {
     contexts: Vec<Arc<RegisteredContext>>,
 }
 
-type AskForOutput<'a> = &'a dyn Fn() -> io::Result<(File, u64)>;
-
-/// Where output goes that does not fit the box.
-enum OverflowTarget {
-    /// Nowhere.
-    None,
-    /// Into a file of the supervisor.
-    Ours(Arc<CheckedFile>),
-    /// Into the client's file: all of the output.
-    Clients,
-    /// Into a file of the supervisor, for which the task has not asked.
-    OnDemand,
-    /// Into the arena, or as `OnDemand`.
-    Arena,
-}
-
-/// How a task ended and its output, after its files are closed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum TaskEnd {
-    /// Done, with these bytes.
-    Inline(Vec<u8>),
-    /// Done, with its output in its descriptor.
-    Descriptor { bytes: u64 },
-    /// Done, with its output in a block of the arena.
-    Block { offset: u64, bytes: usize },
-    /// It failed with this text; `inline` or `spilled` is the output before the failure, if it is kept.
-    Failed { text: String, program: Option<ProgramEnd>, inline: Vec<u8>, spilled: u64 },
-}
-
-impl TaskEnd {
-    /// The form in which it is written to the box.
-    pub(crate) fn as_finish(&self) -> Finish<'_> {
-        match self {
-            Self::Inline(bytes) => Finish::Inline(bytes),
-            Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
-            Self::Block { offset, bytes } => Finish::Block { offset: *offset, bytes: *bytes },
-            Self::Failed { text, program, inline, spilled } => {
-                let output = match (inline.is_empty(), *spilled) {
-                    (true, 0) => PartialOutput::Nothing,
-                    (true, bytes) => PartialOutput::Descriptor { bytes },
-                    (false, _) => PartialOutput::Inline(inline),
-                };
-                Finish::Failed { text, output, program: *program }
-            }
-        }
-    }
-}
-
 impl<'a> TaskOutput<'a> {
     /// For a task of this stage with these files and this output mode.
     pub(crate) fn new(ring: &'a WorkerRing, mut files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
         let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
+        let may_ask = stage == Stage::Whole && matches!(mode, OutputMode::Auto | OutputMode::Arena);
+        let reserve = if may_ask { files.output.take() } else { None };
         let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
         let place = match ours {
             Some(file) => OverflowTarget::Ours(Arc::clone(file)),
@@ -125,6 +81,7 @@ impl<'a> TaskOutput<'a> {
             gate: None,
             bell: None,
             ask: None,
+            reserve,
             arena: None,
             files,
             log,
@@ -214,7 +171,7 @@ impl<'a> TaskOutput<'a> {
         if let Some(offset) = self.arena.and_then(|arena| arena.put(&bytes)) {
             return Ok(TaskEnd::Block { offset, bytes: bytes.len() });
         }
-        let file = self.ask_for_file()?;
+        let file = self.place_for(bytes.len() as u64)?;
         self.inline = bytes;
         self.move_inline_to_file()?;
         file.set_length(self.spilled)?;
@@ -240,7 +197,7 @@ impl<'a> TaskOutput<'a> {
         }
         if self.stage == Stage::Whole
             && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
-            && let Err(error) = self.ask_for_file()
+            && let Err(error) = self.place_for(self.inline.len() as u64)
         {
             log::warn!("the output of a failed task is not kept error={error}");
         }
@@ -258,10 +215,12 @@ impl<'a> TaskOutput<'a> {
 
     fn complete(&mut self) -> Result<TaskEnd, TaskFailure> {
         match &self.place {
-            OverflowTarget::Ours(file) if self.is_left_in_place(file)? => {
+            OverflowTarget::Ours(file) | OverflowTarget::Reserve(file) if self.is_left_in_place(file)? => {
                 Ok(TaskEnd::Descriptor { bytes: file.seal()? })
             }
-            OverflowTarget::Ours(file) if self.spilled > 0 || self.stage == Stage::Plan => {
+            OverflowTarget::Ours(file) | OverflowTarget::Reserve(file)
+                if self.spilled > 0 || self.stage == Stage::Plan =>
+            {
                 let file = Arc::clone(file);
                 self.move_inline_to_file()?;
                 file.set_length(self.spilled)?;
@@ -289,54 +248,11 @@ impl<'a> TaskOutput<'a> {
         self.files.is_in_place() || matches!(self.stage, Stage::Merge { .. }) && self.is_empty()
     }
 
-    /// Moves the inline bytes to the file and flushes its buffer.
-    fn move_inline_to_file(&mut self) -> Result<(), TaskFailure> {
-        let inline = std::mem::take(&mut self.inline);
-        self.spill(&inline)?;
-        if let Some(file) = &mut self.file {
-            file.flush()?;
-        }
-        Ok(())
-    }
-
     /// Clears the time of death that the task stamped (`last_breath`), because its worker lives.
     pub(crate) fn announce_alive(&self) {
         if self.breathed {
             self.ring.breathe_on();
         }
-    }
-
-    /// Asks the supervisor for a file. It does so once: without one there is no place for more output.
-    fn ask_for_file(&mut self) -> io::Result<Arc<CheckedFile>> {
-        self.place = OverflowTarget::None;
-        let none = || io::Error::other("nobody can be asked");
-        let (file, room_bytes) = self.ask.map_or_else(|| Err(none()), |ask| ask()).map_err(|why| {
-            io::Error::other(format!(
-                "longer than the {INLINE_MAX_BYTES} bytes that fit inline, and its task gets no output: {why}"
-            ))
-        })?;
-        let file = self.files.add_output(file, room_bytes);
-        self.place = OverflowTarget::Ours(Arc::clone(&file));
-        Ok(file)
-    }
-
-    fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let file = match &self.place {
-            OverflowTarget::OnDemand | OverflowTarget::Arena => self.ask_for_file()?,
-            OverflowTarget::Ours(file) => Arc::clone(file),
-            OverflowTarget::Clients => self
-                .files
-                .out()
-                .map_err(|failure| FileError::of_kind(io::ErrorKind::InvalidInput, failure.to_string()))?,
-            OverflowTarget::None => return Err(self.too_long()),
-        };
-        let start = || BufWriter::with_capacity(FILE_BUFFER_BYTES, FileCursor { file, at: 0 });
-        let file = self.file.get_or_insert_with(start);
-        file.write_all(&self.inline)?;
-        file.write_all(bytes)?;
-        self.spilled += (self.inline.len() + bytes.len()) as u64;
-        self.inline.clear();
-        Ok(())
     }
 
     /// Reports by the task itself: a handle in another thread may report at the same moment.
@@ -353,14 +269,6 @@ impl<'a> TaskOutput<'a> {
         if let Some(bell) = self.bell {
             bell();
         }
-    }
-
-    fn too_long(&self) -> io::Error {
-        let advice = match self.stage {
-            Stage::Run { .. } => "write what is longer into the output that all parts share",
-            _ => "ask for an output descriptor (--large)",
-        };
-        io::Error::other(format!("longer than the {INLINE_MAX_BYTES} bytes that fit inline: {advice}"))
     }
 
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -443,12 +351,12 @@ impl TaskContext for TaskOutput<'_> {
         self.files.all()
     }
 
-    fn long_output(&mut self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+    fn long_output(&mut self, bytes: u64) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
         if self.stage == Stage::Whole
             && self.is_empty()
             && matches!(self.place, OverflowTarget::OnDemand | OverflowTarget::Arena)
         {
-            self.ask_for_file()?;
+            self.place_for(bytes)?;
         }
         self.shared()
     }
@@ -478,24 +386,6 @@ impl TaskContext for TaskOutput<'_> {
             return self.files.in_place(self.stage).map(|file| file as Arc<dyn PositionedFile>);
         }
         Err(TaskFailure::new("the task has written output already: it cannot write it in place any more"))
-    }
-}
-
-/// Writes a file from byte 0 on by position, whatever the offset of its descriptor.
-struct FileCursor {
-    file: Arc<CheckedFile>,
-    at: u64,
-}
-
-impl Write for FileCursor {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write_at(bytes, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

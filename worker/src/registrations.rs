@@ -8,7 +8,9 @@
 //!
 //! Nothing of a client is trusted: the seals of an arena are checked before it is read, each place in it before that is read, and its
 //! bytes are copied once, because the client can change them. An arena is read with pread(2) and never mapped: pages of a mapping
-//! that were read count as resident memory of this process, so an input would count twice against the limit of its task. A fault in
+//! that were read count as resident memory of this process, so an input would count twice against the limit of its task. From a mapping
+//! whose pages stay (64 MiB in each worker, for the usual arena) a copy takes a third: 0.2 us instead of 0.6 at 4 KiB, 1.3 instead of 4.2
+//! at 64 KiB, 10 instead of 24 at 256 KiB. With its pages given back after each input it takes as long as pread at each length. A fault in
 //! it fails the task that names it. A context whose loader hangs or crashes does so within the task. Driven by `early_files.rs` and
 //! `runtime.rs`.
 
@@ -40,6 +42,17 @@ enum Held {
     Context(Arc<RegisteredContext>, RegistrationKind),
 }
 
+impl Held {
+    /// How many descriptors it keeps open.
+    fn descriptors(&self) -> usize {
+        match self {
+            Self::Unchecked(files) => files.len(),
+            Self::Arena(..) => 1,
+            Self::Context(context, _) => context.files().count(),
+        }
+    }
+}
+
 /// All registrations of this worker.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerRegistrations {
@@ -68,7 +81,8 @@ impl WorkerRegistrations {
     /// Hands one to the closer, because the close of a client's file may hang, and what was loaded is code of others.
     pub(crate) fn forget(&mut self, id: RegistrationId, closer: &Closer) {
         if let Some(held) = self.held.remove(&id) {
-            closer.close(held);
+            let descriptors = held.descriptors();
+            closer.close(held, descriptors);
         }
     }
 

@@ -21,6 +21,7 @@ use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
 use bulkhead_task::TaskFailure;
 
+use crate::closer::Closer;
 use crate::early_files::{EarlyFiles, RoleFiles};
 use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
@@ -68,9 +69,11 @@ impl Runtime {
         channel: Channel,
         handlers: Vec<Option<KindHandler>>,
     ) -> Self {
-        let early_files = EarlyFiles::new(lane);
         let (stack_page, loader, block) = (None, None, RefCell::default());
         let ring = Arc::new(ring);
+        let told = Arc::clone(&ring);
+        let closer = Closer::telling(move |unclosed| told.set_unclosed(unclosed));
+        let early_files = EarlyFiles::new(lane, closer);
         let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
         Self { early_files, ring, gate, channel, handlers, doorbell, stack_page, loader, block }
     }

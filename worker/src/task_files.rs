@@ -64,7 +64,11 @@ impl TaskFiles {
 
     /// Adds the output of this task alone, which it has asked for.
     pub(crate) fn add_output(&mut self, file: File, room_bytes: u64) -> Arc<CheckedFile> {
-        let output = Arc::new(CheckedFile::new("output", Way::Out, file).with_room(room_bytes));
+        self.use_output(Arc::new(CheckedFile::new("output", Way::Out, file).with_room(room_bytes)))
+    }
+
+    /// Has the task write its output into this file.
+    pub(crate) fn use_output(&mut self, output: Arc<CheckedFile>) -> Arc<CheckedFile> {
         Arc::clone(self.output.insert(output))
     }
 

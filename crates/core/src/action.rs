@@ -206,7 +206,7 @@ pub struct Task {
     /// Which task of the job it is.
     pub stage: Stage,
     /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for. With
-    /// [`OutputMode::Auto`] the task may ask for one while it runs.
+    /// [`OutputMode::Auto`] the task may ask for one while it runs, and one goes with it if it has room for that ([`Self::has_reserve`]).
     pub files: ThinVec<TaskFile>,
     /// Its input.
     pub input: Payload,
@@ -216,6 +216,12 @@ impl Task {
     /// How long its files in memory may become.
     pub fn room(&self) -> OutputRoom {
         self.room.as_deref().copied().unwrap_or(OutputRoom::NONE)
+    }
+
+    /// Whether an output of its own goes with it, though it may ask for one: a reserve.
+    pub fn has_reserve(&self) -> bool {
+        let may_ask = matches!(self.output, OutputMode::Auto | OutputMode::Arena);
+        may_ask && self.stage == Stage::Whole && self.room().own_bytes > 0
     }
 }
 

@@ -189,6 +189,13 @@ pub enum Event {
         /// Which offer.
         seq: Seq,
     },
+    /// A worker has more than [`UNCLOSED_MAX`](bulkhead_proto::limits::UNCLOSED_MAX) files of clients to close, or no longer. Its word.
+    Unclosed {
+        /// Who.
+        worker: WorkerId,
+        /// How many.
+        files: u64,
+    },
     /// An entry is DONE. The shell copied it once and checked its form.
     Finished {
         /// Who.

@@ -124,7 +124,8 @@ impl World {
             | TaskFile::Plan { .. }
             | TaskFile::Results { .. } => None,
         });
-        let needs_one = task.output == OutputMode::Descriptor || task.stage != Stage::Whole || log.is_some();
+        let has_output = task.output == OutputMode::Descriptor || task.has_reserve();
+        let needs_one = has_output || task.stage != Stage::Whole || log.is_some();
         if needs_one && self.is_short() {
             self.offer_failed(id, seq, Some("no output descriptor".to_owned()));
         } else {

@@ -18,7 +18,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::agenda::Move;
 use crate::boxes::FakeResult;
 use crate::clock::{MS, S, US};
-use crate::on_demand::Wanted;
+use crate::on_demand;
 use crate::report::Verdict;
 use crate::task::TaskId;
 use crate::truth::Truth;
@@ -139,9 +139,7 @@ impl World {
         let loops = Truth::of_task(&task.input, task.stage) == Truth::Loops;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.hung |= matches!(ends, Ends::Never);
-        let may_ask = matches!(task.output, OutputMode::Auto | OutputMode::Arena);
-        let wanted = if may_ask { Wanted::Later } else { Wanted::Nothing };
-        self.begin_run(id, FakeRun { seq, ends, loops, wanted });
+        self.begin_run(id, FakeRun { seq, ends, loops, wanted: on_demand::wanted(task) });
         self.oracles.exclusive.claimed(id, TaskId::of(task), &self.workers)?;
         self.plan_work(id, after_ns);
         Ok(())

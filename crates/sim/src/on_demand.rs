@@ -3,6 +3,7 @@
 //! Drawn apart from everything else, so that a seed without them means what it always did. A task that wants to write more than
 //! fits inline asks at its end and waits; its answer comes a while later, as through a lane that was full.
 
+use bulkhead_core::action::Task;
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{Seq, WorkerId};
@@ -28,8 +29,21 @@ pub enum Wanted {
     Nothing,
     /// It will ask.
     Later,
+    /// It will ask for an output of more bytes than this.
+    Beyond(u64),
     /// It waits for the answer.
     Asked,
+}
+
+/// How far a task is that has just begun. One of sixteen asks whatever reserve it has.
+pub(crate) fn wanted(task: &Task) -> Wanted {
+    match task.output {
+        OutputMode::Auto | OutputMode::Arena if task.has_reserve() && task.job.0 % 16 != 3 => {
+            Wanted::Beyond(task.room().own_bytes)
+        }
+        OutputMode::Auto | OutputMode::Arena => Wanted::Later,
+        OutputMode::Inline | OutputMode::Descriptor | OutputMode::File => Wanted::Nothing,
+    }
 }
 
 /// Whether tasks of this seed ask for outputs.
@@ -54,10 +68,17 @@ impl World {
     /// A run wants to end with an output that it does not have: it asks first. Gives the run back if it need not.
     pub(crate) fn asks_first(&mut self, id: WorkerId, mut run: FakeRun) -> Option<FakeRun> {
         let is_long = matches!(&run.ends, Ends::Report(written) if is_in_descriptor(written));
-        if run.wanted == Wanted::Nothing || run.wanted == Wanted::Later && !is_long {
-            return Some(run);
+        let fits = |reserve| matches!(&run.ends, Ends::Report(written) if written.output_bytes <= reserve);
+        match run.wanted {
+            Wanted::Nothing => return Some(run),
+            Wanted::Later | Wanted::Beyond(_) if !is_long => return Some(run),
+            Wanted::Beyond(reserve) if fits(reserve) => {
+                self.report.reserves_used += 1;
+                return Some(run);
+            }
+            Wanted::Later | Wanted::Beyond(_) | Wanted::Asked => {}
         }
-        if run.wanted == Wanted::Later {
+        if run.wanted != Wanted::Asked {
             self.report.output_questions += 1;
             self.ask_for_output(id, run.seq);
             run.wanted = Wanted::Asked;
@@ -118,6 +139,7 @@ impl World {
     pub(crate) fn refuse_output(&mut self, id: WorkerId, seq: Seq, why: &str) {
         let after = self.rng.span(MS);
         let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.ring.refuse(seq);
         let Some(run) = worker.run.as_mut().filter(|run| run.seq == seq) else { return };
         let waits = std::mem::take(&mut run.wanted) == Wanted::Asked;
         if let Ends::Report(written) = &mut run.ends

@@ -65,6 +65,8 @@ pub struct RunReport {
     pub output_questions: u64,
     /// Results in arenas.
     pub blocks: u64,
+    /// Results in outputs that went with their offers, though their tasks might have asked.
+    pub reserves_used: u64,
     /// Those that got one.
     pub outputs_given: u64,
     /// Those that got none.

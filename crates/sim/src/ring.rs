@@ -36,7 +36,7 @@ struct Note {
     output: OutputMode,
     stage: Stage,
     scratch: Option<ScratchId>,
-    /// An output was made for it while it ran.
+    /// An output was made for it while it ran, or a reserve before.
     given: bool,
 }
 
@@ -68,8 +68,8 @@ impl RingNotes {
             | TaskFile::Plan { .. }
             | TaskFile::Results { .. } => None,
         });
-        let (output, stage) = (task.output, task.stage);
-        self.notes.insert(seq, Note { known: EntryKnown::Offered, output, stage, scratch, given: false });
+        let (output, stage, given) = (task.output, task.stage, task.has_reserve());
+        self.notes.insert(seq, Note { known: EntryKnown::Offered, output, stage, scratch, given });
         free
     }
 
@@ -83,6 +83,13 @@ impl RingNotes {
     pub fn give(&mut self, seq: Seq) {
         if let Some(note) = self.notes.get_mut(&seq) {
             note.given = true;
+        }
+    }
+
+    /// An offer is refused an output, and has none from now on.
+    pub fn refuse(&mut self, seq: Seq) {
+        if let Some(note) = self.notes.get_mut(&seq) {
+            note.given = false;
         }
     }
 

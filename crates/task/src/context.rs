@@ -73,13 +73,15 @@ pub trait TaskContext: io::Write {
         ))
     }
 
-    /// The output as one file that the handler writes in place, for an output that is known to be long: as [`Self::shared`], and a
-    /// job whose task asks for room only when it needs it asks for it now. Of a job that is done in parts, the parts and
+    /// The output as one file that the handler writes in place, for an output of `bytes` bytes, which are more than fit inline: as
+    /// [`Self::shared`], and a job whose task asks for room only when it needs it asks for it now. There may be no room for more
+    /// than `bytes`. Of a job that is done in parts, the parts and
     /// the merge have none of their own.
     ///
     /// # Errors
     /// [`TaskFailure`]: there is no room, and what bound was met; or the task has written output already.
-    fn long_output(&mut self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+    fn long_output(&mut self, bytes: u64) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        let _ = bytes;
         self.shared()
     }
 

@@ -345,7 +345,7 @@ impl JobRange {
     }
 }
 
-/// Why a worker was recycled: the limit of the configuration that it reached, with its value.
+/// Why a worker was recycled: the limit that it reached, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "of")]
 pub enum Enough {
@@ -363,5 +363,10 @@ pub enum Enough {
     Resident {
         /// Resident memory, in bytes.
         bytes: u64,
+    },
+    /// Files of clients whose close hangs, and those that wait behind it: more than [`crate::limits::UNCLOSED_MAX`].
+    Unclosed {
+        /// How many, as the worker says.
+        files: u64,
     },
 }

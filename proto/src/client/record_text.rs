@@ -70,6 +70,7 @@ impl fmt::Display for Enough {
             Self::Tasks { ended } => write!(out, "tasks={ended}"),
             Self::Age { ms } => write!(out, "age={}", Span::ms(*ms)),
             Self::Resident { bytes } => write!(out, "resident_bytes={bytes}"),
+            Self::Unclosed { files } => write!(out, "unclosed_files={files}"),
         }
     }
 }

@@ -61,6 +61,8 @@ pub const PROGRESS_TOTAL_AT: usize = 264;
 pub const PROGRESS_NS_AT: usize = 272;
 /// Box header: length and place of the last words, see [`pack_words`], stored after their bytes; 0 is none.
 pub const LAST_WORDS_AT: usize = 280;
+/// Box header: how many files of clients wait in the worker's closer, the one whose close hangs counted. It is about no task.
+pub const UNCLOSED_AT: usize = 288;
 /// Box header: two places for last words, written in turn: after a death during a write, the older words are intact.
 const WORDS_PLACES_AT: usize = 320;
 /// Box header: how many processes of its last task the worker could not end, stored after their process ids and before
@@ -136,6 +138,7 @@ const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDE
 const _: () = assert!(UNWANTED_AT + 8 <= STACK_ASKED_AT && STACK_ASKED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(STACK_TEXT_AT + STACK_TEXT_MAX_BYTES == STACK_PAGE_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
+const _: () = assert!(LAST_WORDS_AT + 8 <= UNCLOSED_AT && UNCLOSED_AT + 8 <= WORDS_PLACES_AT);
 const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));

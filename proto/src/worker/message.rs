@@ -115,13 +115,14 @@ pub enum LaneUp {
         stack_text: StackText,
     },
     /// The output of this offer has grown longer than [`crate::limits::INLINE_MAX_BYTES`]. The offer is of
-    /// [`OutputMode::Auto`] or [`OutputMode::Arena`], came without a file, and is claimed. Its worker waits for the answer; files of later offers may
-    /// come before it.
+    /// [`OutputMode::Auto`] or [`OutputMode::Arena`] and is claimed. It came without a file, or its output has outgrown the one that came, a
+    /// reserve. Its worker waits for the answer; files of later offers may come before it.
     ///
     /// | state of the offer | worker | supervisor |
     /// |---|---|---|
     /// | claimed, nothing asked | may ask, or report an inline result | a descriptor in its result is a violation |
-    /// | asked | waits, reads its lane | answers in the same turn: `Output` or `NoOutput` |
+    /// | the same, with a reserve | the same, or seals the reserve and reports it | counts its room until the offer is settled |
+    /// | asked | waits, reads its lane | answers in the same turn: `Output` or `NoOutput`; the reserve is gone |
     /// | given | writes and seals the file, reports it | counts the room until the offer is settled |
     /// | refused | the task fails with the cause | a descriptor in its result is a violation |
     ///

@@ -48,6 +48,15 @@ enum Sent {
     Short(io::Error),
 }
 
+impl WorkerProcess {
+    /// Drops the output of an offer whose task is refused one: from now on it has none.
+    fn drop_output_of(&mut self, seq: Seq) {
+        if let Some(files) = self.offer_files.get_mut(&seq) {
+            files.drop_output();
+        }
+    }
+}
+
 impl WorkerTable {
     /// Makes the output that the task of an offer has asked for, and sends it.
     pub(crate) fn give_output(
@@ -67,13 +76,17 @@ impl WorkerTable {
                 worker.unsent_answer = Some(OutputAnswer::Given { seq, room_bytes });
                 self.send_answer(id, events);
             }
-            Err(error) => events.push(output_short((id, seq), &error)),
+            Err(error) => {
+                worker.drop_output_of(seq);
+                events.push(output_short((id, seq), &error));
+            }
         }
     }
 
     /// Tells the task of an offer that it gets no output.
     pub(crate) fn refuse_output(&mut self, id: WorkerId, seq: Seq, why: String, events: &mut Vec<Event>) {
         if let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.reached.is_closed()) {
+            worker.drop_output_of(seq);
             worker.unsent_answer = Some(OutputAnswer::Refused { seq, why });
             self.send_answer(id, events);
         }
@@ -92,9 +105,7 @@ impl WorkerTable {
             }
             Sent::Short(error) => match answer {
                 OutputAnswer::Given { seq, .. } => {
-                    if let Some(files) = worker.offer_files.get_mut(&seq) {
-                        files.drop_output();
-                    }
+                    worker.drop_output_of(seq);
                     events.push(output_short((id, seq), &error));
                 }
                 OutputAnswer::Refused { .. } => {

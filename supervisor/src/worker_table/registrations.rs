@@ -17,6 +17,7 @@ use bulkhead_core::action::{RegisteredContent, Task, TaskFile};
 use bulkhead_core::event::Event;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{RegistrationId, WorkerId};
+use bulkhead_proto::limits::UNCLOSED_MAX;
 use bulkhead_proto::registration::RegistrationKind;
 use bulkhead_proto::worker::message::{LaneDown, TaskUses};
 use mio::Interest;
@@ -90,6 +91,16 @@ impl WorkerProcess {
             self.registered.insert(registration);
         }
         Ok(())
+    }
+}
+
+impl WorkerProcess {
+    /// The event if it has too many files of clients to close, or no longer, since the last call.
+    pub(super) fn unclosed_event(&mut self) -> Option<Event> {
+        let files = self.ring.unclosed();
+        let are_many = files > UNCLOSED_MAX;
+        let is_new = std::mem::replace(&mut self.told_unclosed, are_many) != are_many;
+        is_new.then_some(Event::Unclosed { worker: self.id, files })
     }
 }
 

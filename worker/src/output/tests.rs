@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulkhead_link::supervisor::{ProgramChange, Ring};
@@ -13,6 +14,8 @@ use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_sys::memfd::{output_file, sealed_size};
 
 use super::*;
+
+mod reserve;
 
 const MERGE: Stage = Stage::Merge { parts: 2 };
 const RUN: Stage = Stage::Run { part: 0, parts: 2 };
@@ -311,14 +314,14 @@ fn a_long_output_is_asked_for_and_written_in_place() {
         Ok((file, 20_000))
     };
     asking(&ring, &give, |mut output| {
-        let file = output.long_output().unwrap();
+        let file = output.long_output(10_000).unwrap();
         file.set_length(10_000).unwrap();
         file.write_all_at(&[7; 100], 9900).unwrap();
         let too_long = file.set_length(20_001).unwrap_err().to_string();
         assert!(too_long.contains("20000 bytes"), "{too_long}");
     });
     asking(&ring, &give, |mut output| {
-        let file = output.long_output().unwrap();
+        let file = output.long_output(10_000).unwrap();
         file.set_length(10_000).unwrap();
         file.write_all_at(&[7; 100], 9900).unwrap();
         assert_eq!(output.finish().unwrap(), TaskEnd::Descriptor { bytes: 10_000 });
@@ -327,13 +330,13 @@ fn a_long_output_is_asked_for_and_written_in_place() {
     assert_eq!((bytes.len(), &bytes[9899..9901]), (10_000, &[0, 7][..]));
     asking(&ring, &give, |mut output| {
         output.write_all(b"short").unwrap();
-        let failure = output.long_output().map(drop).unwrap_err().to_string();
+        let failure = output.long_output(10_000).map(drop).unwrap_err().to_string();
         assert!(failure.contains("has written output already"), "{failure}");
         assert_eq!(output.finish().unwrap(), TaskEnd::Inline(b"short".to_vec()));
     });
     assert!(kept.take().is_none(), "it asks for none then");
     asking(&ring, &|| Err(io::Error::other("no room (outputs_bytes_max)")), |mut output| {
-        let failure = output.long_output().map(drop).unwrap_err().to_string();
+        let failure = output.long_output(10_000).map(drop).unwrap_err().to_string();
         assert!(failure.contains("no room (outputs_bytes_max)"), "{failure}");
     });
 }

@@ -42,6 +42,11 @@ impl CheckedFile {
         Self { room: Some(bytes), ..self }
     }
 
+    /// Whether it may become so long.
+    pub(crate) fn takes(&self, bytes: u64) -> bool {
+        self.room.is_none_or(|room| bytes <= room)
+    }
+
     /// Checks that it is a regular file or memfd, once, and returns what the first `stat` returned.
     ///
     /// # Errors

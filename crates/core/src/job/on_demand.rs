@@ -1,4 +1,4 @@
-//! The room of an output that a task asked for while it ran: promised to its offer, until the offer is settled.
+//! The room of an output that a task asked for while it ran, or of a reserve: promised to its offer, until the offer is settled.
 //!
 //! It changes the ticket of the offer, so that [`Jobs::unload`] gives back what was promised, whatever ends the offer. The
 //! machine (`machine/on_demand.rs`) decides who gets how much.
@@ -23,13 +23,27 @@ impl Jobs {
         (batch.account, largest.unwrap_or(OUTPUT_MAX_BYTES))
     }
 
-    /// An offer is promised an output of so many bytes.
+    /// An offer is promised a reserve of so many bytes.
+    ///
+    /// # Panics
+    /// If it may not ask, or has one.
+    pub(crate) fn reserve_room(&mut self, ticket: Ticket, bytes: u64) -> Ticket {
+        assert!(ticket.demand == OutputDemand::Open, "an offer gets one reserve");
+        self.promise(Ticket { demand: OutputDemand::Reserved, ..ticket }, bytes)
+    }
+
+    /// An offer is promised an output of so many bytes, in place of its reserve.
     ///
     /// # Panics
     /// If it may not ask for one.
     pub(crate) fn give_room(&mut self, ticket: Ticket, bytes: u64) -> Ticket {
         assert!(ticket.may_ask(), "an offer asks for one output");
-        let given = Ticket { granted: ticket.granted + bytes, demand: OutputDemand::Given, ..ticket };
+        let bare = self.refuse_room(ticket);
+        self.promise(Ticket { demand: OutputDemand::Given, ..bare }, bytes)
+    }
+
+    fn promise(&mut self, ticket: Ticket, bytes: u64) -> Ticket {
+        let given = Ticket { granted: ticket.granted + bytes, ..ticket };
         self.outputs.grant(&mut self.table.charges, ticket.account, bytes);
         let files = files_of_offer(given.granted) - files_of_offer(ticket.granted);
         self.outputs.open(&mut self.table.charges, ticket.account, files);

@@ -61,13 +61,15 @@ pub(crate) struct Ticket {
     pub(super) demand: OutputDemand,
 }
 
-/// What became of an offer's right to ask for an output: open -> given or refused, given -> refused (none could be made).
+/// What became of an offer's right to ask for an output: open or reserved -> given or refused, given -> refused (none could be made).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OutputDemand {
     /// Its output goes elsewhere: it has no such right.
     Never,
     /// It has not asked.
     Open,
+    /// It has not asked, and a reserve went with it, whose room is part of `granted`.
+    Reserved,
     /// It was promised room, which is part of `granted`.
     Given,
     /// It gets none.
@@ -82,7 +84,7 @@ impl Ticket {
 
     /// Whether its task may ask for an output now.
     pub(crate) fn may_ask(self) -> bool {
-        self.demand == OutputDemand::Open
+        matches!(self.demand, OutputDemand::Open | OutputDemand::Reserved)
     }
 
     /// Whether its task was promised an output when it asked.
@@ -90,9 +92,16 @@ impl Ticket {
         self.demand == OutputDemand::Given
     }
 
-    /// The room that its task was promised when it asked, in bytes. A task that may ask has no other room but that of its log.
+    /// Whether its task might have asked for an output, and was not refused one.
+    pub(crate) fn might_have_output(self) -> bool {
+        self.may_ask() || self.was_given()
+    }
+
+    /// The room of its reserve, or that its task was promised when it asked, in bytes. A task that may ask has no other room
+    /// but that of its log.
     pub(super) fn given_bytes(self) -> u64 {
         let of_log = if self.has_log { LOG_COPY_BYTES } else { 0 };
-        if self.was_given() { self.granted - of_log } else { 0 }
+        let has_room = matches!(self.demand, OutputDemand::Reserved | OutputDemand::Given);
+        if has_room { self.granted - of_log } else { 0 }
     }
 }

@@ -230,7 +230,7 @@ impl Core {
         let grant = needs_descriptor.then(|| self.grant_for(run));
         let grant = grant.map(|grant| grant.expect("a task was taken that has room"));
         let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant.as_ref());
-        let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
+        let StartedAttempt { mut task, mut ticket, limits, uid, client, pool } = begun;
         let grace_ms = task.grace_ms;
         if !task.files.is_empty()
             && let Some(named) = self.jobs.named_by(ticket)
@@ -239,6 +239,9 @@ impl Core {
         }
         if task.output == OutputMode::Arena && !self.takes_arenas(ticket.account()) {
             task.output = OutputMode::Auto;
+        }
+        if grant.is_none() {
+            ticket = self.reserve_output(run, ticket, &mut task);
         }
         let offer = NewOffer {
             ticket,

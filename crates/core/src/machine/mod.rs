@@ -242,6 +242,7 @@ impl Core {
                 self.program_stopped(worker, seq, (pid, signal));
             }
             Event::ProgramContinued { worker, seq } => self.program_continued(worker, seq),
+            Event::Unclosed { worker, files } => self.workers.note_unclosed(worker, files),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::LiveOn { left } => self.live_on(left),
             Event::Violated { worker, violation } => self.violated(worker, violation),

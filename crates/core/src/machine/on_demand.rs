@@ -8,15 +8,23 @@
 //! | a task for which there is no room (`outputs.rs`), or no file can be made | is refused, with the bound: the task fails |
 //! | any other task | is given one, which counts until the offer is settled |
 //!
+//! A question costs a way to the supervisor and back. So a reserve, an output of at most [`RESERVE_MAX_BYTES`], goes with an offer if the
+//! tasks like it lately had results for which that was right (`worker/output_habit.rs`), and its user has room to spare. It counts
+//! as what a task is given. A task whose result is longer asks, and what it is given takes the place of the reserve.
+//!
 //! Every question of a worker that lives gets one answer, in the same turn: the worker waits for it. Driven by events; the shell
 //! has checked that the worker has claimed the offer.
 
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::limits::RESERVE_MAX_BYTES;
+use bulkhead_proto::worker::message::OutputRoom;
+use bulkhead_proto::worker::stage::Stage;
 
-use crate::action::Action;
-use crate::job::truncate;
-use crate::machine::outputs::room_on_demand;
+use crate::action::{Action, Task};
+use crate::event::TaskResult;
+use crate::job::{TaskRun, Ticket, truncate};
+use crate::machine::outputs::{room_on_demand, room_to_reserve};
 use crate::machine::{Core, JobOffer};
 use crate::turn::Counter;
 
@@ -41,6 +49,34 @@ impl Core {
                 self.turn.act(Action::GiveOutput { worker: id, seq, room_bytes });
             }
             Err(why) => self.refuse_output(id, &offer, why),
+        }
+    }
+
+    /// Lets a reserve go with an offer that has no file of the daemon's, if its task is expected to ask.
+    pub(super) fn reserve_output(&mut self, run: TaskRun, ticket: Ticket, task: &mut Task) -> Ticket {
+        let may_have = ticket.may_ask() && task.stage == Stage::Whole && !self.workers.is_short();
+        if !may_have || !self.workers.expects_reserve(self.jobs.batch(run).flavour()) {
+            return ticket;
+        }
+        self.post_charges();
+        let (account, largest) = self.jobs.largest_output(&self.turn, run);
+        let sums = self.jobs.output_sums(account);
+        let Some(bytes) = room_to_reserve(&self.ledger, (account, largest), sums) else { return ticket };
+        task.room = Some(Box::new(OutputRoom { own_bytes: bytes, shared_bytes: 0 }));
+        let reserved = self.jobs.reserve_room(ticket, bytes);
+        self.post_charges();
+        reserved
+    }
+
+    /// Notes whether a reserve was, or would have been, right for the result of a task that might ask.
+    pub(super) fn note_output(&mut self, run: TaskRun, ticket: Ticket, result: &TaskResult) {
+        if ticket.might_have_output() {
+            let fits = match result {
+                TaskResult::Held { bytes, .. } => *bytes <= RESERVE_MAX_BYTES,
+                TaskResult::Inline(_) | TaskResult::InArena { .. } => false,
+                TaskResult::Planned { .. } | TaskResult::Failed { .. } => return,
+            };
+            self.workers.note_output(self.jobs.batch(run).flavour(), fits);
         }
     }
 

@@ -17,7 +17,7 @@
 use bulkhead_proto::client::outcome::{OutputBound, OutputGone};
 use bulkhead_proto::client::why::{OutputFilesWait, OutputWait};
 use bulkhead_proto::ids::{Seq, WorkerId};
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUTS_KEY};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUTS_KEY, RESERVE_MAX_BYTES};
 
 use crate::account::{AccountHolder, Ledger};
 use crate::event::{Leftover, Report, TaskResult};
@@ -156,6 +156,25 @@ pub(super) fn room_on_demand(
          that run, those of all users {by_all} of {bound} ({OUTPUTS_KEY} in the daemon's configuration): {ADVICE}",
         own.granted
     ))
+}
+
+/// The room for a reserve, in bytes: at most `largest`. `None`: the user's tasks would have more than a part of its share in the end,
+/// or something that is kept would have to go. The task asks then.
+pub(super) fn room_to_reserve(
+    ledger: &Ledger,
+    (account, largest): (AccountId, u64),
+    (own, all): (OutputSums, OutputSums),
+) -> Option<u64> {
+    let bytes = largest.min(RESERVE_MAX_BYTES);
+    let share = ledger.share(account, Resource::OutputBytes);
+    let left = left(ledger, account, (own, all), (own.leaving, all.leaving));
+    let has_bytes = bytes > INLINE_MAX_BYTES as u64
+        && own.granted + bytes <= share / LEAST_BEFORE
+        && left.now >= bytes + share / LEAST_OF_SHARE;
+    // Of files, as of bytes, nothing that is kept goes for it.
+    let leaving =
+        |sums: OutputSums| OutputSums { leaving_files: sums.leaving_files, ..OutputSums::default() };
+    (has_bytes && leaves_files(ledger, account, (leaving(own), leaving(all)))).then_some(bytes)
 }
 
 /// What was just dropped, of each of the two that outputs count as.

@@ -42,6 +42,7 @@ impl Core {
             (Some(run), Some(met)) => self.timed_out_task_ended(run, met, report.result),
             (Some(run), None) => {
                 self.workers.note_elapsed(self.jobs.batch(run).flavour(), report.elapsed_ns);
+                self.note_output(run, settled.offer.ticket(), &report.result);
                 self.task_done(run, report.result);
             }
         }

@@ -12,6 +12,7 @@ use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::entry::LaneState;
+use crate::worker::held::HolderClaim;
 use crate::worker::lending::LentSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
 use crate::worker::{Kill, NowDegraded, Worker, Workers};
@@ -106,7 +107,7 @@ impl<T: Copy> Workers<T> {
         self.enter(id, WorkerDuty::Stuck { kill, was_retiring, place, seen: seen.clone() });
         let user = self.table.get_mut(&id).and_then(|worker| {
             worker.note_holder(&mut self.pools[usize::from(pool.0)].held);
-            worker.ring.head().map(|head| head.uid())
+            worker.claim().map(HolderClaim::uid)
         });
         user.inspect(|uid| self.recall_bounded(turn, pool, *uid));
         lent.inspect(|place| self.pool_mut(pool).lending.enter(*place, LentSlot::Jammed));

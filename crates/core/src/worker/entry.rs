@@ -42,6 +42,8 @@ pub(super) struct WorkerStats {
     pub(super) offered_for: Owner,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
+    /// Files of clients that it has to close, if they are too many; else 0.
+    pub(super) unclosed: u64,
     /// The earliest time of the next examination of its size, nanoseconds on the clock of the turns.
     pub(super) check_size_from_ns: u64,
     /// Offers taken back from it since it was killed or hung up.
@@ -94,7 +96,7 @@ pub(crate) struct Worker<T> {
     pub(super) stats: WorkerStats,
     /// How many tasks it may run at most, in a pool that recycles strictly (`recycle.rs`).
     pub(super) tasks_max: u64,
-    /// Whether it is too old or too large to be offered a task in such a pool.
+    /// Whether it is too old or too large to be offered a task in such a pool, or has too many files to close.
     pub(super) is_worn: bool,
     /// As what its pool counts it, and for which user.
     pub(super) counted_for: Option<HolderClaim>,
@@ -279,7 +281,7 @@ impl<T: Copy> Worker<T> {
         self.can_hear() && !self.is_spent()
     }
 
-    /// Whether it has been offered as much as it may run, in a pool that recycles strictly.
+    /// Whether it has been offered as much as it may run, in a pool that recycles strictly, or cannot close what it has.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_worn || self.stats.ended + self.ring.len() as u64 >= self.tasks_max
     }

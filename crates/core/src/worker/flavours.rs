@@ -1,9 +1,9 @@
-//! Prefetch depths of flavours: how long tasks of one kind take that a client tells apart by a number of its choice.
+//! Prefetch depths and output habits of flavours: how tasks of one kind are that a client tells apart by a number of its choice.
 //!
 //! A kind that runs functions of its clients (`call` of a script runtime) has no usual duration: without flavours one slow
 //! function would set depth 1 for all of them. A submit names its flavour; flavour 0 is none.
 //!
-//! | a task of | has the depth and the estimate of |
+//! | a task of | has the depth, the estimate and the output habit of |
 //! |---|---|
 //! | flavour 0 | its kind, for all users |
 //! | another flavour that is kept | this kind and flavour of this user |
@@ -14,12 +14,14 @@
 use bulkhead_proto::limits::FLAVOURS_MAX;
 
 use crate::turn::Flavour;
+use crate::worker::output_habit::OutputHabit;
 use crate::worker::prefetch::PrefetchDepth;
 
 /// One flavour that is kept.
 #[derive(Debug)]
 struct KeptFlavour {
     depth: PrefetchDepth,
+    habit: OutputHabit,
     /// The number of the last report.
     heard: u64,
 }
@@ -66,6 +68,18 @@ impl Flavours {
         }
     }
 
+    /// Hears of the result of a task. A flavour is kept by [`Self::hear`] alone.
+    pub(super) fn hear_output(&mut self, flavour: Flavour, reserve_fits: bool) {
+        if let Some(at) = self.position(flavour) {
+            self.kept[at].habit.hear(reserve_fits);
+        }
+    }
+
+    /// What the results of a flavour were like; one that is not kept has none.
+    pub(super) fn habit(&self, flavour: Flavour) -> OutputHabit {
+        self.position(flavour).map_or_else(OutputHabit::default, |at| self.kept[at].habit)
+    }
+
     fn position(&self, flavour: Flavour) -> Option<usize> {
         self.names.iter().position(|name| *name == flavour)
     }
@@ -76,7 +90,11 @@ impl Flavours {
 
     /// Keeps a new flavour, in place of another one if there are too many. Gives its place.
     fn keep(&mut self, flavour: Flavour, ring: u16) -> usize {
-        let kept = KeptFlavour { depth: PrefetchDepth::new(ring), heard: self.reports };
+        let kept = KeptFlavour {
+            depth: PrefetchDepth::new(ring),
+            habit: OutputHabit::default(),
+            heard: self.reports,
+        };
         if self.names.len() < FLAVOURS_MAX {
             self.names.push(flavour);
             self.kept.push(kept);

@@ -1,7 +1,8 @@
 //! How many workers of a pool each user holds.
 //!
 //! A worker with a slot is held by the user of the first task in its ring: it has claimed that task, or claims it next. The
-//! offers behind that task do not count. A stuck worker is held by nobody: it counts as stuck for that user. `offer_to`,
+//! offers behind that task do not count. A stuck worker is held by nobody: it counts as stuck for that user, and without a task for the only user whom it
+//! served. `offer_to`,
 //! `settle`, `note_stuck` and `remove` keep the counts, in constant time for each task; `machine/dispatch.rs` passes changed
 //! counts on to the queue. `held_max.rs` says how
 //! many a user may hold.
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::PoolId;
 
+use crate::turn::Owner;
 use crate::worker::state::WorkerDuty;
 use crate::worker::{Worker, Workers};
 
@@ -18,6 +20,13 @@ use crate::worker::{Worker, Workers};
 pub(super) struct HolderClaim {
     uid: u32,
     is_stuck: bool,
+}
+
+impl HolderClaim {
+    /// The user.
+    pub(super) fn uid(self) -> u32 {
+        self.uid
+    }
 }
 
 /// What one user holds of a pool. Not both are 0.
@@ -110,8 +119,14 @@ impl<T: Copy> Worker<T> {
     /// The user who holds it, or whose task it is stuck with.
     pub(super) fn claim(&self) -> Option<HolderClaim> {
         let is_stuck = matches!(self.state, WorkerDuty::Stuck { .. });
-        let head = self.ring.head().filter(|_| is_stuck || self.slot().is_some())?;
-        Some(HolderClaim { uid: head.uid(), is_stuck })
+        match (self.ring.head(), self.offered_for()) {
+            (Some(head), _) if is_stuck || self.slot().is_some() => {
+                Some(HolderClaim { uid: head.uid(), is_stuck })
+            }
+            // It was to leave, and something of the only user whom it served keeps it.
+            (None, Owner::User(uid)) if is_stuck => Some(HolderClaim { uid, is_stuck }),
+            _ => None,
+        }
     }
 
     /// Its first task or its slot may have changed: counts it for its holder.

@@ -20,6 +20,7 @@ mod life;
 mod loans;
 mod offer;
 mod one_user;
+mod output_habit;
 mod pool;
 mod prefetch;
 mod program_stop;
@@ -55,6 +56,7 @@ use crate::config::{Config, Users};
 use crate::turn::Owner;
 use crate::worker::flavours::Flavours;
 use crate::worker::lending::Lending;
+use crate::worker::output_habit::OutputHabit;
 use crate::worker::pool::WorkerSlot;
 use crate::worker::prefetch::PrefetchDepth;
 use crate::worker::shortage::Shortage;
@@ -82,6 +84,7 @@ use crate::worker::shortage::Shortage;
 /// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `flavours`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
+/// | `output_habit` | offers with which an output goes that their tasks will ask for |
 /// | `lending`, `loans` | slots beyond the number of a pool, for users who wait while others hold all |
 /// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 #[derive(Debug)]
@@ -94,9 +97,13 @@ pub(crate) struct Workers<T> {
     pool_of_kind: Vec<PoolId>,
     /// By the number of the kind: how many of its tasks one worker may hold.
     depths: Vec<PrefetchDepth>,
+    /// By the number of the kind: what its results were like.
+    output_habits: Vec<OutputHabit>,
     /// The same of tasks that have a flavour.
     flavours: Flavours,
     shortage: Shortage,
+    /// Whether a worker ever had too many files to close.
+    has_unclosed: bool,
     /// Processes that dead workers left and that cannot be ended.
     survivors: Vec<(SurvivorRow, Owner)>,
     last: u64,
@@ -127,8 +134,10 @@ impl<T: Copy> Workers<T> {
             pools,
             pool_of_kind: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             depths: config.kinds.iter().map(|kind| PrefetchDepth::new(kind.ring)).collect(),
+            output_habits: vec![OutputHabit::default(); config.kinds.len()],
             flavours: Flavours::default(),
             shortage: Shortage::default(),
+            has_unclosed: false,
             survivors: Vec::new(),
             last: 0,
             users: config.users,

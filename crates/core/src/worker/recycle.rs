@@ -9,6 +9,10 @@
 //! | `recycle_strict` | it is offered nothing: it is spent | it is offered nothing, and waits for the spare |
 //! | `recycle_strict`, in a lent slot | it leaves | it leaves, and its user waits for the next loan |
 //!
+//! A worker with more than [`UNCLOSED_MAX`] files of clients whose close hangs is due in every pool, as strictly: what it runs would add
+//! to them. If its process cannot end because of these files, it is stuck, for the user whom it served (`held.rs`), and at most as many
+//! stuck workers are replaced as the pool has slots.
+//!
 //! So with `recycle_strict` no worker begins more than `recycle_tasks` tasks; offers that it has not begun count until they are taken back.
 //! `Core::step` calls `recycle` each turn; no alarm is set for it, so an idle pool does not age. The size of a worker is
 //! examined after one of its tasks has ended, at most once in [`SIZE_EVERY_MS`].
@@ -16,6 +20,7 @@
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::limits::UNCLOSED_MAX;
 
 use crate::action::Action;
 use crate::turn::{Turn, ms};
@@ -37,6 +42,7 @@ fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
     let age_ns = turn.now_ns().saturating_sub(worker.process.ready_ns);
     let bytes = worker.stats.resident_bytes;
     match () {
+        () if worker.stats.unclosed > 0 => Some(Enough::Unclosed { files: worker.stats.unclosed }),
         () if worker.ended() == 0 => None,
         () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
         () if over(config.recycle_age_ms.map(ms), age_ns) => Some(Enough::Age { ms: age_ns / ms(1) }),
@@ -50,7 +56,7 @@ impl<T: Copy> Workers<T> {
     pub(crate) fn recycle(&mut self, turn: &mut Turn) {
         let config = turn.config();
         let limits = [config.recycle_tasks, config.recycle_age_ms, config.recycle_resident_bytes];
-        if limits.iter().all(Option::is_none) {
+        if limits.iter().all(Option::is_none) && !self.has_unclosed {
             return;
         }
         self.note_worn(turn);
@@ -75,7 +81,10 @@ impl<T: Copy> Workers<T> {
         for worker in self.table.values_mut() {
             if self.pools[usize::from(worker.pool.0)].recycle_strict {
                 let why = why_due(worker, turn);
-                worker.is_worn = matches!(why, Some(Enough::Age { .. } | Enough::Resident { .. }));
+                worker.is_worn = matches!(
+                    why,
+                    Some(Enough::Age { .. } | Enough::Resident { .. } | Enough::Unclosed { .. })
+                );
             }
         }
     }
@@ -101,6 +110,15 @@ impl<T: Copy> Workers<T> {
         if turn.now_ns() >= worker.stats.check_size_from_ns {
             worker.stats.check_size_from_ns = turn.after_ms(SIZE_EVERY_MS);
             turn.act(Action::Examine { worker: id });
+        }
+    }
+
+    /// A worker says how many files of clients it has to close.
+    pub(crate) fn note_unclosed(&mut self, id: WorkerId, files: u64) {
+        if let Some(worker) = self.table.get_mut(&id) {
+            worker.stats.unclosed = if files > UNCLOSED_MAX { files } else { 0 };
+            worker.is_worn = files > UNCLOSED_MAX;
+            self.has_unclosed |= worker.is_worn;
         }
     }
 

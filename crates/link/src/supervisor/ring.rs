@@ -182,6 +182,11 @@ impl Ring {
         evidence::survivors(&self.box_page)
     }
 
+    /// How many files of clients the worker has to close, as it says.
+    pub fn unclosed(&self) -> u64 {
+        self.box_page.load(boxes::UNCLOSED_AT, Ordering::Relaxed)
+    }
+
     /// When the running task last reported progress: CLOCK_MONOTONIC nanoseconds, never after `now_ns`.
     pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
         match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {

@@ -20,8 +20,8 @@ use bulkhead_proto::worker::boxes::{
     FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, IMAGES_AT,
     LAST_BREATH_AT, LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OTHER_FRAME_COUNT_AT, OTHER_FRAMES_AT,
     OUTPUT_BYTES_AT, PROGRAM_STOP_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ProgramStop,
-    ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, UNWANTED_AT,
-    WORD_AT,
+    ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, UNCLOSED_AT,
+    UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::crash_handler::{self, CrashRecordLayout, OtherFramesLayout};
@@ -272,6 +272,11 @@ impl<P: Words> WorkerRing<P> {
         let word = stop.map_or(0, |stop| stop.pack(self.stops.fetch_add(1, OWN) + 1));
         self.box_page.store(PROGRAM_STOP_AT, word, Ordering::Release);
         P::fence();
+    }
+
+    /// Stores how many files of clients this worker has to close.
+    pub fn set_unclosed(&self, files: u64) {
+        self.box_page.store(UNCLOSED_AT, files, Ordering::Relaxed);
     }
 
     /// Whether to ring the doorbell: the supervisor sleeps and was not rung for in this nap. To be called after each

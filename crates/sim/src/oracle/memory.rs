@@ -92,7 +92,10 @@ impl MemoryOracle {
         match action {
             Action::Offer { worker, seq, task } => return self.offered((*worker, *seq), task, uid(task)),
             Action::GiveOutput { worker, seq, room_bytes } => {
-                self.offers.entry((*worker, *seq)).and_modify(|offer| offer.own_bytes += room_bytes);
+                self.offers.entry((*worker, *seq)).and_modify(|offer| offer.own_bytes = *room_bytes);
+            }
+            Action::RefuseOutput { worker, seq, .. } => {
+                self.offers.entry((*worker, *seq)).and_modify(|offer| offer.own_bytes = 0);
             }
             Action::DropOutput { output } => {
                 self.outputs.entry(*output).and_modify(|file| file.is_dropped = true);

@@ -80,3 +80,20 @@ impl SessionOutbox {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame_halves::FrameSender;
+    use crate::session::SessionOptions;
+
+    #[test]
+    fn a_session_that_is_closed_keeps_nothing_to_forget() {
+        let mut outbox = SessionOutbox::new(FrameSender::default(), Tag(0), SessionOptions::default());
+        outbox.forget(&[JobId(1), JobId(2)]);
+        assert_eq!(outbox.forgets, [JobId(1), JobId(2)]);
+        outbox.lose(&mut Vec::new());
+        outbox.forget(&[JobId(3)]);
+        assert!(outbox.forgets.is_empty(), "no turn would ever send it");
+    }
+}
