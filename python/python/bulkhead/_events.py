@@ -70,7 +70,7 @@ class EventReader:
             return False, again(link.given_up_by) if is_given_up else error_of_end(*what)
         if type(what) is bytes and what[0] == _answer.RETURNED:
             try:
-                return True, _wire.loads(memoryview(what)[1:])
+                return True, _wire.loads(what)
             except Exception:
                 pass  # As for other answers, with a text.
             except BaseException as error:
