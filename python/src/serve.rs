@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_sys::heap;
 use bulkhead_task::TaskFailure;
 use bulkhead_worker::{ChunkInput, ItemWriter, PositionedFile, RegisteredContext, Registry, TaskContext};
 use pyo3::prelude::*;
@@ -30,6 +31,9 @@ pub(crate) const CONTENT: &str = "content";
 
 /// The names of the descriptors of a context begin with this.
 pub(crate) const PASSED: &str = "passed";
+
+/// With one of these the user has chosen how the C library's heap behaves.
+const MALLOC_VARIABLES: [&str; 3] = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
 
 /// What the handler returned, where the rest is done without the GIL.
 enum CallResult {
@@ -182,6 +186,10 @@ pub(crate) fn serve(
     load: Option<Py<PyAny>>,
     stack: Option<Py<PyAny>>,
 ) -> u8 {
+    // Several blocks of the length of its arguments and of its result come and go with each call.
+    if MALLOC_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
+        heap::keep_freed_blocks();
+    }
     let code = Arc::new(CallCode { handler, chunk, load });
     let (loader, chunks) = (Arc::clone(&code), Arc::clone(&code));
     let mut registry = Registry::new()
