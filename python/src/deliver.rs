@@ -49,7 +49,10 @@ impl CallConnection {
             told.append(&mut locked(&self.untold));
         }
         if !told.is_empty() {
-            leader.lend(|| self.tell(told))?;
+            let mut read = Vec::new();
+            let raised = leader.lend(|| self.tell(told, &mut read));
+            leader.reuse(read);
+            raised?;
         }
         Ok(turn.ok())
     }
@@ -154,26 +157,27 @@ impl CallConnection {
         told.push((0, Told::Gone(why.to_owned())));
     }
 
-    /// The step with the GIL.
-    fn tell(&self, told: Vec<(u64, Told)>) -> PyResult<()> {
+    /// The step with the GIL. Adds the memory of long results that were passed on to `read`.
+    fn tell(&self, told: Vec<(u64, Told)>, read: &mut Vec<Vec<u8>>) -> PyResult<()> {
         let tokens: Vec<WaitedFor> = if self.waiters.are_there() {
             told.iter().map(|(token, _)| WaitedFor::Token(*token)).collect()
         } else {
             Vec::new()
         };
         // At the end of the interpreter nobody is told.
-        let raised = Python::try_attach(|py| self.call(py, told)).unwrap_or(Ok(()));
+        let raised = Python::try_attach(|py| self.call(py, told, read)).unwrap_or(Ok(()));
         self.waiters.mark(&tokens);
         self.waiters.passed();
         raised
     }
 
     /// Calls the callable until it has taken all; gives the first exception that interrupted it.
-    fn call(&self, py: Python<'_>, told: Vec<(u64, Told)>) -> PyResult<()> {
+    fn call(&self, py: Python<'_>, told: Vec<(u64, Told)>, read: &mut Vec<Vec<u8>>) -> PyResult<()> {
         let Some(on_events) = locked(&self.on_events).as_ref().map(|one| one.clone_ref(py)) else {
             return Ok(());
         };
-        let events = event_list(py, told)?;
+        let mut long = Vec::new();
+        let events = event_list(py, told, &mut long)?;
         let (mut raised, mut tries) = (Ok(()), 0);
         while let Err(error) = on_events.call1(py, (&events,)) {
             tries += usize::from(error.is_instance_of::<PyException>(py));
@@ -183,6 +187,7 @@ impl CallConnection {
                 break;
             }
         }
+        read.extend(long.iter().map(|result| result.get().take()));
         raised
     }
 

@@ -23,7 +23,7 @@ use bulkhead_sys::memfd;
 use crate::serve::CONTENT;
 
 /// Longest input in a block. Above it the copies that a block takes cost more than a descriptor.
-pub(crate) const INPUT_BLOCK_MAX_BYTES: usize = 256 << 10;
+pub(crate) const INPUT_BLOCK_MAX_BYTES: usize = 2 << 20;
 /// Most calls under way with a file: each takes a descriptor until the daemon has it, and one there.
 pub(crate) const FILES_MAX: usize = 64;
 
@@ -99,6 +99,30 @@ impl InputPlaces {
             self.wait(token, spec, input);
         }
         Ok(())
+    }
+
+    /// The same of an input in two parts, which are joined only if they do not go into a block at once.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub(crate) fn submit_parts(
+        &mut self,
+        session: &Session,
+        token: u64,
+        spec: &Arc<Spec>,
+        [head, body]: [&[u8]; 2],
+    ) -> io::Result<()> {
+        if self.waiting.is_empty()
+            && (INLINE_MAX_BYTES + 1..=INPUT_BLOCK_MAX_BYTES).contains(&(head.len() + body.len()))
+            && let Some(arena) = self.arena(session)?
+            && let Some(block) = arena.block_of_parts(head, body)
+        {
+            let job = JobInput { output: OutputMode::Arena, ..JobInput::from(block) };
+            session.submit(token, spec, job).map_err(|why| not_submitted(&why))?;
+            self.hold(token, Some(InputPlace::Block));
+            return Ok(());
+        }
+        self.submit(session, token, spec, CallInput::Bytes([head, body].concat()))
     }
 
     /// Has a call wait, behind the others.

@@ -9,7 +9,7 @@ import sys
 
 from . import _answer, _wire
 from ._ending import CANCELLED, again, error_of_end
-from ._native import ChunkEnd
+from ._native import ChunkEnd, LongBytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class EventReader:
         for token, what in events:
             target = target_of(token)
             kind = type(what)
+            if kind is LongBytes:
+                what = what.bytes()  # type: ignore[union-attr]
+                kind = bytes
             if kind is bytes and target is not None and what[0] == returned:  # type: ignore[index]
                 try:
                     ended.append((token, target, True, loads(what)))
