@@ -5,6 +5,7 @@
 //! what is called may wait for other calls, or close the session. What ended without a result keeps its event until its certificate is
 //! there.
 
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -12,16 +13,21 @@ use bulkhead_client::proto::client::outcome::Outcome;
 use bulkhead_client::{
     JobEnd, SessionAnswer, SessionEnd, SessionEvent, SessionLeader, SessionQuestion, SessionTurn,
 };
+use bulkhead_sys::heap;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::connection::{CallConnection, locked};
+use crate::input_places::KEPT_BLOCK_BYTES;
 use crate::told::{Told, event_list};
 use crate::wait::WaitedFor;
 
 /// How often a list is passed on that the callable did not take. A signal's handler may have raised in its midst: it takes it then the next time.
 const TRIES: usize = 3;
+
+/// The first long results: their values come and go as blocks of the heap.
+static LONG_RESULTS: Once = Once::new();
 
 impl CallConnection {
     /// One turn of a leader, and all that follows from it. `None`: the connection has ended.
@@ -186,6 +192,9 @@ impl CallConnection {
                 self.call_elsewhere(py, &on_events, events.unbind());
                 break;
             }
+        }
+        if !long.is_empty() {
+            LONG_RESULTS.call_once(|| heap::keep_freed_blocks(KEPT_BLOCK_BYTES));
         }
         read.extend(long.iter().map(|result| result.get().take()));
         raised

@@ -18,12 +18,14 @@ use std::sync::Arc;
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::proto::limits::INLINE_MAX_BYTES;
 use bulkhead_client::{Arena, Error, JobFile, JobInput, NotSubmitted, Session, Spec, SubmitFault};
-use bulkhead_sys::memfd;
+use bulkhead_sys::{heap, memfd};
 
 use crate::serve::CONTENT;
 
 /// Longest input in a block. Above it the copies that a block takes cost more than a descriptor.
 pub(crate) const INPUT_BLOCK_MAX_BYTES: usize = 2 << 20;
+/// The heaps of workers, and of a program with long inputs or results, keep blocks of up to so many bytes, which come and go with each call.
+pub(crate) const KEPT_BLOCK_BYTES: usize = 8 << 20;
 /// Most calls under way with a file: each takes a descriptor until the daemon has it, and one there.
 pub(crate) const FILES_MAX: usize = 64;
 
@@ -262,12 +264,16 @@ impl InputPlaces {
     fn arena(&mut self, session: &Session) -> io::Result<Option<&Arena>> {
         self.arena = match std::mem::replace(&mut self.arena, ArenaPlace::Unmade(0)) {
             ArenaPlace::Unmade(0) => ArenaPlace::Unmade(0),
-            ArenaPlace::Unmade(bytes) => match session.register_arena(bytes) {
-                Ok(arena) => ArenaPlace::Offered(arena),
-                Err(Error::Closed { .. }) => return Err(gone()),
-                // No memory or descriptor for it: files do.
-                Err(_) => ArenaPlace::Unmade(0),
-            },
+            ArenaPlace::Unmade(bytes) => {
+                // A program with one long input has others, and results: each is several blocks of its heap for a moment.
+                heap::keep_freed_blocks(KEPT_BLOCK_BYTES);
+                match session.register_arena(bytes) {
+                    Ok(arena) => ArenaPlace::Offered(arena),
+                    Err(Error::Closed { .. }) => return Err(gone()),
+                    // No memory or descriptor for it: files do.
+                    Err(_) => ArenaPlace::Unmade(0),
+                }
+            }
             ArenaPlace::Offered(arena) => match session.has_arena(&arena) {
                 None => ArenaPlace::Offered(arena),
                 Some(true) => ArenaPlace::Taken(arena),

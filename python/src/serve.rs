@@ -20,6 +20,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::call_task::CallTask;
 use crate::chunk_task::{ChunkResults, OpenChunk};
+use crate::input_places::KEPT_BLOCK_BYTES;
 use crate::memory_file::MemoryFile;
 
 /// The kind of all calls.
@@ -31,9 +32,6 @@ pub(crate) const CONTENT: &str = "content";
 
 /// The names of the descriptors of a context begin with this.
 pub(crate) const PASSED: &str = "passed";
-
-/// With one of these the user has chosen how the C library's heap behaves.
-const MALLOC_VARIABLES: [&str; 3] = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
 
 /// What the handler returned, where the rest is done without the GIL.
 enum CallResult {
@@ -187,9 +185,7 @@ pub(crate) fn serve(
     stack: Option<Py<PyAny>>,
 ) -> u8 {
     // Several blocks of the length of its arguments and of its result come and go with each call.
-    if MALLOC_VARIABLES.iter().all(|name| std::env::var_os(name).is_none()) {
-        heap::keep_freed_blocks();
-    }
+    heap::keep_freed_blocks(KEPT_BLOCK_BYTES);
     let code = Arc::new(CallCode { handler, chunk, load });
     let (loader, chunks) = (Arc::clone(&code), Arc::clone(&code));
     let mut registry = Registry::new()

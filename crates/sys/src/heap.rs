@@ -5,44 +5,33 @@
 //! alone, so one small block behind a hundred freed ones keeps the memory of all of them. A process that holds a lot at
 //! times, and is to be small again afterwards, sets the limit itself, and now and then gives free pages back wherever they
 //! lie. A process that makes and drops blocks of up to a megabyte all the time does better with the opposite: each fresh page costs a fault,
-//! and a block of 1 MiB has 256. Called by the supervisor, at its start and between busy turns, and by workers of the Python package.
+//! and a block of 1 MiB has 256. Called by the supervisor, at its start and between busy turns, and by both halves of the Python package.
 
 /// Blocks of so many bytes are taken from the kernel one by one.
 const LARGE_BYTES: i32 = 32 << 10;
 /// So many free bytes may stay at the end of the heap: without them, each turn of a busy loop takes and gives back some.
 const SPARE_BYTES: i32 = 2 << 20;
 
-/// Blocks of so many bytes are still taken from the kernel one by one by a process that keeps what it frees.
-const KEPT_BLOCK_BYTES: i32 = 4 << 20;
-/// So many free bytes stay at the end of its heap: several copies of one such block.
-const KEPT_BYTES: i32 = 16 << 20;
+/// From now on blocks of up to `bytes`, at most 32 MiB, lie in the heap, of which twice as many bytes stay at each end when they are freed, so
+/// that the next ones have pages. glibc itself does so once the program has freed such a block; this is the same, and not done where the
+/// user has chosen its limits (`MALLOC_TRIM_THRESHOLD_`).
+pub fn keep_freed_blocks(bytes: usize) {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(bytes)));
+}
 
-fn set_thresholds(of_mappings: i32, of_end: i32) -> bool {
+/// From now on each block of 32 KiB or more goes back to the kernel when it is freed. Returns `false` if the C library
+/// has no such setting, or refuses it.
+pub fn return_large_blocks() -> bool {
     #[cfg(target_env = "gnu")]
     {
         let set = |parameter, value| {
             // SAFETY: changes a number of the allocator under the allocator's own lock.
             unsafe { nix::libc::mallopt(parameter, value) == 1 }
         };
-        set(nix::libc::M_MMAP_THRESHOLD, of_mappings) && set(nix::libc::M_TRIM_THRESHOLD, of_end)
+        set(nix::libc::M_MMAP_THRESHOLD, LARGE_BYTES) && set(nix::libc::M_TRIM_THRESHOLD, SPARE_BYTES)
     }
     #[cfg(not(target_env = "gnu"))]
-    {
-        let _ = (of_mappings, of_end);
-        false
-    }
-}
-
-/// From now on blocks of less than 4 MiB lie in the heap, of which up to 16 MiB stay when they are freed, so that the next ones have pages.
-/// Returns as [`return_large_blocks`].
-pub fn keep_freed_blocks() -> bool {
-    set_thresholds(KEPT_BLOCK_BYTES, KEPT_BYTES)
-}
-
-/// From now on each block of 32 KiB or more goes back to the kernel when it is freed. Returns `false` if the C library
-/// has no such setting, or refuses it.
-pub fn return_large_blocks() -> bool {
-    set_thresholds(LARGE_BYTES, SPARE_BYTES)
+    false
 }
 
 /// Gives free pages of the heap back to the kernel. Takes about a millisecond for tens of megabytes; other threads wait for
