@@ -157,11 +157,23 @@ impl CallConnection {
     /// # Errors
     /// As [`InputPlaces::submit`].
     pub(crate) fn submit_placed(&self, token: u64, spec: &Arc<Spec>, input: CallInput) -> io::Result<()> {
+        self.with_places(|places| places.submit(&self.session, token, spec, input))
+    }
+
+    /// The same of an input in two parts.
+    ///
+    /// # Errors
+    /// As [`InputPlaces::submit`].
+    pub(crate) fn submit_parts(&self, token: u64, spec: &Arc<Spec>, parts: [&[u8]; 2]) -> io::Result<()> {
+        self.with_places(|places| places.submit_parts(&self.session, token, spec, parts))
+    }
+
+    fn with_places(&self, submit: impl FnOnce(&mut InputPlaces) -> io::Result<()>) -> io::Result<()> {
         let mut places = locked(&self.places);
         if self.has_ended() {
             return Err(gone());
         }
-        let submitted = places.submit(&self.session, token, spec, input);
+        let submitted = submit(&mut places);
         self.note_places(&places);
         submitted
     }

@@ -5,6 +5,7 @@
 //! what is called may wait for other calls, or close the session. What ended without a result keeps its event until its certificate is
 //! there.
 
+use std::sync::Once;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -12,16 +13,21 @@ use bulkhead_client::proto::client::outcome::Outcome;
 use bulkhead_client::{
     JobEnd, SessionAnswer, SessionEnd, SessionEvent, SessionLeader, SessionQuestion, SessionTurn,
 };
+use bulkhead_sys::heap;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::connection::{CallConnection, locked};
+use crate::input_places::KEPT_BLOCK_BYTES;
 use crate::told::{Told, event_list};
 use crate::wait::WaitedFor;
 
 /// How often a list is passed on that the callable did not take. A signal's handler may have raised in its midst: it takes it then the next time.
 const TRIES: usize = 3;
+
+/// The first long results: their values come and go as blocks of the heap.
+static LONG_RESULTS: Once = Once::new();
 
 impl CallConnection {
     /// One turn of a leader, and all that follows from it. `None`: the connection has ended.
@@ -49,7 +55,10 @@ impl CallConnection {
             told.append(&mut locked(&self.untold));
         }
         if !told.is_empty() {
-            leader.lend(|| self.tell(told))?;
+            let mut read = Vec::new();
+            let raised = leader.lend(|| self.tell(told, &mut read));
+            leader.reuse(read);
+            raised?;
         }
         Ok(turn.ok())
     }
@@ -154,26 +163,27 @@ impl CallConnection {
         told.push((0, Told::Gone(why.to_owned())));
     }
 
-    /// The step with the GIL.
-    fn tell(&self, told: Vec<(u64, Told)>) -> PyResult<()> {
+    /// The step with the GIL. Adds the memory of long results that were passed on to `read`.
+    fn tell(&self, told: Vec<(u64, Told)>, read: &mut Vec<Vec<u8>>) -> PyResult<()> {
         let tokens: Vec<WaitedFor> = if self.waiters.are_there() {
             told.iter().map(|(token, _)| WaitedFor::Token(*token)).collect()
         } else {
             Vec::new()
         };
         // At the end of the interpreter nobody is told.
-        let raised = Python::try_attach(|py| self.call(py, told)).unwrap_or(Ok(()));
+        let raised = Python::try_attach(|py| self.call(py, told, read)).unwrap_or(Ok(()));
         self.waiters.mark(&tokens);
         self.waiters.passed();
         raised
     }
 
     /// Calls the callable until it has taken all; gives the first exception that interrupted it.
-    fn call(&self, py: Python<'_>, told: Vec<(u64, Told)>) -> PyResult<()> {
+    fn call(&self, py: Python<'_>, told: Vec<(u64, Told)>, read: &mut Vec<Vec<u8>>) -> PyResult<()> {
         let Some(on_events) = locked(&self.on_events).as_ref().map(|one| one.clone_ref(py)) else {
             return Ok(());
         };
-        let events = event_list(py, told)?;
+        let mut long = Vec::new();
+        let events = event_list(py, told, &mut long)?;
         let (mut raised, mut tries) = (Ok(()), 0);
         while let Err(error) = on_events.call1(py, (&events,)) {
             tries += usize::from(error.is_instance_of::<PyException>(py));
@@ -183,6 +193,10 @@ impl CallConnection {
                 break;
             }
         }
+        if !long.is_empty() {
+            LONG_RESULTS.call_once(|| heap::keep_freed_blocks(KEPT_BLOCK_BYTES));
+        }
+        read.extend(long.iter().map(|result| result.get().take()));
         raised
     }
 

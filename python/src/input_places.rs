@@ -18,12 +18,14 @@ use std::sync::Arc;
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::proto::limits::INLINE_MAX_BYTES;
 use bulkhead_client::{Arena, Error, JobFile, JobInput, NotSubmitted, Session, Spec, SubmitFault};
-use bulkhead_sys::memfd;
+use bulkhead_sys::{heap, memfd};
 
 use crate::serve::CONTENT;
 
 /// Longest input in a block. Above it the copies that a block takes cost more than a descriptor.
-pub(crate) const INPUT_BLOCK_MAX_BYTES: usize = 256 << 10;
+pub(crate) const INPUT_BLOCK_MAX_BYTES: usize = 2 << 20;
+/// The heaps of workers, and of a program with long inputs or results, keep blocks of up to so many bytes, which come and go with each call.
+pub(crate) const KEPT_BLOCK_BYTES: usize = 8 << 20;
 /// Most calls under way with a file: each takes a descriptor until the daemon has it, and one there.
 pub(crate) const FILES_MAX: usize = 64;
 
@@ -99,6 +101,30 @@ impl InputPlaces {
             self.wait(token, spec, input);
         }
         Ok(())
+    }
+
+    /// The same of an input in two parts, which are joined only if they do not go into a block at once.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub(crate) fn submit_parts(
+        &mut self,
+        session: &Session,
+        token: u64,
+        spec: &Arc<Spec>,
+        [head, body]: [&[u8]; 2],
+    ) -> io::Result<()> {
+        if self.waiting.is_empty()
+            && (INLINE_MAX_BYTES + 1..=INPUT_BLOCK_MAX_BYTES).contains(&(head.len() + body.len()))
+            && let Some(arena) = self.arena(session)?
+            && let Some(block) = arena.block_of_parts(head, body)
+        {
+            let job = JobInput { output: OutputMode::Arena, ..JobInput::from(block) };
+            session.submit(token, spec, job).map_err(|why| not_submitted(&why))?;
+            self.hold(token, Some(InputPlace::Block));
+            return Ok(());
+        }
+        self.submit(session, token, spec, CallInput::Bytes([head, body].concat()))
     }
 
     /// Has a call wait, behind the others.
@@ -238,12 +264,16 @@ impl InputPlaces {
     fn arena(&mut self, session: &Session) -> io::Result<Option<&Arena>> {
         self.arena = match std::mem::replace(&mut self.arena, ArenaPlace::Unmade(0)) {
             ArenaPlace::Unmade(0) => ArenaPlace::Unmade(0),
-            ArenaPlace::Unmade(bytes) => match session.register_arena(bytes) {
-                Ok(arena) => ArenaPlace::Offered(arena),
-                Err(Error::Closed { .. }) => return Err(gone()),
-                // No memory or descriptor for it: files do.
-                Err(_) => ArenaPlace::Unmade(0),
-            },
+            ArenaPlace::Unmade(bytes) => {
+                // A program with one long input has others, and results: each is several blocks of its heap for a moment.
+                heap::keep_freed_blocks(KEPT_BLOCK_BYTES);
+                match session.register_arena(bytes) {
+                    Ok(arena) => ArenaPlace::Offered(arena),
+                    Err(Error::Closed { .. }) => return Err(gone()),
+                    // No memory or descriptor for it: files do.
+                    Err(_) => ArenaPlace::Unmade(0),
+                }
+            }
             ArenaPlace::Offered(arena) => match session.has_arena(&arena) {
                 None => ArenaPlace::Offered(arena),
                 Some(true) => ArenaPlace::Taken(arena),

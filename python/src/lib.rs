@@ -17,6 +17,7 @@ mod deliver;
 mod input_places;
 mod lead_turns;
 mod left_threads;
+mod long_bytes;
 mod memory_file;
 mod plain_values;
 mod serve;
@@ -39,6 +40,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LAST_WORDS_MAX_BYTES", LAST_WORDS_MAX_BYTES)?;
     module.add("STACK_SIGNAL", STACK_SIGNAL)?;
     module.add_class::<memory_file::MemoryFile>()?;
+    module.add_class::<long_bytes::LongBytes>()?;
     module.add_class::<session::CallSession>()?;
     module.add_class::<call_task::CallTask>()?;
     module.add_class::<chunk_places::ChunkTicket>()?;

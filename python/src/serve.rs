@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_sys::heap;
 use bulkhead_task::TaskFailure;
 use bulkhead_worker::{ChunkInput, ItemWriter, PositionedFile, RegisteredContext, Registry, TaskContext};
 use pyo3::prelude::*;
@@ -19,6 +20,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::call_task::CallTask;
 use crate::chunk_task::{ChunkResults, OpenChunk};
+use crate::input_places::KEPT_BLOCK_BYTES;
 use crate::memory_file::MemoryFile;
 
 /// The kind of all calls.
@@ -182,6 +184,8 @@ pub(crate) fn serve(
     load: Option<Py<PyAny>>,
     stack: Option<Py<PyAny>>,
 ) -> u8 {
+    // Several blocks of the length of its arguments and of its result come and go with each call.
+    heap::keep_freed_blocks(KEPT_BLOCK_BYTES);
     let code = Arc::new(CallCode { handler, chunk, load });
     let (loader, chunks) = (Arc::clone(&code), Arc::clone(&code));
     let mut registry = Registry::new()

@@ -213,13 +213,13 @@ impl CallSession {
             return submitted.map_err(|why| raised(not_submitted(&why)));
         }
         let has_room = bytes > INPUT_BLOCK_MAX_BYTES && locked(&connection.places).files() < FILES_MAX;
-        let input = if has_room {
+        let submitted = if has_room {
             let file = py.detach(|| memfd::filled_from("bulkhead call", &[head, body]))?;
-            CallInput::File(Arc::new(File::from(file)))
+            connection.submit_placed(token, &spec, CallInput::File(Arc::new(File::from(file))))
         } else {
-            CallInput::Bytes(joined(head, body))
+            connection.submit_parts(token, &spec, [head, body])
         };
-        connection.submit_placed(token, &spec, input).map_err(raised)
+        submitted.map_err(raised)
     }
 
     fn submit_many(

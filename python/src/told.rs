@@ -4,11 +4,13 @@
 
 use bulkhead_client::proto::client::outcome::Outcome;
 use bulkhead_client::proto::client::view::JobDetail;
+use bulkhead_client::proto::limits::INLINE_MAX_BYTES;
 use bulkhead_client::{ChunkOutcome, JobEnd, ReceivedOutput};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::chunk_places::ChunkEnd;
+use crate::long_bytes::LongBytes;
 use crate::memory_file::MemoryFile;
 
 /// What is told of a token.
@@ -91,14 +93,24 @@ impl Told {
         }
     }
 
-    fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    /// Adds a long result to `long`.
+    fn into_python<'py>(self, py: Python<'py>, long: &mut Vec<Py<LongBytes>>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self {
+            Self::Bytes(bytes) if bytes.len() > INLINE_MAX_BYTES => {
+                let made = Bound::new(py, LongBytes::new(bytes))?;
+                long.push(made.clone().unbind());
+                made.into_any()
+            }
             Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
             Self::File(file) => Bound::new(py, file)?.into_any(),
             Self::End(word, text, certificate) => (word, text, certificate).into_pyobject(py)?.into_any(),
             Self::Chunk(chunk) => {
                 let (outcome, end) = *chunk;
-                Bound::new(py, ChunkEnd::new(py, &outcome, end.into_python(py)?)?)?.into_any()
+                let end = match end {
+                    Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any(),
+                    other => other.into_python(py, long)?,
+                };
+                Bound::new(py, ChunkEnd::new(py, &outcome, end)?)?.into_any()
             }
             Self::Progress(done, total) => ("progress", done, total).into_pyobject(py)?.into_any(),
             Self::RunsOn => ("runs-on",).into_pyobject(py)?.into_any(),
@@ -116,8 +128,12 @@ fn text(outcome: &Outcome) -> String {
     }
 }
 
-/// The list of events for Python.
-pub(crate) fn event_list(py: Python<'_>, told: Vec<(u64, Told)>) -> PyResult<Bound<'_, PyList>> {
-    let events = told.into_iter().map(|(token, what)| Ok((token, what.into_python(py)?)));
+/// The list of events for Python. Long results among them are added to `long`.
+pub(crate) fn event_list<'py>(
+    py: Python<'py>,
+    told: Vec<(u64, Told)>,
+    long: &mut Vec<Py<LongBytes>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let events = told.into_iter().map(|(token, what)| Ok((token, what.into_python(py, long)?)));
     PyList::new(py, events.collect::<PyResult<Vec<_>>>()?)
 }

@@ -24,6 +24,15 @@ def echo(value: Any) -> Any:
     return value
 
 
+def fresh_pages(times: int) -> int:
+    """How many pages were new to this process while it made and dropped four blocks of 1 MiB so many times."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        blocks = [bytes([7]) * (1 << 20) for _ in range(4)]
+        del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
 def pid(_: Any = None) -> int:
     return os.getpid()
 

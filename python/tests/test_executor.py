@@ -265,6 +265,23 @@ def test_warnings_as_errors_do_not_hurt() -> None:
             assert executor.submit(calls.add, 1).result() == 2
 
 
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_a_worker_keeps_the_memory_of_long_arguments(
+    is_chosen: bool, make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user has chosen what the C library keeps."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    if is_chosen:
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(128 << 10))
+    executor = make(1, spares=0)
+    executor.submit(calls.fresh_pages, 4).result()
+    pages = executor.submit(calls.fresh_pages, 20).result()
+    of_all = 20 * 4 * 256
+    assert pages > of_all // 2 if is_chosen else pages < of_all // 20
+
+
 def test_threads_of_numerics(make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "7")

@@ -43,6 +43,23 @@ impl Arena {
         self.block_with(input, None)
     }
 
+    /// The same of an input in two parts.
+    pub fn block_of_parts(&self, first: &[u8], rest: &[u8]) -> Option<InputBlock> {
+        let length = first.len() + rest.len();
+        let place = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).take(length as u64)?;
+        let offset = usize::try_from(place.offset).expect("an arena is in memory");
+        // Whole words, so that the second copy begins at one.
+        let word = size_of::<u64>();
+        let (end_of_word, rest) =
+            rest.split_at(rest.len().min(first.len().next_multiple_of(word) - first.len()));
+        let begin = [first, end_of_word].concat();
+        self.0.page.write_bytes(offset, &begin);
+        if !rest.is_empty() {
+            self.0.page.write_bytes(offset + begin.len(), rest);
+        }
+        Some(InputBlock(Arc::new(TakenBlock { arena: self.clone(), place, _region: None })))
+    }
+
     /// The same for a chunk: its region of an item store is used no longer than the block.
     pub(crate) fn block_with(&self, input: &[u8], region: Option<Arc<TakenRegion>>) -> Option<InputBlock> {
         let place = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).take(input.len() as u64)?;
@@ -119,6 +136,21 @@ mod tests {
         drop(again);
         assert!(arena.block(b"more").is_some());
         assert_eq!(rest.length(), 8128);
+    }
+
+    #[test]
+    fn the_parts_of_an_input_stand_behind_each_other() {
+        let (arena, file) = Arena::create(1, 4096).unwrap();
+        let reader = SharedPage::map_arena(file.file.as_fd()).unwrap();
+        for first in 0..20_usize {
+            for rest in [0, 1, 7, 8, 9, 30] {
+                let input: Vec<u8> = (1..).take(first + rest).collect();
+                let block = arena.block_of_parts(&input[..first], &input[first..]).unwrap();
+                let mut seen = vec![0; input.len()];
+                reader.read_bytes(usize::try_from(block.0.place.offset).unwrap(), &mut seen);
+                assert_eq!((seen, block.length()), (input, first + rest));
+            }
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl FrameSender {
 pub(crate) struct FrameReceiver {
     frames: Frames,
     descriptors: VecDeque<OwnedFd>,
-    arenas: ReadArenas,
+    arenas: Box<ReadArenas>,
     buffer: Vec<u8>,
     last_heard: Instant,
     /// When the last read began, which brought the end of each reply that is whole and was not taken.
@@ -125,7 +125,7 @@ impl FrameReceiver {
         Self {
             frames: Frames::default(),
             descriptors: VecDeque::new(),
-            arenas: ReadArenas::default(),
+            arenas: Box::default(),
             buffer: vec![0; READ_BYTES],
             last_heard: Instant::now(),
             read_began: Instant::now(),
@@ -160,6 +160,11 @@ impl FrameReceiver {
         let bytes = self.arenas.read(job, block, descriptor);
         self.is_late |= self.read_began.elapsed() >= BLOCK_CHECK;
         bytes
+    }
+
+    /// Takes the memory of results that [`Self::read_block`] gave, for the next ones.
+    pub(crate) fn reuse(&mut self, read: Vec<Vec<u8>>) {
+        self.arenas.reuse(read);
     }
 
     /// Makes sure that blocks which were copied late were what the daemon had told of: the connection is open.

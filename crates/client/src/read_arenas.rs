@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_proto::client::outcome::ResultBlock;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::limits::{ARENA_BYTES, FREED_MAX};
+use bulkhead_proto::limits::{ARENA_BYTES, BLOCK_MAX_BYTES, FREED_MAX};
 use bulkhead_sys::shared_page::SharedPage;
 
 use crate::error::{Error, ProtocolError};
@@ -20,6 +20,9 @@ use crate::error::{Error, ProtocolError};
 const FREED_COUNT: usize = 64;
 /// The same, by the bytes of the freed blocks.
 const FREED_BYTES: u64 = 1 << 20;
+
+/// So many results keep their memory for the next ones, each no longer than a block. Fresh memory costs a fault for each of its pages.
+const SPARE_MAX: usize = 16;
 
 /// Blocks that were read and that the daemon was not told of.
 #[derive(Debug, Default)]
@@ -54,6 +57,7 @@ impl FreedNumbers {
 pub(crate) struct ReadArenas {
     arenas: BTreeMap<u64, SharedPage>,
     pub(crate) freed: FreedNumbers,
+    spare: Vec<Vec<u8>>,
 }
 
 impl ReadArenas {
@@ -76,11 +80,18 @@ impl ReadArenas {
         }
         let arena = self.arenas.get(&block.arena).ok_or_else(|| fault("its arena was not sent"))?;
         let (offset, length) = block.place().ok_or_else(|| fault("there is no such place in an arena"))?;
-        let mut bytes = vec![0; length];
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(length, 0);
         arena.read_bytes(offset, &mut bytes);
         self.freed.blocks.push(block.block);
         self.freed.bytes += block.bytes;
         Ok(bytes)
+    }
+
+    /// Takes the memory of results that are not needed any more.
+    pub(crate) fn reuse(&mut self, read: Vec<Vec<u8>>) {
+        let room = SPARE_MAX.saturating_sub(self.spare.len());
+        self.spare.extend(read.into_iter().filter(|bytes| bytes.capacity() <= BLOCK_MAX_BYTES).take(room));
     }
 
     /// The daemon says that an arena is gone.
@@ -135,6 +146,22 @@ mod tests {
         assert_eq!(arenas.freed.take(true), Some(vec![1]));
         arenas.forget(5);
         assert!(read(&mut arenas, block(0, 5000, false), None).is_err());
+    }
+
+    #[test]
+    fn memory_of_an_earlier_result_holds_the_next_one_and_nothing_of_the_earlier() {
+        let (_, file) = memfd::log_file("arena", ARENA_BYTES as u64).unwrap();
+        let file = File::from(file);
+        let mut arenas = ReadArenas::default();
+        let longer = vec![7; 9000];
+        let memory = longer.as_ptr();
+        arenas.reuse(vec![longer, vec![7; BLOCK_MAX_BYTES + 1]]);
+        assert_eq!(arenas.spare.len(), 1, "what no block needs is not kept");
+        let found = read(&mut arenas, block(0, 5000, true), Some(&file)).unwrap();
+        assert_eq!((found.as_ptr(), &found), (memory, &vec![0; 5000]));
+        arenas.reuse(vec![vec![7; 5000]; SPARE_MAX + 1]);
+        assert_eq!(arenas.spare.len(), SPARE_MAX);
+        assert_eq!(read(&mut arenas, block(0, 8000, false), None), Ok(vec![0; 8000]));
     }
 
     #[test]

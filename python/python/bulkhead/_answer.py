@@ -1,6 +1,6 @@
-"""What a call's end is as bytes: its first byte says what the pickle or the text behind it is.
+"""What a call's end is as bytes: its first byte says what it is, or what the pickle or the text behind it is.
 
-The worker makes answers; the client reads them. An exception goes with the text of its traceback, which the client shows as
+A value that was returned is its pickle alone, which begins with `RETURNED`: a byte before it would cost a copy on either side. The worker makes answers; the client reads them. An exception goes with the text of its traceback, which the client shows as
 its cause, as `ProcessPoolExecutor` does.
 """
 
@@ -15,25 +15,27 @@ if TYPE_CHECKING:
 
     from ._native import LongResult, MemoryFile
 
-RETURNED = 0
+RETURNED = _wire.PICKLE_MARK
 RAISED = 1
 INITIALIZER_FAILED = 2
 CALL_NOT_READABLE = 3
 
 _TEXT_MAX = 16 << 10
-_RETURNED_HEAD = bytes([RETURNED])
+_PLAIN_TYPES, _PROTOCOL, _plain_dumps = _wire.PLAIN_TYPES, _wire.PROTOCOL, _wire.plain_dumps
 
 
 def returned(value: Any) -> bytes | LongResult:
     """The answer of a call that returned. If the value cannot be pickled, the answer is that error, which names its type."""
     try:
+        if type(value) in _PLAIN_TYPES:
+            return _plain_dumps(value, _PROTOCOL)
         data, buffers = _dumps(value)
     except Exception as error:
         return raised(_not_picklable(error, value))
     if buffers:
         pieces = _wire.Pieces(RETURNED, data, buffers)
         return pieces.length, pieces.write
-    return _RETURNED_HEAD + data
+    return data
 
 
 def raised(error: BaseException) -> bytes:
@@ -120,7 +122,7 @@ def read(answer: bytes | MemoryFile) -> tuple[bool, Any]:
             view = _wire.content_of(answer)  # type: ignore[arg-type]
         tag = view[0]
         if tag == RETURNED:
-            return True, _wire.loads(view[1:])
+            return True, _wire.loads(view)
         if tag == RETURNED | _wire.PIECES:
             return True, _wire.load_pieces(view)
         if tag == RAISED:

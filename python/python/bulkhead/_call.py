@@ -40,6 +40,7 @@ MULTIPROCESSING = 3
 FUNCTION_MAX = 2048
 """A function with a longer pickle is registered once as a context."""
 _BY_VALUE_MAX = 256
+_PLAIN_TYPES, _PROTOCOL, _plain_dumps = _wire.PLAIN_TYPES, _wire.PROTOCOL, _wire.plain_dumps
 
 WHOLE_HEAD = bytes([WHOLE])
 CONTEXT_HEAD = bytes([BY_CONTEXT])
@@ -113,6 +114,12 @@ class CallEncoder:
 
         Raises what pickling raises; the text names the argument and the fix.
         """
+        if not kwargs:
+            for value in args:
+                if type(value) not in _PLAIN_TYPES:
+                    break
+            else:
+                return _plain_dumps((args, kwargs), _PROTOCOL), []
         return dumps_any((args, kwargs), lambda: _which_argument(function, args, kwargs))
 
     def whole(

@@ -9,14 +9,14 @@ import sys
 
 from . import _answer, _wire
 from ._ending import CANCELLED, again, error_of_end
-from ._native import ChunkEnd
+from ._native import ChunkEnd, LongBytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ._link import Link
-    from ._native import Event, MemoryFile
+    from ._native import Event
     from ._pending import Ended
     from ._pool import Pool
 
@@ -38,9 +38,22 @@ class EventReader:
         """What the session tells. After an interruption in the midst of it, it is called again with the same events."""
         calls = self._pool.calls
         ended: list[Ended] = []
+        target_of, loads, returned = calls.targets.get, _wire.loads, _answer.RETURNED
         for token, what in events:
-            target = calls.targets.get(token)
+            target = target_of(token)
             kind = type(what)
+            if kind is LongBytes:
+                what = what.bytes()  # type: ignore[union-attr]
+                kind = bytes
+            if kind is bytes and target is not None and what[0] == returned:  # type: ignore[index]
+                try:
+                    ended.append((token, target, True, loads(what)))
+                    continue
+                except Exception:
+                    pass  # As for other answers, with a text.
+                except BaseException as interruption:
+                    ended.append((token, target, False, self.stopped(token, interruption)))
+                    continue
             if kind is tuple and (len(what) != 3 or what[0] == "progress"):  # type: ignore[arg-type,index]
                 self._hear(link, token, what)  # type: ignore[arg-type]
             elif target is not None:
@@ -68,16 +81,6 @@ class EventReader:
         if type(what) is tuple:
             is_given_up = link.given_up_by is not None and what[0] == "lost"
             return False, again(link.given_up_by) if is_given_up else error_of_end(*what)
-        if type(what) is bytes and what[0] == _answer.RETURNED:
-            try:
-                return True, _wire.loads(memoryview(what)[1:])
-            except Exception:
-                pass  # As for other answers, with a text.
-            except BaseException as error:
-                return False, self.stopped(token, error)
-        return self._read(token, what)
-
-    def _read(self, token: int, what: bytes | MemoryFile) -> tuple[bool, Any]:
         try:
             return _answer.read(what)
         except BaseException as error:

@@ -175,9 +175,9 @@ class Future(_base.Future[T]):
         Raises what the call raised, `TimeoutError` if it has not ended in time, `CancelledError` if it was cancelled, and the errors
         of `bulkhead.errors` if its worker died or a limit was met.
         """
+        left = timeout if self._state in _DONE_STATES else self._wait_leading(timeout)
         if self._state is FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
-        left = self._wait_leading(timeout)
         try:
             return super().result(left)
         finally:

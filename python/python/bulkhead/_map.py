@@ -14,7 +14,7 @@ from ._ending import CANCELLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from ._chunks import ChunkedMap
@@ -185,7 +185,7 @@ def in_chunks(
     """Submits items in chunks: all now, or `buffersize` of them and the others as results are asked for."""
     try:
         if buffersize is None:
-            _add_all(results, list(items))
+            _add_all(results, items)
         else:
             for args in itertools.islice(items, buffersize):
                 results.add(args)
@@ -199,10 +199,13 @@ def in_chunks(
     return found
 
 
-def _add_all(results: ChunkedMap, items: list[tuple[Any, ...]]) -> None:
-    step = results.size or _ADDED_AT_ONCE
-    for number, begin in enumerate(range(0, len(items), step)):
-        some = items[begin : begin + step]
+def _add_all(results: ChunkedMap, items: Iterable[tuple[Any, ...]]) -> None:
+    items, step = iter(items), results.size or _ADDED_AT_ONCE
+    for number in itertools.count():
+        # A tuple for each item of a long map at the same time would cost the garbage collector as much as the rest of it.
+        some = list(itertools.islice(items, step))
+        if not some:
+            break
         if results.size is not None:
             results.add_listed(some)
         else:

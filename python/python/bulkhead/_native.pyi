@@ -41,6 +41,7 @@ accepted have one: `crashed`, `timed-out`, `failed`, and `cancelled` if `Session
 
 What: TypeAlias = (
     bytes
+    | LongBytes
     | MemoryFile
     | End
     | ChunkEnd
@@ -51,7 +52,7 @@ What: TypeAlias = (
 )
 """What is told of a token.
 
-- `bytes`, `MemoryFile`: the call is done, and this is its result. Last event of its token.
+- `bytes`, `LongBytes`, `MemoryFile`: the call is done, and this is its result. Last event of its token.
 - `End`: the call has no result. Last event of its token.
 - `ChunkEnd`: the chunk has ended, whatever the end is. Last event of its token.
 - `("progress", done, total)`: how far it is. Others may follow.
@@ -84,6 +85,13 @@ class MemoryFile:
     @property
     def length(self) -> int:
         """How long it is, in bytes."""
+
+@final
+class LongBytes:
+    """A result of more than `INLINE_MAX_BYTES`. It has no bytes any more once `on_events` has returned."""
+
+    def bytes(self) -> bytes:
+        """A copy of them."""
 
 @final
 class ChunkTicket:

@@ -35,6 +35,7 @@ class PendingCalls:
         self.begun: set[int] = set()
         """Calls of which the daemon has said, after a cancel, that a worker has begun them."""
         self._idle = threading.Condition(threading.RLock())
+        self._idle_waiters = 0
         self._tellers: list[int] = []
 
     def take_out(self, token: int) -> None:
@@ -52,9 +53,9 @@ class PendingCalls:
         return dropped
 
     def _tell_idle(self) -> None:
-        if not self.targets:
-            with self._idle:
-                self._idle.notify_all()
+        # Who waits is counted before it looks at `targets`.
+        if not self.targets and self._idle_waiters:
+            self.tell_waiting()
 
     def tell_waiting(self) -> None:
         """Has those in `wait_idle` look again."""
@@ -64,8 +65,12 @@ class PendingCalls:
     def wait_idle(self, is_over: Any) -> None:
         """Waits until no call is under way, or `is_over()`."""
         with self._idle:
-            while self.targets and not is_over():
-                self._idle.wait()
+            self._idle_waiters += 1
+            try:
+                while self.targets and not is_over():
+                    self._idle.wait()
+            finally:
+                self._idle_waiters -= 1
 
     def is_telling(self) -> bool:
         """Whether this thread completes calls of this executor just now: it runs a done callback, or a signal handler."""
@@ -82,23 +87,28 @@ class PendingCalls:
                 tellers.remove(ident)
 
     def _complete(self, ended: list[Ended]) -> None:
-        touched = set()
+        touched, futures = set(), []
         for _, target, is_result, value in ended:
-            if type(target) is tuple:
+            if type(target) is Future:
+                futures.append((target, is_result, value))
+            elif type(target) is tuple:
                 results, index = target
                 results.there[index] = results.set(index, is_result, value)
                 touched.add(results)
-            elif type(target) is not Future:
+            else:
                 if not is_result:
                     target.fail_all(lambda value=value: again(value))  # type: ignore[union-attr,misc]
                 touched.add(target.results)  # type: ignore[union-attr]
         for results in touched:
             results.tell()
-        complete((target, is_result, value) for _, target, is_result, value in ended if type(target) is Future)
+        if futures:
+            complete(futures)
+        take_out = self.targets.pop
         for token, _, _, _ in ended:
-            self.targets.pop(token, None)
-            self.progress.pop(token, None)
-            self.begun.discard(token)
+            take_out(token, None)
+            if self.progress or self.begun:
+                self.progress.pop(token, None)
+                self.begun.discard(token)
         self._tell_idle()
 
     def all_with(self, error: Exception) -> list[Ended]:
@@ -112,6 +122,7 @@ class PendingCalls:
     def forget(self) -> None:
         """In a forked child: threads that are not there may hold these locks."""
         self._idle = threading.Condition(threading.RLock())
+        self._idle_waiters = 0
         self._tellers = []
         for target in list(self.targets.values()):
             if type(target) is Future:

@@ -47,6 +47,11 @@ _READ_MAX = 1 << 20
 # With more values that hold a mapping, and so a descriptor, further ones are read.
 _MAPPINGS_MAX = 256
 
+# A pickle of this protocol begins with it, so it also says that there is one.
+PICKLE_MARK = 0x80
+PLAIN_TYPES = frozenset((int, float, bool, str, bytes, type(None)))
+"""Types whose pickles name no module and have no buffers apart."""
+
 loads: Callable[..., Any] = _pickle.loads
 
 

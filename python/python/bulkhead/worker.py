@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _FUNCTIONS_MAX = 1024
 _MODULES_MAX = 2000
+# A copy of so many bytes costs less than a view of them.
+_SLICED_MAX = 4096
+_SPLIT, _loads = _call.SPLIT, _wire.loads
 
 task: _native.Task | None = None
 """The call that runs now."""
@@ -205,11 +208,15 @@ def _run_chunk(head: bytes, items: list[bytes], contexts: tuple[Any, ...], now: 
 
 def _read_call(data: bytes | _native.MemoryFile, contexts: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     """Function, arguments and keyword arguments. Raises what unpickling raises."""
+    if type(data) is bytes and data[0] == _SPLIT:
+        at = 3 + data[1] + (data[2] << 8)
+        args, kwargs = _loads(data[at:] if len(data) < _SLICED_MAX else memoryview(data)[at:])
+        return _functions.get(data[3:at]) or _function(data[3:at]), args, kwargs
     view = memoryview(data) if isinstance(data, bytes) else _wire.content_of(data)
     form = view[0]
-    if form == _call.SPLIT:
+    if form == _SPLIT:
         at = 3 + view[1] + (view[2] << 8)
-        args, kwargs = _wire.loads(view[at:])
+        args, kwargs = _loads(view[at:])
         return _function(bytes(view[3:at])), args, kwargs
     if form == _call.BY_CONTEXT:
         function = contexts[-1].load()

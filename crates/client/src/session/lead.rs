@@ -128,9 +128,10 @@ impl Session {
         };
         lead.followers -= 1;
         lead.eager -= usize::from(!steps_aside);
+        let has_followers = lead.followers > 0;
         drop(lead);
         // The last eager one did not take a free lead: one that steps aside may.
-        if !matches!(waited, LeadWait::Leads(_)) {
+        if has_followers && !matches!(waited, LeadWait::Leads(_)) {
             self.lead_changed.notify_all();
         }
         waited
@@ -165,8 +166,12 @@ impl Drop for SessionLeader<'_> {
     fn drop(&mut self) {
         let mut lead = locked(&self.session.lead);
         lead.half = self.half.take();
+        let has_followers = lead.followers > 0;
         drop(lead);
-        self.session.lead_changed.notify_all();
+        // A notification costs a system call, also without anybody to hear it.
+        if has_followers {
+            self.session.lead_changed.notify_all();
+        }
     }
 }
 
@@ -192,6 +197,14 @@ impl SessionLeader<'_> {
     /// before its wait, so such a program limits each turn by a moment.
     pub fn stop_for_signals(&mut self) {
         self.stops_for_signals = true;
+    }
+
+    /// Takes the memory of results that a turn returned ([`crate::ReceivedOutput::Inline`]) and that are not needed any more, for the next
+    /// ones: a result of 64 KiB needs 16 pages, and fresh ones cost more than to copy it.
+    pub fn reuse(&mut self, results: Vec<Vec<u8>>) {
+        if let Some(half) = &mut self.half {
+            half.reuse(results);
+        }
     }
 
     /// Calls `pass_on`, which may lead this session in this thread meanwhile: it passes events on, and what hears them waits for others.
