@@ -116,7 +116,8 @@ class PendingCalls:
         return list(self._all_with(error))
 
     def _all_with(self, error: Exception) -> Iterator[Ended]:
-        for token, target in list(self.targets.items()):
+        # A copy is one step. To list the items makes tuples, at which the garbage collector may let another thread submit.
+        for token, target in self.targets.copy().items():
             yield token, target, False, again(error)
 
     def forget(self) -> None:
