@@ -1,4 +1,6 @@
-//! How a task ended, and the form in which that is written to the box. Made by `output.rs`.
+//! How a task ended, and the form in which that is written to the box.
+//!
+//! It holds no file: all files of the task are closed when it is made. `output.rs` makes it, and `runtime.rs` writes it to the box.
 
 use bulkhead_link::worker::{Finish, PartialOutput};
 use bulkhead_proto::death::ProgramEnd;

@@ -142,7 +142,6 @@ mod tests {
             (What::Recycled { worker: W, why: Enough::Tasks { ended: 500 } }, "worker=3 tasks=500"),
             (What::Recycled { worker: W, why: Enough::Age { ms: 1240 } }, "worker=3 age=1.24s"),
             (What::Recycled { worker: W, why: Enough::Resident { bytes: 4096 } }, "resident_bytes=4096"),
-            (What::Recycled { worker: W, why: Enough::Unclosed { files: 300 } }, "unclosed_files=300"),
         ]
     }
 

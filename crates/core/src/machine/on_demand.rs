@@ -8,10 +8,6 @@
 //! | a task for which there is no room (`outputs.rs`), or no file can be made | is refused, with the bound: the task fails |
 //! | any other task | is given one, which counts until the offer is settled |
 //!
-//! A question costs a way to the supervisor and back. So a reserve, an output of at most [`RESERVE_MAX_BYTES`], goes with an offer if the
-//! tasks like it lately had results for which that was right (`worker/output_habit.rs`), and its user has room to spare. It counts
-//! as what a task is given. A task whose result is longer asks, and what it is given takes the place of the reserve.
-//!
 //! Every question of a worker that lives gets one answer, in the same turn: the worker waits for it. Driven by events; the shell
 //! has checked that the worker has claimed the offer.
 
@@ -52,7 +48,11 @@ impl Core {
         }
     }
 
-    /// Lets a reserve go with an offer that has no file of the daemon's, if its task is expected to ask.
+    /// Lets a reserve go with an offer that has no file of the daemon's, if its task is expected to ask, because a question costs a way
+    /// to the supervisor and back.
+    ///
+    /// A reserve is an output of at most [`RESERVE_MAX_BYTES`]. It counts as what a task is given. A task whose result is longer asks,
+    /// and what it is given takes the place of the reserve. `worker/output_habit.rs` says which tasks are expected to ask.
     pub(super) fn reserve_output(&mut self, run: TaskRun, ticket: Ticket, task: &mut Task) -> Ticket {
         let may_have = ticket.may_ask() && task.stage == Stage::Whole && !self.workers.is_short();
         if !may_have || !self.workers.expects_reserve(self.jobs.batch(run).flavour()) {

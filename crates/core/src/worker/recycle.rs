@@ -9,10 +9,6 @@
 //! | `recycle_strict` | it is offered nothing: it is spent | it is offered nothing, and waits for the spare |
 //! | `recycle_strict`, in a lent slot | it leaves | it leaves, and its user waits for the next loan |
 //!
-//! A worker with more than [`UNCLOSED_MAX`] files of clients whose close hangs is due in every pool, as strictly: what it runs would add
-//! to them. If its process cannot end because of these files, it is stuck, for the user whom it served (`held.rs`), and at most as many
-//! stuck workers are replaced as the pool has slots.
-//!
 //! So with `recycle_strict` no worker begins more than `recycle_tasks` tasks; offers that it has not begun count until they are taken back.
 //! `Core::step` calls `recycle` each turn; no alarm is set for it, so an idle pool does not age. The size of a worker is
 //! examined after one of its tasks has ended, at most once in [`SIZE_EVERY_MS`].
@@ -113,7 +109,11 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker says how many files of clients it has to close.
+    /// A worker says how many files of clients it has to close. With more than [`UNCLOSED_MAX`] their closes hang, and it is due in
+    /// every pool, as strictly: what it runs would add to them.
+    ///
+    /// If its process cannot end because of these files, it is stuck, for the user whom it served (`held.rs`), and at most as many
+    /// stuck workers are replaced as the pool has slots.
     pub(crate) fn note_unclosed(&mut self, id: WorkerId, files: u64) {
         if let Some(worker) = self.table.get_mut(&id) {
             worker.stats.unclosed = if files > UNCLOSED_MAX { files } else { 0 };
