@@ -94,6 +94,11 @@ impl FactQueue {
         self.wake.notify_one();
     }
 
+    /// Whether the end of the run is asked for.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().close.is_some()
+    }
+
     /// How many facts have no answer yet, and the bytes that they take.
     pub(crate) fn unanswered(&self) -> (usize, usize) {
         let waiting = self.lock();
@@ -131,7 +136,7 @@ impl FactQueue {
             taken.facts.push(next);
         }
         if waiting.work.is_empty() {
-            taken.close = waiting.close.take();
+            taken.close = waiting.close;
         }
         taken
     }

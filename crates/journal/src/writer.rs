@@ -1,11 +1,5 @@
 //! The thread that writes: it takes facts from the queue, stores what is there in one transaction, and answers.
 //!
-//! | state | leaves to |
-//! |---|---|
-//! | serving | degraded (a commit failed), closed |
-//! | degraded | serving (a commit of new bytes succeeded), closed |
-//! | closed | - |
-//!
 //! Nothing is answered as stored before it is durable. After a commit that failed, nothing counts as synced because a later sync
 //! succeeds: the connection is closed and opened again, submits are refused, and all else is written anew. Driven by the daemon
 //! through [`JournalWriter`]; answers leave through the door that the daemon gave.

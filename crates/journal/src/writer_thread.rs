@@ -52,8 +52,6 @@ pub(crate) struct WriterThread {
     /// Whether the last transaction failed so late that it may be in the database.
     is_unsure: bool,
     is_degraded: bool,
-    /// Set once the end of the run was taken from the queue.
-    close: Option<NextNumbers>,
     /// Held until the thread ends.
     _lock: InstanceLock,
 }
@@ -90,7 +88,6 @@ impl WriterThread {
             left: LeftWork::default(),
             is_unsure: false,
             is_degraded: false,
-            close: None,
             _lock: lock,
         };
         (writer, connection)
@@ -100,10 +97,12 @@ impl WriterThread {
     pub(crate) fn run(mut self, connection: Connection) {
         let mut next = Ok(connection);
         loop {
+            let is_last = self.queue.is_closing();
             let result = next.and_then(|connection| self.serve(connection));
             let Err(why) = result else { return (self.door)(JournalAnswer::Closed { is_clean: true }) };
             self.fail(why);
-            if self.close.is_some() {
+            // One session more is tried for what is left.
+            if is_last {
                 return (self.door)(JournalAnswer::Closed { is_clean: false });
             }
             self.queue.rest(RETRY_AFTER);
@@ -133,7 +132,7 @@ impl WriterThread {
         let mut next_look = self.evict(&mut session)?;
         loop {
             let work = self.queue.take(COMMIT_FACTS_MAX, COMMIT_BYTES_MAX);
-            self.close = work.close;
+            let close = work.close;
             let is_idle = work.facts.is_empty() && work.reserve.is_empty();
             if !is_idle {
                 self.commit(&mut session, work)?;
@@ -142,7 +141,7 @@ impl WriterThread {
                 let soon = Instant::now() + LOOK_AFTER;
                 next_look = Some(next_look.map_or(soon, |next_look| next_look.min(soon)));
             }
-            if let Some(unused) = self.close {
+            if let Some(unused) = close {
                 return self.end(&mut session, unused);
             }
             let left = next_look.map(|next_look| next_look.saturating_duration_since(Instant::now()));

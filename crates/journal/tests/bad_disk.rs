@@ -1,0 +1,234 @@
+//! A disk that fails, and files that others change under the writer: nothing is told as stored that is not, and nothing is lost
+//! that was told.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+#[allow(unreachable_pub)]
+mod skip;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bulkhead_facts::fact::Fact;
+use bulkhead_facts::fold::DurableState;
+use bulkhead_journal::answer::JournalAnswer;
+use bulkhead_journal::numbers::NumberKind;
+use bulkhead_journal::opening::OpenJournal;
+use bulkhead_journal::reader::JournalReader;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::ids::JobId;
+use common::{Desk, accept, assert_holds, end, payload, settings, submit};
+use rusqlite::Connection;
+
+fn now_us() -> u64 {
+    bulkhead_sys::clock::wall_us()
+}
+
+/// A desk whose job 1 is stored.
+fn with_one_job(folder: &Path) -> (Desk, DurableState) {
+    let mut desk = Desk::open(folder);
+    let mut state = DurableState::default();
+    state.add(&accept(1)).unwrap();
+    desk.push(accept(1));
+    assert_eq!(desk.await_stored(), []);
+    (desk, state)
+}
+
+#[test]
+fn a_lock_of_another_program_is_told_and_results_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, mut state) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ended = end(1, Some(1), Outcome::Done, now_us());
+    state.add(&ended).unwrap();
+    let result = desk.push(ended);
+    let refused = desk.push(accept(2));
+    desk.writer.reserve(NumberKind::Job, 5_000_000);
+    let mut not_stored = Vec::new();
+    let why = loop {
+        match desk.answer() {
+            JournalAnswer::NotStored { from, to, .. } => not_stored.push((from, to)),
+            JournalAnswer::Degraded { why } => break why,
+            other => panic!("{other:?} while the database is locked"),
+        }
+    };
+    assert_eq!(why, "another program has locked the database for 1 s");
+    // What arrives while nothing can be stored is refused as well.
+    let late = desk.push(accept(3));
+    while not_stored.last().is_none_or(|(_, to)| *to < late) {
+        let JournalAnswer::NotStored { from, to, .. } = desk.answer() else { panic!("something is stored") };
+        not_stored.push((from, to));
+    }
+    assert!(
+        not_stored.iter().any(|(from, to)| *from <= result.min(refused) && *to >= refused),
+        "{not_stored:?}"
+    );
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    let told = desk.answers_until(|answer| matches!(answer, JournalAnswer::Reserved { .. }));
+    assert!(told.contains(&JournalAnswer::Recovered), "{told:?}");
+    assert_holds(folder.path(), &state);
+    desk.push(accept(4));
+    state.add(&accept(4)).unwrap();
+    assert_eq!(desk.await_stored(), []);
+    assert_holds(folder.path(), &state);
+    assert!(desk.close());
+}
+
+/// Does something to the files of a running journal, then stores a fact more: why it is not stored.
+fn after(folder: &Path, harm: impl FnOnce(&Path)) -> (Desk, String) {
+    let (mut desk, _) = with_one_job(folder);
+    harm(folder);
+    desk.push(end(1, Some(1), Outcome::Done, now_us()));
+    loop {
+        match desk.answer() {
+            JournalAnswer::Degraded { why } => return (desk, why),
+            JournalAnswer::NotStored { .. } => {}
+            other => panic!("{other:?} is answered"),
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_removed_or_replaced_stores_nothing_more() {
+    for (name, what) in
+        [("journal.db", "journal.db was removed"), ("journal.db-wal", "journal.db-wal was removed")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, why) = after(folder.path(), |folder| fs::remove_file(folder.join(name)).unwrap());
+        assert!(why.ends_with(what), "{why}");
+        assert!(name != "journal.db" || !desk.close(), "nothing of it was stored");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, why) = after(folder.path(), |folder| {
+        let copy = fs::read(folder.join("journal.db")).unwrap();
+        fs::remove_file(folder.join("journal.db")).unwrap();
+        fs::write(folder.join("journal.db"), copy).unwrap();
+    });
+    assert!(why.ends_with("journal.db was replaced by another file"), "{why}");
+    let there = fs::read(folder.path().join("journal.db")).unwrap();
+    assert!(!desk.close());
+    assert_eq!(fs::read(folder.path().join("journal.db")).unwrap(), there, "another file is left as it is");
+    let folder = tempfile::tempdir().unwrap();
+    let (_desk, why) = after(folder.path(), |folder| {
+        fs::hard_link(folder.join("journal.db"), folder.join("second")).unwrap();
+    });
+    assert!(why.ends_with("journal.db has 2 names"), "{why}");
+}
+
+#[test]
+fn a_log_that_is_cut_loses_nothing_unsaid() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, why) = after(folder.path(), |folder| {
+        let log = fs::OpenOptions::new().write(true).open(folder.join("journal.db-wal")).unwrap();
+        log.set_len(0).unwrap();
+    });
+    assert!(why.contains("journal.db-wal was cut to 0 bytes, it had "), "{why}");
+    // The job that was told as stored was in the log alone: this run stores nothing more.
+    assert!(!desk.close());
+    let folder = tempfile::tempdir().unwrap();
+    let (_desk, why) = after(folder.path(), |folder| {
+        let database = fs::OpenOptions::new().write(true).open(folder.join("journal.db")).unwrap();
+        database.set_len(100).unwrap();
+    });
+    assert!(why.contains("journal.db was cut to 100 bytes, it had "), "{why}");
+}
+
+#[test]
+fn a_log_that_another_program_has_emptied_into_the_database_is_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, why) = after(folder.path(), |folder| {
+        let other = Connection::open(folder.join("journal.db")).unwrap();
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    });
+    assert!(why.contains("journal.db-wal was cut"), "{why}");
+    let mut others = desk.answers_until(|answer| *answer == JournalAnswer::Recovered);
+    others.retain(|answer| !matches!(answer, JournalAnswer::NotStored { .. }));
+    assert_eq!(others, []);
+    let reader = JournalReader::open(folder.path()).unwrap();
+    assert_eq!(reader.result(JobId(1)).unwrap().unwrap().end.outcome, Outcome::Done);
+    assert!(desk.close());
+}
+
+/// A small file system in memory; unmounted when it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Result<Self, &'static str> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "bulkhead-test"])
+            .arg(folder.path());
+        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if is_mounted { Ok(Self(folder)) } else { Err("no right to mount") }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let umount = Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(umount.is_ok_and(|status| status.success()) || std::thread::panicking(), "cannot unmount");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_submits_and_keeps_results_until_there_is_room() {
+    let disk = or_skip!(SmallDisk::mount("3m"));
+    let folder = disk.0.path().join("state");
+    let (mut desk, mut state) = with_one_job(&folder);
+    let ballast = disk.0.path().join("ballast");
+    let file = fs::File::create(&ballast).unwrap();
+    drop(std::io::copy(&mut std::io::Read::take(std::io::repeat(7), 64 << 20), &mut &file));
+    drop(file);
+    let mut job = 2;
+    let why = loop {
+        let input = payload(&"x".repeat(4000));
+        desk.push(Fact::Accepted(Box::new(submit(job, 1000, None, vec![input; 8]))));
+        job += 8;
+        match desk.answer() {
+            JournalAnswer::Degraded { why } => break why,
+            JournalAnswer::NotStored { .. } => break desk.await_degraded(),
+            JournalAnswer::Stored { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(why, "the disk is full");
+    let ended = end(1, Some(1), Outcome::Done, now_us());
+    state.add(&ended).unwrap();
+    let result = desk.push(ended);
+    fs::remove_file(&ballast).unwrap();
+    loop {
+        match desk.answer() {
+            JournalAnswer::Stored { up_to } if up_to == result => break,
+            JournalAnswer::Stored { .. } => {}
+            JournalAnswer::NotStored { .. } | JournalAnswer::Recovered => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let reader = JournalReader::open(&folder).unwrap();
+    assert_eq!(reader.result(JobId(1)).unwrap().unwrap().end.outcome, Outcome::Done);
+    assert!(reader.job(JobId(job - 8)).unwrap().is_none(), "the refused submit is not stored");
+    drop(reader);
+    assert!(desk.close());
+    let journal = OpenJournal::open(settings(&folder)).unwrap();
+    assert!(journal.before().unwrap().ended_us.is_some());
+}
+
+#[test]
+fn an_end_while_nothing_can_be_stored_is_not_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, state) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    desk.push(end(1, Some(1), Outcome::Done, now_us()));
+    desk.await_degraded();
+    assert!(!desk.close());
+    other.execute_batch("COMMIT").unwrap();
+    assert_holds(folder.path(), &state);
+}
