@@ -202,13 +202,13 @@ impl WriterThread {
             Ok(())
         });
         self.settle(session, written)?;
+        self.is_degraded = false;
+        (self.door)(JournalAnswer::Recovered);
         let LeftWork { facts, reserve, evicted, misfits, .. } = std::mem::take(&mut self.left);
         self.answer(misfits, &facts, &reserve);
         if !evicted.is_empty() {
             (self.door)(JournalAnswer::Evicted { jobs: evicted });
         }
-        self.is_degraded = false;
-        (self.door)(JournalAnswer::Recovered);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bulkhead_facts::fact::Fact;
+use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::numbers::NumberKind;
@@ -152,6 +152,83 @@ fn a_log_that_another_program_has_emptied_into_the_database_is_no_loss() {
     assert_eq!(others, []);
     let reader = JournalReader::open(folder.path()).unwrap();
     assert_eq!(reader.result(JobId(1)).unwrap().unwrap().end.outcome, Outcome::Done);
+    assert!(desk.close());
+}
+
+/// Whether the writer is in the middle of a transaction.
+fn is_locked(other: &Connection) -> bool {
+    let begun = other.execute_batch("BEGIN IMMEDIATE").is_ok();
+    if begun {
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+    !begun
+}
+
+/// The database has a second name when the transaction ends, so that it is in the database and still not answered.
+#[test]
+fn a_transaction_that_failed_after_its_commit_counts_once_and_its_submits_are_withdrawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let (name, link) = (folder.path().join("journal.db"), folder.path().join("second"));
+    let mut state = DurableState::default();
+    let mut first = 1;
+    loop {
+        let old = Fact::Accepted(Box::new(submit(first, 1000, None, vec![payload("x"); 3000])));
+        state.add(&old).unwrap();
+        desk.push(old);
+        assert_eq!(desk.await_stored(), []);
+        // Ends and further submits by turns.
+        let mut submits = Vec::new();
+        for job in first..first + 3000 {
+            if job % 10 == 0 {
+                let new = Fact::Accepted(Box::new(submit(100_000 + job, 1000, None, vec![payload("y")])));
+                submits.push((desk.push(new.clone()), new));
+            }
+            let ended = end(job, Some(1), Outcome::Done, now_us());
+            state.add(&ended).unwrap();
+            desk.push(ended);
+        }
+        first += 3000;
+        while !is_locked(&other) && desk.writer.unanswered() != (0, 0) {}
+        fs::hard_link(&name, &link).unwrap();
+        let is_inside = is_locked(&other);
+        if !is_inside && desk.writer.unanswered() == (0, 0) {
+            fs::remove_file(&link).unwrap();
+        }
+        let (mut stored, mut refused) = (FactNo(0), FactNo(0));
+        let last = FactNo(desk.pushed);
+        while stored < last {
+            match desk.answer() {
+                JournalAnswer::Stored { up_to } => {
+                    // What is stored after a refusal are the other facts.
+                    if refused > FactNo(0) {
+                        stored = up_to.max(stored);
+                    } else {
+                        submits.iter().filter(|(number, _)| (stored..=up_to).contains(number)).for_each(
+                            |(_, fact)| {
+                                let _known = state.add(fact);
+                            },
+                        );
+                        stored = up_to;
+                    }
+                }
+                JournalAnswer::NotStored { to, .. } => refused = to,
+                JournalAnswer::Degraded { why } => {
+                    assert!(why.ends_with("journal.db has 2 names"), "{why}");
+                    fs::remove_file(&link).unwrap();
+                }
+                JournalAnswer::Recovered => assert!(refused > FactNo(0)),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(fs::remove_file(&link));
+        assert_holds(folder.path(), &state);
+        if is_inside {
+            break;
+        }
+    }
     assert!(desk.close());
 }
 
