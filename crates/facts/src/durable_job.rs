@@ -47,11 +47,14 @@ impl DurableJob {
         Ok(())
     }
 
-    /// An attempt ended, and the job goes on.
+    /// An attempt ended, and the job goes on. [`AttemptEnd::Uncharged`] changes nothing.
     ///
     /// # Errors
     /// [`Misfit::OldFence`]: it has ended before. [`Misfit::AttemptOpen`], [`Misfit::NotStarted`].
     pub fn end_attempt(&mut self, job: JobId, fence: Fence, how: AttemptEnd) -> Result<(), Misfit> {
+        if how == AttemptEnd::Uncharged {
+            return Ok(());
+        }
         if how == AttemptEnd::GivenBack && !(self.is_open && fence == self.fence) {
             return Err(Misfit::NotStarted(job));
         }
@@ -68,6 +71,7 @@ impl DurableJob {
             AttemptEnd::Lost => self.lost += 1,
             // It never began. Its fence stays, because no two offers have the same one.
             AttemptEnd::GivenBack => self.attempts -= 1,
+            AttemptEnd::Uncharged => {}
         }
         Ok(())
     }

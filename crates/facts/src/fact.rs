@@ -45,7 +45,7 @@ pub enum Fact {
         /// When.
         at_us: u64,
     },
-    /// An attempt ended, and its job did not end by that alone.
+    /// An attempt ended, and its job did not end by that alone; or the death of its worker is on record.
     AttemptEnded(Box<EndedAttempt>),
     /// A job has its outcome.
     Ended(Box<DurableEnd>),
@@ -130,7 +130,14 @@ pub enum AttemptEnd {
     Lost,
     /// Its offer was taken back before it began.
     GivenBack,
+    /// Its worker died, which is charged to nobody and counts for nothing: that of an attempt whose job has ended by a limit or a
+    /// cancel, for example. Such a death may be proven before or after the end of the job.
+    Uncharged,
 }
+
+/// All of them.
+pub const ATTEMPT_ENDS: [AttemptEnd; 5] =
+    [AttemptEnd::Charged, AttemptEnd::Failed, AttemptEnd::Lost, AttemptEnd::GivenBack, AttemptEnd::Uncharged];
 
 impl AttemptEnd {
     /// The word for it.
@@ -140,12 +147,13 @@ impl AttemptEnd {
             Self::Failed => "failed",
             Self::Lost => "lost",
             Self::GivenBack => "given-back",
+            Self::Uncharged => "uncharged",
         }
     }
 
     /// The end with this word.
     pub fn of_word(word: &str) -> Option<Self> {
-        [Self::Charged, Self::Failed, Self::Lost, Self::GivenBack].into_iter().find(|end| end.word() == word)
+        ATTEMPT_ENDS.into_iter().find(|end| end.word() == word)
     }
 }
 
@@ -193,11 +201,11 @@ pub struct DurableEnd {
 
 #[cfg(test)]
 mod tests {
-    use super::AttemptEnd;
+    use super::{ATTEMPT_ENDS, AttemptEnd};
 
     #[test]
     fn each_word_names_one_end() {
-        for end in [AttemptEnd::Charged, AttemptEnd::Failed, AttemptEnd::Lost, AttemptEnd::GivenBack] {
+        for end in ATTEMPT_ENDS {
             assert_eq!(AttemptEnd::of_word(end.word()), Some(end));
         }
         assert_eq!(AttemptEnd::of_word("done"), None);

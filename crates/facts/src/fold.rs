@@ -11,7 +11,7 @@ use bulkhead_proto::job::Payload;
 
 use crate::Misfit;
 use crate::durable_job::DurableJob;
-use crate::fact::{AcceptedJobs, DurableEnd, EndedAttempt, Epoch, Fact};
+use crate::fact::{AcceptedJobs, AttemptEnd, DurableEnd, EndedAttempt, Epoch, Fact};
 use crate::submit_key::SubmitKey;
 
 /// Everything that facts have left.
@@ -59,7 +59,12 @@ impl DurableState {
             Fact::Accepted(accepted) => self.accept(accepted)?,
             Fact::Started { job, fence, .. } => self.going_on(*job)?.durable.start(*job, *fence)?,
             Fact::AttemptEnded(ended) => {
-                let folded = self.going_on(ended.job)?;
+                let folded = match ended.how {
+                    AttemptEnd::Uncharged => {
+                        self.jobs.get_mut(&ended.job).ok_or(Misfit::Unknown(ended.job))?
+                    }
+                    _ => self.going_on(ended.job)?,
+                };
                 folded.durable.end_attempt(ended.job, ended.fence, ended.how)?;
                 folded.ended_attempts.push(EndedAttempt::clone(ended));
             }
@@ -223,6 +228,22 @@ mod tests {
         let start = Fact::Started { job: JobId(1), fence: Fence(1), at_us: 1 };
         assert_eq!(state.add(&start), Err(Misfit::HasEnded(JobId(1))));
         assert_eq!(state.add(&end(1, None, Outcome::Done)), Err(Misfit::HasEnded(JobId(1))));
+        let death = |job, how| {
+            let (job, fence) = (JobId(job), Fence(1));
+            Fact::AttemptEnded(Box::new(EndedAttempt {
+                job,
+                fence,
+                how,
+                at_us: 8,
+                message: None,
+                death: None,
+            }))
+        };
+        let before = state.jobs[&JobId(1)].durable;
+        assert_eq!(state.add(&death(1, AttemptEnd::Lost)), Err(Misfit::HasEnded(JobId(1))));
+        state.add(&death(1, AttemptEnd::Uncharged)).unwrap();
+        assert_eq!(state.add(&death(9, AttemptEnd::Uncharged)), Err(Misfit::Unknown(JobId(9))));
+        assert_eq!((state.jobs[&JobId(1)].durable, state.jobs[&JobId(1)].ended_attempts.len()), (before, 1));
         state.add(&Fact::Retried { job: JobId(1), at_us: 9, expires_us: None }).unwrap();
         assert_eq!(state.jobs[&JobId(1)].expires_us, None);
         assert_eq!(state.jobs[&JobId(1)].input, Some(Payload::from(b"x".to_vec())), "it can run again");

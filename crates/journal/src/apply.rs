@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use bulkhead_facts::Misfit;
 use bulkhead_facts::durable_job::DurableJob;
-use bulkhead_facts::fact::{AcceptedJobs, DurableEnd, EndedAttempt, Fact};
+use bulkhead_facts::fact::{AcceptedJobs, AttemptEnd, DurableEnd, EndedAttempt, Fact};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{Fence, JobId};
 use rusqlite::params;
@@ -213,6 +213,16 @@ impl<'a> Applier<'a> {
         Ok(found)
     }
 
+    /// The submit of a job that is there, ended or not.
+    fn submit_of_known(&mut self, job: JobId) -> Result<Rc<SharedFields>, ApplyError> {
+        let shared = self.submit_of(job)?;
+        if !self.has_ended(job)? {
+            let key = params![shared.uid, shared.urgency, job.0];
+            first(&mut self.statements.has_job, key, |_| Ok(()))?.ok_or(Misfit::Unknown(job))?;
+        }
+        Ok(shared)
+    }
+
     /// Takes the row of a job that has not ended.
     fn take(&mut self, job: JobId, shared: &SharedFields) -> Result<(DurableJob, Option<u64>), ApplyError> {
         let key = params![shared.uid, shared.urgency, job.0];
@@ -252,7 +262,10 @@ impl<'a> Applier<'a> {
 
     fn end_attempt(&mut self, ended: &EndedAttempt) -> Applied {
         let EndedAttempt { job, fence, how, at_us, message, death } = ended;
-        let shared = self.change(*job, |counts| counts.end_attempt(*job, *fence, *how))?;
+        let shared = match how {
+            AttemptEnd::Uncharged => self.submit_of_known(*job)?,
+            _ => self.change(*job, |counts| counts.end_attempt(*job, *fence, *how))?,
+        };
         let death = death.as_ref().map(rows::json);
         self.statements.insert_attempt.execute(params![
             job.0,

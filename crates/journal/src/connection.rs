@@ -52,3 +52,28 @@ pub(crate) fn to_read(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{STEPS, migrate};
+
+    #[test]
+    fn commits_are_synced_and_the_file_can_shrink() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        for create in [true, false] {
+            let mut connection = to_write(&path, create).unwrap();
+            keep_log(&connection).unwrap();
+            migrate(&mut connection, &STEPS).unwrap();
+            let of = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(
+                (of("synchronous"), of("auto_vacuum"), of("page_size")),
+                (2, 2, i64::from(PAGE_BYTES))
+            );
+            assert_eq!(of("wal_autocheckpoint"), 0);
+        }
+        assert!(to_write(&folder.path().join("missing.db"), false).is_err());
+        assert!(to_read(&path).unwrap().execute("DELETE FROM kept", []).is_err());
+    }
+}

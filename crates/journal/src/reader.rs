@@ -130,6 +130,31 @@ pub struct JournalPage<T> {
     pub next: Option<PageCursor>,
 }
 
+/// A table that is checked after a run that did not end by itself: all but the inputs, which are checked when they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckedTable {
+    /// Submits.
+    Submits,
+    /// Jobs that have not ended.
+    Jobs,
+    /// Ended jobs.
+    Results,
+    /// Attempts.
+    Attempts,
+}
+
+impl CheckedTable {
+    /// Its name in the database.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Submits => "submit",
+            Self::Jobs => "job",
+            Self::Results => "result",
+            Self::Attempts => "attempt",
+        }
+    }
+}
+
 impl JournalReader {
     /// Opens the journal in a folder, which [`crate::opening::OpenJournal::open`] has opened before.
     ///
@@ -223,7 +248,7 @@ impl JournalReader {
     }
 
     fn attempts(&self, job: JobId) -> rusqlite::Result<Vec<EndedAttempt>> {
-        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY fence");
+        let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY id");
         let mut statement = self.connection.prepare(&sql)?;
         let found = statement.query_map([job.0], attempt_of)?;
         found.collect()
@@ -322,6 +347,17 @@ impl JournalReader {
         })
     }
 
+    /// Checks one table, and not its inputs: what SQLite finds wrong with it, as a text for people. Takes time in proportion to its
+    /// size, and keeps the log from being emptied meanwhile.
+    ///
+    /// # Errors
+    /// SQLite's. [`ErrorCode::DatabaseCorrupt`]: the database is damaged too.
+    pub fn check_table(&self, table: CheckedTable) -> rusqlite::Result<Option<String>> {
+        let sql = format!("PRAGMA quick_check({})", table.name());
+        let found: String = self.connection.query_row(&sql, [], |row| row.get(0))?;
+        Ok((found != "ok").then_some(found))
+    }
+
     /// Reads rows until the page is full, none is left or the time is over. A row may be passed over.
     fn page<T>(
         &self,
@@ -379,4 +415,67 @@ impl JournalReader {
 fn start_of(after: Option<PageCursor>) -> PageCursor {
     const END: u64 = i64::MAX as u64;
     after.unwrap_or(PageCursor { at_us: END, id: END })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::opening::OpenJournal;
+    use crate::settings::JournalSettings;
+
+    /// A reader of a journal with so many attempts of one job, and no more.
+    fn reader(folder: &Path, attempts: u32) -> JournalReader {
+        let settings = JournalSettings { room_min_bytes: 0, ..JournalSettings::new(folder, "0") };
+        let journal = OpenJournal::open(settings).unwrap();
+        for fence in 1..=attempts {
+            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 7, 'a', 'lost', 5, NULL, NULL)";
+            journal.connection.execute(sql, [fence]).unwrap();
+        }
+        drop(journal);
+        JournalReader::open(folder).unwrap()
+    }
+
+    #[test]
+    fn a_page_whose_time_is_over_gets_on_by_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = reader(folder.path(), 10);
+        let (mut after, mut pages) = (None, 0);
+        loop {
+            let start = start_of(after);
+            let sql = "SELECT id, fence FROM attempt WHERE id < ? ORDER BY id DESC";
+            let page = reader.page_within(Duration::ZERO, sql, [start.id], 100, |row| {
+                Ok((PageCursor { at_us: 0, id: row.get(0)? }, Some(row.get::<_, u32>(1)?)))
+            });
+            let page = page.unwrap();
+            after = page.next;
+            if after.is_none() {
+                assert!(page.rows.is_empty());
+                break;
+            }
+            assert_eq!(page.rows, [10 - pages]);
+            pages += 1;
+        }
+        assert_eq!(pages, 10);
+        for table in
+            [CheckedTable::Submits, CheckedTable::Jobs, CheckedTable::Results, CheckedTable::Attempts]
+        {
+            assert_eq!(reader.check_table(table).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_statement_that_takes_for_ever_is_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = reader(folder.path(), 0);
+        let sql =
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n WHERE x < 0";
+        let begun = Instant::now();
+        let found = reader.page(sql, [], 1, |row| Ok((PageCursor { at_us: 0, id: row.get(0)? }, Some(()))));
+        assert_eq!(found.unwrap_err().sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
+        assert!(begun.elapsed() >= SLICE);
+        let cheap = reader.connection.query_row("SELECT 1", [], |row| row.get::<_, u32>(0));
+        assert_eq!(cheap.unwrap(), 1, "the next statement has time again");
+    }
 }

@@ -87,7 +87,7 @@ fn whatever_was_answered_is_there_after_a_kill() {
         let seed = std::env::var(SEED).unwrap().parse().unwrap();
         write_for_ever(Path::new(&folder), seed);
     }
-    let kills: u64 = std::env::var(KILLS).map_or(6, |count| count.parse().unwrap());
+    let kills: u64 = std::env::var(KILLS).map_or(4, |count| count.parse().unwrap());
     let mut dice = Dice(0x00b0_1d0b ^ u64::from(std::process::id()));
     for kill in 0..kills {
         let seed = dice.below(1 << 40);

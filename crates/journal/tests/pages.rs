@@ -51,6 +51,58 @@ fn pages_have_every_ended_job_once_newest_first() {
 }
 
 #[test]
+fn an_ended_job_is_told_as_clients_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let mut accepted = submit(1, 1000, None, vec![payload("in"); 3]);
+    accepted.policy.expires_ms = Some(40);
+    desk.push(Fact::Accepted(Box::new(accepted)));
+    let at_us = bulkhead_sys::clock::wall_us();
+    for (fence, how) in [(1, AttemptEnd::Failed), (2, AttemptEnd::Lost), (3, AttemptEnd::Charged)] {
+        desk.push(attempt(1, fence, how));
+    }
+    desk.push(end(1, Some(3), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
+    desk.push(attempt(1, 3, AttemptEnd::Uncharged));
+    desk.push(end(2, None, Outcome::Expired, at_us));
+    assert_eq!(desk.await_stored(), []);
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let job = reader.job(JobId(1)).unwrap().unwrap();
+    let why = job.why().unwrap();
+    assert_eq!((why.attempts, why.past.crashes, why.past.failures, why.past.lost), (3, 1, 1, 1));
+    assert_eq!(
+        why.past.last_failure.map(|failure| (failure.attempt, failure.message)),
+        Some((1, "it said no".to_owned()))
+    );
+    let detail = job.detail().unwrap();
+    assert_eq!((detail.deaths.len(), detail.input.as_str(), detail.survivors.len()), (2, "in", 1));
+    assert_eq!((detail.row.outcome.as_deref(), detail.ended_us), (Some("crashed"), Some(at_us)));
+    let told = job.end.as_ref().unwrap().told();
+    assert_eq!((told.attempts, told.output), (3, bulkhead_proto::client::outcome::JobOutput::None));
+    let expired = reader.job(JobId(2)).unwrap().unwrap().why().unwrap();
+    let bulkhead_proto::client::why::WhyNow::Ended(ended) = expired.now else { panic!("it has ended") };
+    assert_eq!((ended.how, ended.expires_ms), (Outcome::Expired, Some(40)));
+    let queued = reader.job(JobId(3)).unwrap().unwrap();
+    assert!(queued.why().is_none() && queued.detail().is_none());
+    assert_eq!(reader.job(JobId(4)).unwrap(), None);
+    assert!(desk.close());
+}
+
+#[test]
+fn an_input_that_the_disk_has_changed_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("sixteen letters!")]))));
+    desk.await_stored();
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    assert_eq!(reader.input(JobId(1)).unwrap(), payload("sixteen letters!"));
+    other.execute("UPDATE input SET bytes = CAST('sixteen lettres!' AS BLOB)", []).unwrap();
+    let text = reader.input(JobId(1)).unwrap_err().to_string();
+    assert!(text.contains("the input of job 1 is damaged"), "{text}");
+    assert!(desk.close());
+}
+
+#[test]
 fn deaths_outlive_a_job_that_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
     let mut desk = Desk::open(folder.path());

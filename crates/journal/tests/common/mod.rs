@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use bulkhead_facts::Misfit;
-use bulkhead_facts::fact::{AcceptedJobs, AttemptEnd, DurableEnd, EndedAttempt, Fact, FactNo};
+use bulkhead_facts::fact::{ATTEMPT_ENDS, AcceptedJobs, AttemptEnd, DurableEnd, EndedAttempt, Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
 use bulkhead_facts::submit_key::{SubmitDigest, SubmitKey};
 use bulkhead_journal::answer::JournalAnswer;
@@ -216,7 +216,7 @@ pub fn attempt(job: u64, fence: u32, how: AttemptEnd) -> Fact {
         how,
         at_us: 9,
         message: (how == AttemptEnd::Failed).then(|| "it said no".to_owned()),
-        death: (how == AttemptEnd::Charged).then(|| Box::new(death)),
+        death: matches!(how, AttemptEnd::Charged | AttemptEnd::Uncharged).then(|| Box::new(death)),
     }))
 }
 
@@ -267,14 +267,13 @@ impl FactMill {
         let (job, folded) = self.state.jobs.iter().nth(at).expect("there are so many");
         let (job, fence, has_ended) = (job.0, folded.durable.fence.0, folded.end.is_some());
         let fence = fence + u32::from(self.dice.below(8) > 1);
-        let hows = [AttemptEnd::Charged, AttemptEnd::Failed, AttemptEnd::Lost, AttemptEnd::GivenBack];
         let id = JobId(job);
         match (has_ended, self.dice.below(8)) {
             (true, 0) => Fact::Retried { job: id, at_us: 5, expires_us: Some(77 + job) },
             (true, 1) => Fact::Forgotten { job: id },
             (true, 2) => Fact::Evicted { jobs: Box::new([id]) },
             (_, 3) => Fact::Started { job: id, fence: Fence(fence), at_us: 3 },
-            (_, 4 | 5) => attempt(job, fence, hows[self.dice.below(4) as usize]),
+            (_, 4 | 5) => attempt(job, fence, ATTEMPT_ENDS[self.dice.below(5) as usize]),
             _ => {
                 let outcomes = [
                     Outcome::Done,
@@ -286,8 +285,8 @@ impl FactMill {
                     Outcome::Lost { reason: "power".to_owned() },
                 ];
                 let outcome = outcomes[self.dice.below(7) as usize].clone();
-                // No job is old enough to go by its age.
-                let at_us = bulkhead_sys::clock::wall_us() / 60_000_000 * 60_000_000 + self.dice.below(50);
+                // No job is old enough to go by its age: they end in the year 2096.
+                let at_us = 4_000_000_000_000_000 + self.dice.below(50);
                 let fence = (outcome != Outcome::Cancelled).then_some(fence);
                 end(job, fence, outcome, at_us)
             }
