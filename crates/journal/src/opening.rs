@@ -53,7 +53,7 @@ impl OpenJournal {
     /// Opens the journal in a folder, and begins a run.
     ///
     /// # Errors
-    /// [`OpenFault`]. What is there stays as it is, but for a folder that was missing.
+    /// [`OpenFault`]. What is there stays as it is, but for a folder that was missing; numbers may be passed over.
     pub fn open(settings: JournalSettings) -> Result<Self, OpenFault> {
         let mut notes = JournalPlace::new(&settings.folder).prepare(settings.room_min_bytes)?;
         // SQLite takes no path with a symbolic link in it.

@@ -226,6 +226,7 @@ fn a_transaction_that_failed_after_its_commit_counts_once_and_its_submits_are_wi
         drop(fs::remove_file(&link));
         assert_holds(folder.path(), &state);
         if is_inside {
+            assert!(refused > FactNo(0), "a transaction is answered although the database has two names");
             break;
         }
     }

@@ -87,7 +87,7 @@ fn whatever_was_answered_is_there_after_a_kill() {
         let seed = std::env::var(SEED).unwrap().parse().unwrap();
         write_for_ever(Path::new(&folder), seed);
     }
-    let kills: u64 = std::env::var(KILLS).map_or(4, |count| count.parse().unwrap());
+    let kills: u64 = std::env::var(KILLS).map_or(8, |count| count.parse().unwrap());
     let mut dice = Dice(0x00b0_1d0b ^ u64::from(std::process::id()));
     for kill in 0..kills {
         let seed = dice.below(1 << 40);
@@ -101,11 +101,11 @@ fn whatever_was_answered_is_there_after_a_kill() {
         let number_of =
             |line: String| line.strip_prefix("stored ").map(|number| number.parse::<u64>().unwrap());
         let mut numbers = lines.map(|line| line.unwrap()).filter_map(number_of);
-        for _ in 0..=dice.below(60) {
+        for _ in 0..=dice.below(30) {
             answered = numbers.next().expect("the child answers");
         }
-        // At any moment of a commit: a busy loop of a random length, not a sleep.
-        for _ in 0..dice.below(2_000_000) {
+        // Right after an answer, or at any moment of the next commit: a busy loop of a random length, not a sleep.
+        for _ in 0..dice.below(2) * dice.below(2_000_000) {
             std::hint::spin_loop();
         }
         child.kill();

@@ -154,6 +154,17 @@ fn a_folder_in_use_or_without_room_is_refused() {
 }
 
 #[test]
+fn a_database_that_another_program_locks_is_refused() {
+    let folder = used();
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let text = refusal(folder.path());
+    assert!(text.starts_with("another program has locked ") && text.contains("end it, and start"), "{text}");
+    other.execute_batch("ROLLBACK").unwrap();
+    OpenJournal::open(settings(folder.path())).unwrap();
+}
+
+#[test]
 fn a_folder_in_memory_is_said_to_be_gone_at_reboot() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let text = notes(folder.path())[0].to_string();
