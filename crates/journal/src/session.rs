@@ -72,7 +72,7 @@ impl LogPages {
 
 /// The connection with all that belongs to it.
 #[derive(Debug)]
-pub(crate) struct Session<'a> {
+pub(crate) struct WriteSession<'a> {
     connection: &'a Connection,
     applier: Applier<'a>,
     files: WatchedFiles,
@@ -82,7 +82,7 @@ pub(crate) struct Session<'a> {
     commits: u64,
 }
 
-impl<'a> Session<'a> {
+impl<'a> WriteSession<'a> {
     /// The session of a connection whose files are watched. `commits`: the transactions of this run that it has.
     ///
     /// # Errors

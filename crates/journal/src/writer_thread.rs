@@ -24,7 +24,7 @@ use crate::numbers::{self, NUMBER_KINDS, NextNumbers, NumberKind};
 use crate::opening::OpenJournal;
 use crate::place::JournalPlace;
 use crate::retention;
-use crate::session::{FailedCommit, LogPages, Session, in_words};
+use crate::session::{FailedCommit, LogPages, WriteSession, in_words};
 use crate::settings::KeepRules;
 use crate::watched_files::{WatchedFiles, is_same, look};
 
@@ -127,7 +127,8 @@ impl WriterThread {
         let commits = self.commits_in(&connection)?;
         let files = WatchedFiles::new(&self.place)?;
         self.database.get_or_insert(files.database());
-        let mut session = Session::new(&connection, files, pages, (self.epoch, commits)).map_err(in_words)?;
+        let mut session =
+            WriteSession::new(&connection, files, pages, (self.epoch, commits)).map_err(in_words)?;
         self.write_left(&mut session)?;
         let mut next_look = self.evict(&mut session)?;
         loop {
@@ -180,7 +181,7 @@ impl WriterThread {
 
     /// Writes anew what a failed transaction held; also if that is nothing, because only a commit of new bytes shows that the disk
     /// takes them.
-    fn write_left(&mut self, session: &mut Session<'_>) -> Result<(), String> {
+    fn write_left(&mut self, session: &mut WriteSession<'_>) -> Result<(), String> {
         if !self.is_degraded {
             return Ok(());
         }
@@ -213,7 +214,11 @@ impl WriterThread {
     }
 
     /// Counts a transaction that succeeded, or remembers whether the failed one may be in the database.
-    fn settle<T>(&mut self, session: &Session<'_>, written: Result<T, FailedCommit>) -> Result<T, String> {
+    fn settle<T>(
+        &mut self,
+        session: &WriteSession<'_>,
+        written: Result<T, FailedCommit>,
+    ) -> Result<T, String> {
         match written {
             Ok(value) => {
                 self.commits = session.commits();
@@ -227,7 +232,7 @@ impl WriterThread {
     }
 
     /// Stores what was taken, in one transaction, and answers.
-    fn commit(&mut self, session: &mut Session<'_>, work: TakenWork) -> Result<(), String> {
+    fn commit(&mut self, session: &mut WriteSession<'_>, work: TakenWork) -> Result<(), String> {
         self.left = LeftWork { facts: work.facts, reserve: work.reserve, ..LeftWork::default() };
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
         let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, .. } = self;
@@ -288,7 +293,7 @@ impl WriterThread {
     }
 
     /// Removes one step of ended jobs; when to look again, if anything is left.
-    fn evict(&mut self, session: &mut Session<'_>) -> Result<Option<Instant>, String> {
+    fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
         let (now, wall_us) = (Instant::now(), clock::wall_us());
         if self.clock.look(wall_us, clock::boot_us()) {
             (self.door)(JournalAnswer::ClockJumped);
@@ -321,7 +326,7 @@ impl WriterThread {
     }
 
     /// Ends the run: the next one begins with the first numbers that this one did not use.
-    fn end(&mut self, session: &mut Session<'_>, unused: NextNumbers) -> Result<(), String> {
+    fn end(&mut self, session: &mut WriteSession<'_>, unused: NextNumbers) -> Result<(), String> {
         let at_us = clock::wall_us();
         let all = NUMBER_KINDS.map(|kind| (kind, 0));
         let mut next = unused;
