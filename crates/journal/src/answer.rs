@@ -47,7 +47,7 @@ pub enum JournalAnswer {
     },
     /// The wall clock has jumped: for a day, no job is removed by its age.
     ClockJumped,
-    /// Nothing can be stored for now.
+    /// Nothing can be stored for now; told again when there is another reason.
     Degraded {
         /// Why, as a text for people.
         why: String,

@@ -51,7 +51,8 @@ pub(crate) struct WriterThread {
     left: LeftWork,
     /// Whether the last transaction failed so late that it may be in the database.
     is_unsure: bool,
-    is_degraded: bool,
+    /// Why nothing can be stored, as it was told last.
+    degraded: Option<String>,
     /// Held until the thread ends.
     _lock: InstanceLock,
 }
@@ -87,7 +88,7 @@ impl WriterThread {
             reserved,
             left: LeftWork::default(),
             is_unsure: false,
-            is_degraded: false,
+            degraded: None,
             _lock: lock,
         };
         (writer, connection)
@@ -159,7 +160,9 @@ impl WriterThread {
         let sql = "SELECT commits FROM epoch WHERE number = ?";
         let found: Result<u64, _> = connection.query_row(sql, [self.epoch], |row| row.get(0));
         let path = self.place.database.display();
-        let found = found.map_err(|error| format!("{path} has no row of this run: {}", in_words(error)))?;
+        let found = found.map_err(|error| {
+            format!("{path} has no row of this run, restart the daemon: {}", in_words(error))
+        })?;
         if std::mem::take(&mut self.is_unsure) && found == self.commits + 1 {
             self.commits = found;
             self.left.is_in = true;
@@ -182,7 +185,7 @@ impl WriterThread {
     /// Writes anew what a failed transaction held; also if that is nothing, because only a commit of new bytes shows that the disk
     /// takes them.
     fn write_left(&mut self, session: &mut WriteSession<'_>) -> Result<(), String> {
-        if !self.is_degraded {
+        if self.degraded.is_none() {
             return Ok(());
         }
         if self.left.is_in {
@@ -203,7 +206,7 @@ impl WriterThread {
             Ok(())
         });
         self.settle(session, written)?;
-        self.is_degraded = false;
+        self.degraded = None;
         (self.door)(JournalAnswer::Recovered);
         let LeftWork { facts, reserve, evicted, misfits, .. } = std::mem::take(&mut self.left);
         self.answer(misfits, &facts, &reserve);
@@ -283,11 +286,12 @@ impl WriterThread {
                 self.left.withdrawn.push(*accepted);
             }
         }
-        let is_new = !std::mem::replace(&mut self.is_degraded, true);
-        if let Some(from) = first.filter(|_| is_new || refused > 0) {
+        let is_first = self.degraded.is_none();
+        if let Some(from) = first.filter(|_| is_first || refused > 0) {
             (self.door)(JournalAnswer::NotStored { from, to: last, why: why.clone() });
         }
-        if is_new {
+        if self.degraded.as_ref() != Some(&why) {
+            self.degraded = Some(why.clone());
             (self.door)(JournalAnswer::Degraded { why });
         }
     }

@@ -22,9 +22,12 @@ const JOBS: u64 = 200_000;
 /// Processor time of the writer's thread so far, in microseconds: utime and stime of proc(5), in ticks of 10 ms.
 fn writer_cpu_us() -> f64 {
     let mut tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
-    let is_writer =
-        |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap() == "journal\n";
-    let stat = std::fs::read_to_string(tasks.find(is_writer).unwrap().join("stat")).unwrap();
+    let is_writer = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "journal\n")
+    };
+    // A thread that has just begun has no name yet, and has used no time.
+    let Some(writer) = tasks.find(is_writer) else { return 0.0 };
+    let stat = std::fs::read_to_string(writer.join("stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
     (ticks(11) + ticks(12)) * 1e4

@@ -24,6 +24,7 @@ use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{Fence, JobId, WorkerId};
 use bulkhead_proto::job::{Payload, Policy};
+use rusqlite::{Connection, OpenFlags};
 
 /// No answer takes so long on a machine that works.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -130,6 +131,12 @@ pub fn assert_holds(folder: &Path, state: &DurableState) {
             assert_eq!(reader.submit_of_key(shared.uid, key).unwrap().as_ref(), Some(&stored.submit));
         }
     }
+    let inputs = state.jobs.values().filter_map(|folded| folded.input.as_ref());
+    let inputs = inputs.filter(|input| !input.as_bytes().is_empty()).count();
+    let connection =
+        Connection::open_with_flags(folder.join("journal.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let rows: usize = connection.query_row("SELECT count(*) FROM input", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, inputs, "inputs of jobs that are not done");
     let ended = state.jobs.values().filter(|folded| folded.end.is_some()).count();
     let unfinished = reader.count_unfinished(JobId(1 << 60)).unwrap();
     assert_eq!(unfinished, (state.jobs.len() - ended) as u64, "unfinished jobs");
