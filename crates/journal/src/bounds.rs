@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-/// Most facts in one transaction.
-pub(crate) const COMMIT_FACTS_MAX: usize = 8192;
-/// Most bytes of facts in one transaction; one more fact may go beyond it.
-pub(crate) const COMMIT_BYTES_MAX: usize = 8 << 20;
+/// Most facts in one transaction. Each may change some pages of its own, and the log holds all of them.
+pub(crate) const COMMIT_FACTS_MAX: usize = 2048;
+/// Most bytes of facts in one transaction; the last one may go beyond it.
+pub(crate) const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// How long another process may hold the write lock.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a writer whose last commit failed waits before it tries again, unless there is new work.

@@ -4,24 +4,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
-#[macro_use]
-#[path = "../../../tests/src/skip.rs"]
-#[allow(unreachable_pub)]
-mod skip;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::numbers::NumberKind;
-use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::JournalReader;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use common::{Desk, accept, assert_holds, end, payload, settings, submit};
+use common::{Desk, accept, assert_holds, end, payload, submit};
 use rusqlite::Connection;
 
 fn now_us() -> u64 {
@@ -255,71 +249,6 @@ fn a_transaction_that_failed_after_its_commit_counts_once_and_its_submits_are_wi
         }
     }
     assert!(desk.close());
-}
-
-/// A small file system in memory; unmounted when it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(size: &str) -> Result<Self, &'static str> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "bulkhead-test"])
-            .arg(folder.path());
-        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if is_mounted { Ok(Self(folder)) } else { Err("no right to mount") }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let umount = Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(umount.is_ok_and(|status| status.success()) || std::thread::panicking(), "cannot unmount");
-    }
-}
-
-#[test]
-fn a_full_disk_refuses_submits_and_keeps_results_until_there_is_room() {
-    let disk = or_skip!(SmallDisk::mount("3m"));
-    let folder = disk.0.path().join("state");
-    let (mut desk, mut state) = with_one_job(&folder);
-    let ballast = disk.0.path().join("ballast");
-    let file = fs::File::create(&ballast).unwrap();
-    drop(std::io::copy(&mut std::io::Read::take(std::io::repeat(7), 64 << 20), &mut &file));
-    drop(file);
-    let mut job = 2;
-    let why = loop {
-        let input = payload(&"x".repeat(4000));
-        desk.push(Fact::Accepted(Box::new(submit(job, 1000, None, vec![input; 8]))));
-        job += 8;
-        match desk.answer() {
-            JournalAnswer::Degraded { why } => break why,
-            JournalAnswer::NotStored { .. } => break desk.await_degraded(),
-            JournalAnswer::Stored { .. } => {}
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(why, "the disk is full");
-    let ended = end(1, Some(1), Outcome::Done, now_us());
-    state.add(&ended).unwrap();
-    let result = desk.push(ended);
-    fs::remove_file(&ballast).unwrap();
-    loop {
-        match desk.answer() {
-            JournalAnswer::Stored { up_to } if up_to == result => break,
-            JournalAnswer::Stored { .. } => {}
-            JournalAnswer::NotStored { .. } | JournalAnswer::Degraded { .. } | JournalAnswer::Recovered => {}
-            other => panic!("{other:?}"),
-        }
-    }
-    let reader = JournalReader::open(&folder).unwrap();
-    assert_eq!(reader.result(JobId(1)).unwrap().unwrap().end.outcome, Outcome::Done);
-    assert!(reader.job(JobId(job - 8)).unwrap().is_none(), "the refused submit is not stored");
-    drop(reader);
-    assert!(desk.close());
-    let journal = OpenJournal::open(settings(&folder)).unwrap();
-    assert!(journal.before().unwrap().ended_us.is_some());
 }
 
 #[test]

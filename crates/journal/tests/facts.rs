@@ -92,3 +92,21 @@ fn an_answer_covers_all_facts_before_it() {
     assert_holds(&desk.folder, &state);
     assert!(desk.close());
 }
+
+#[test]
+fn the_log_stays_short_while_nobody_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let log = folder.path().join("journal.db-wal");
+    let mut longest = 0;
+    for batch in 0..30 {
+        let inputs = vec![payload("sixteen letters!"); 4096];
+        desk.push(Fact::Accepted(Box::new(submit(1 + 4096 * batch, 1000, None, inputs))));
+        assert_eq!(desk.await_stored(), []);
+        longest = longest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    assert!(longest < 16 << 20, "{longest} bytes");
+    assert!(std::fs::metadata(folder.path().join("journal.db")).unwrap().len() > 4 << 20);
+    assert!(desk.close());
+    assert!(!log.exists() || std::fs::metadata(&log).unwrap().len() == 0);
+}

@@ -7,13 +7,6 @@ mod common;
 #[path = "../../../tests/src/skip.rs"]
 #[allow(unreachable_pub)]
 mod skip;
-/// What the next module knows of the tests of daemons.
-mod daemon {
-    pub(crate) use crate::common::PATIENCE as DEADLINE;
-}
-#[path = "../../../tests/src/dead_disk.rs"]
-#[allow(unreachable_pub, dead_code)]
-mod dead_disk;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -169,16 +162,6 @@ fn a_folder_in_memory_is_said_to_be_gone_at_reboot() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let text = notes(folder.path())[0].to_string();
     assert!(text.ends_with("is in memory: durable jobs are gone at reboot"), "{text}");
-}
-
-#[test]
-fn a_folder_that_another_program_answers_for_is_refused() {
-    let disk = or_skip!(dead_disk::DeadDisk::mount_silent());
-    let file = disk.file();
-    let folder = file.parent().unwrap();
-    let text = refusal(folder);
-    assert!(text.contains("is on FUSE, which SQLite's log cannot use: choose one on a disk"), "{text}");
-    disk.leave();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How much processor time the writer takes for a fact: a measurement, which asserts nothing.
 //!
 //! `cargo test --release -p bulkhead-journal --test pace -- --ignored --nocapture`, on a machine that does nothing else. The commits
-//! are of 8192 facts, so that the disk hardly counts.
+//! are of 2048 facts, so that the disk hardly counts.
 
 #![allow(clippy::unwrap_used)]
 
