@@ -63,6 +63,9 @@ impl OpenJournal {
         let lock = place.lock()?;
         let of_file = read_numbers(&place)?;
         let is_new = !std::fs::metadata(&place.database).is_ok_and(|found| found.len() > 0);
+        if is_new {
+            place.make_database()?;
+        }
         let fault = |error| database_fault(&place.database, error);
         let mut connection = connection::to_write(&place.database, is_new).map_err(fault)?;
         check_identity(&connection, &place.database)?;

@@ -3,9 +3,9 @@
 //! Everything here is looked at before a database is opened, and each reason to refuse the folder is an [`OpenFault`]. A folder
 //! that is missing is made, closed to others. Nothing else is changed. Driven by `opening.rs`.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bulkhead_sys::file_system::{self, FileSystemSort};
@@ -70,6 +70,16 @@ impl JournalPlace {
             return Err(OpenFault::NoRoom { folder: folder(), free_bytes, room_min_bytes });
         }
         Ok(notes)
+    }
+
+    /// Makes an empty database that other users cannot read, because it holds the inputs and results of all. SQLite's other files get
+    /// the same permissions.
+    ///
+    /// # Errors
+    /// [`OpenFault::Io`].
+    pub(crate) fn make_database(&self) -> Result<(), OpenFault> {
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.database);
+        made.map(drop).map_err(|error| OpenFault::Io { path: self.database.clone(), error })
     }
 
     /// Takes the lock of the folder.

@@ -125,6 +125,18 @@ fn a_folder_that_others_may_change_is_refused() {
 }
 
 #[test]
+fn other_users_cannot_read_what_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let desk = Desk::open(folder.path());
+    for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(desk.close());
+}
+
+#[test]
 fn a_folder_in_use_or_without_room_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("a/b");
