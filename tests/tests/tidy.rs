@@ -134,6 +134,7 @@ fn a_planted_word_is_found() {
         ("use nix::unistd;", "supervisor/src/a.rs"),
         ("use ipc_channel::ipc;", "worker/src/a.rs"),
         ("use bincode::Encode;", "proto/src/a.rs"),
+        ("use rusqlite::Connection;", "supervisor/src/a.rs"),
         ("Ordering::SeqCst", "supervisor/src/a.rs"),
         ("std::fs::copy(binary(x), y);", "tests/tests/a.rs"),
         (concat!("// TO", "DO: later"), "proto/src/a.rs"),

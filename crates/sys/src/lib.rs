@@ -27,6 +27,7 @@ mod ended_strays;
 pub mod exit;
 pub mod extended_attributes;
 pub mod file_copy;
+pub mod file_system;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod foreign_code;
 mod freeze;

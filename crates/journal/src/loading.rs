@@ -1,0 +1,137 @@
+//! Unfinished jobs of earlier runs, chunk by chunk: users by turns, each user's most urgent first, and of those the oldest.
+//!
+//! So among what is loaded a user's jobs stand in the order in which they are to run, and no user waits until another one's jobs are
+//! all loaded. Inputs are not among them: [`JournalReader::input`] reads one. Jobs of the run that loads are left out.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_facts::durable_job::DurableJob;
+use bulkhead_proto::ids::JobId;
+use rusqlite::{OptionalExtension, params};
+
+use crate::bounds::LOAD_CHUNK;
+use crate::reader::{JournalReader, StoredSubmit};
+use crate::rows::{COUNTS, counts_of};
+
+/// How far the loading has come.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    /// Job numbers of this run begin here.
+    end: JobId,
+    /// Users with jobs that are not loaded, who is next first, each with the last job that is.
+    users: VecDeque<(u32, LastLoaded)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LastLoaded {
+    urgency: i64,
+    id: u64,
+}
+
+/// A job that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfinishedJob {
+    /// The job.
+    pub job: JobId,
+    /// The first job of its submit.
+    pub submit: JobId,
+    /// Its counts.
+    pub counts: DurableJob,
+    /// When it expires if it has no attempt until then.
+    pub expires_us: Option<u64>,
+}
+
+/// A chunk of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnfinishedChunk {
+    /// The jobs; none: all are loaded.
+    pub jobs: Vec<UnfinishedJob>,
+    /// Their submits, by the first job.
+    pub submits: BTreeMap<JobId, StoredSubmit>,
+}
+
+impl JournalReader {
+    /// Begins to load; `end` is the first job number of this run.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn loading(&self, end: JobId) -> rusqlite::Result<Loading> {
+        let mut users = VecDeque::new();
+        let mut after = -1;
+        // One step of the index for each user, not for each job.
+        let sql = "SELECT uid FROM job WHERE uid > ? ORDER BY uid LIMIT 1";
+        let mut statement = self.connection.prepare(sql)?;
+        while let Some(uid) = statement.query_row([after], |row| row.get::<_, u32>(0)).optional()? {
+            users.push_back((uid, LastLoaded { urgency: -1, id: 0 }));
+            after = i64::from(uid);
+        }
+        Ok(Loading { end, users })
+    }
+
+    /// The next chunk: at most [`LOAD_CHUNK`] jobs.
+    ///
+    /// # Errors
+    /// SQLite's. The loading is then where it was, and may go on.
+    pub fn load(&self, loading: &mut Loading) -> rusqlite::Result<UnfinishedChunk> {
+        let reading = self.connection.unchecked_transaction()?;
+        let mut users = loading.users.clone();
+        let mut chunk = UnfinishedChunk::default();
+        while chunk.jobs.len() < LOAD_CHUNK
+            && let Some((uid, last)) = users.pop_front()
+        {
+            let room = LOAD_CHUNK - chunk.jobs.len();
+            // What the users that are left come to, so that each has its turn in each chunk while that is possible.
+            let share = room.div_ceil(users.len() + 1);
+            let loaded = self.load_of_user(&mut chunk, (uid, last), loading.end, share)?;
+            if let Some(last) = loaded {
+                users.push_back((uid, last));
+            }
+        }
+        reading.finish()?;
+        loading.users = users;
+        Ok(chunk)
+    }
+
+    /// Loads at most `most` jobs of a user; the last one, unless there are no more.
+    fn load_of_user(
+        &self,
+        chunk: &mut UnfinishedChunk,
+        (uid, mut last): (u32, LastLoaded),
+        end: JobId,
+        most: usize,
+    ) -> rusqlite::Result<Option<LastLoaded>> {
+        let (submit, from) = (StoredSubmit::COLUMNS, StoredSubmit::WIDTH);
+        let sql = format!(
+            "SELECT {submit}, {COUNTS}, job.expires_us, job.urgency, id FROM job JOIN submit ON first = job.submit \
+             WHERE job.uid = ? AND (job.urgency, id) > (?, ?) AND id < ? ORDER BY job.urgency, id LIMIT ?"
+        );
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut rows = statement.query(params![uid, last.urgency, last.id, end.0, most])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            let first = JobId(row.get(0)?);
+            let shared = match chunk.submits.get(&first) {
+                Some(known) => known,
+                None => {
+                    let submit = StoredSubmit::of(row)?;
+                    chunk.submits.entry(first).or_insert(submit)
+                }
+            };
+            let counts = counts_of(row, from)?;
+            let own_us: Option<u64> = row.get(from + 8)?;
+            let expires_us = if counts.asked > 0 { own_us } else { shared.shared.expires_us };
+            last = LastLoaded { urgency: row.get(from + 9)?, id: row.get(from + 10)? };
+            chunk.jobs.push(UnfinishedJob { job: JobId(last.id), submit: first, counts, expires_us });
+            count += 1;
+        }
+        Ok((count == most).then_some(last))
+    }
+
+    /// How many jobs of earlier runs have not ended. Takes time in proportion to their number.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn count_unfinished(&self, end: JobId) -> rusqlite::Result<u64> {
+        self.connection.query_row("SELECT count(*) FROM job WHERE id < ?", [end.0], |row| row.get(0))
+    }
+}

@@ -1,0 +1,387 @@
+//! What the writer's thread does: sessions one after the other, each with one connection, until the run ends.
+//!
+//! What a failed transaction held stands in `left`, and is the first thing that the next session writes. Whether the transaction got
+//! into the database nevertheless is known by the count of transactions in the row of the run. Driven by `writer.rs`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_facts::Misfit;
+use bulkhead_facts::fact::{AcceptedJobs, Fact, FactNo};
+use bulkhead_proto::ids::JobId;
+use bulkhead_sys::clock;
+use bulkhead_sys::file_system::FileSeen;
+use bulkhead_sys::lock::InstanceLock;
+use rusqlite::{Connection, params};
+
+use crate::answer::JournalAnswer;
+use crate::apply::{Applier, ApplyError};
+use crate::bounds::{COMMIT_BYTES_MAX, COMMIT_FACTS_MAX, EVICT_STEP, RETRY_AFTER, VACUUM_PAGES};
+use crate::clock_rule::ClockRule;
+use crate::connection;
+use crate::fact_queue::{FactQueue, TakenWork, WaitingFact};
+use crate::numbers::{self, NUMBER_KINDS, NextNumbers, NumberKind};
+use crate::opening::OpenJournal;
+use crate::place::JournalPlace;
+use crate::retention;
+use crate::session::{FailedCommit, LogPages, WriteSession, in_words};
+use crate::settings::KeepRules;
+use crate::watched_files::{WatchedFiles, is_same, look};
+
+type Door = Box<dyn FnMut(JournalAnswer) + Send>;
+
+/// Jobs that come of age are looked for at most so often.
+const AGE_STEP: Duration = Duration::from_secs(60);
+/// While facts are stored, jobs beyond the bounds are looked for so often.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// The state of the thread.
+pub(crate) struct WriterThread {
+    queue: Arc<FactQueue>,
+    door: Door,
+    place: JournalPlace,
+    keep: KeepRules,
+    clock: ClockRule,
+    epoch: u64,
+    /// Transactions of this run that are durable.
+    commits: u64,
+    /// What identifies the database, once it was seen.
+    database: Option<FileSeen>,
+    reserved: NextNumbers,
+    left: LeftWork,
+    /// Whether the last transaction failed so late that it may be in the database.
+    is_unsure: bool,
+    /// Why nothing can be stored, as it was told last.
+    degraded: Option<String>,
+    /// Held until the thread ends.
+    _lock: InstanceLock,
+}
+
+/// What a failed transaction held.
+#[derive(Debug, Default)]
+struct LeftWork {
+    facts: Vec<WaitingFact>,
+    reserve: Vec<(NumberKind, u64)>,
+    /// Submits that were refused, to be removed if they did get into the database.
+    withdrawn: Vec<AcceptedJobs>,
+    /// Jobs that it removed.
+    evicted: Vec<JobId>,
+    /// Which of the facts did not fit, if the transaction is in the database after all.
+    misfits: Vec<(FactNo, Misfit)>,
+    /// Whether all of this is in the database, and only has to be synced.
+    is_in: bool,
+}
+
+impl WriterThread {
+    pub(crate) fn new(journal: OpenJournal, queue: Arc<FactQueue>, door: Door) -> (Self, Connection) {
+        let epoch = journal.epoch().number;
+        let OpenJournal { place, lock, settings, connection, clock, reserved, .. } = journal;
+        let writer = Self {
+            queue,
+            door,
+            place,
+            keep: settings.keep,
+            clock,
+            epoch,
+            commits: 0,
+            database: None,
+            reserved,
+            left: LeftWork::default(),
+            is_unsure: false,
+            degraded: None,
+            _lock: lock,
+        };
+        (writer, connection)
+    }
+
+    /// Serves until the run ends.
+    pub(crate) fn run(mut self, connection: Connection) {
+        let mut next = Ok(connection);
+        loop {
+            let is_last = self.queue.is_closing();
+            let result = next.and_then(|connection| self.serve(connection));
+            let Err(why) = result else { return (self.door)(JournalAnswer::Closed { is_clean: true }) };
+            self.fail(why);
+            // One session more is tried for what is left.
+            if is_last {
+                return (self.door)(JournalAnswer::Closed { is_clean: false });
+            }
+            self.queue.rest(RETRY_AFTER);
+            next = self.reopen();
+        }
+    }
+
+    /// Opens the database again, if it is the one that this run began with: another one is left as it is.
+    fn reopen(&self) -> Result<Connection, String> {
+        let (path, seen) = (self.place.database.display(), look(&self.place.database)?);
+        if self.database.is_some_and(|first| !is_same(&first, &seen)) {
+            return Err(format!("{path} is not the file that the daemon began with: restart the daemon"));
+        }
+        connection::to_write(&self.place.database, false).map_err(in_words)
+    }
+
+    /// One session: returns when the run has ended.
+    fn serve(&mut self, mut connection: Connection) -> Result<(), String> {
+        let pages = LogPages::default();
+        connection::keep_log(&connection).map_err(in_words)?;
+        pages.count(&mut connection).map_err(in_words)?;
+        let commits = self.commits_in(&connection)?;
+        let files = WatchedFiles::new(&self.place)?;
+        self.database.get_or_insert(files.database());
+        let mut session =
+            WriteSession::new(&connection, files, pages, (self.epoch, commits)).map_err(in_words)?;
+        self.write_left(&mut session)?;
+        let mut next_look = self.evict(&mut session)?;
+        loop {
+            let work = self.queue.take(COMMIT_FACTS_MAX, COMMIT_BYTES_MAX);
+            let close = work.close;
+            let is_idle = work.facts.is_empty() && work.reserve.is_empty();
+            if !is_idle {
+                self.commit(&mut session, work)?;
+                session.copy_long_log()?;
+                // What was stored may be too much, or the first that is to go one day.
+                let soon = Instant::now() + LOOK_AFTER;
+                next_look = Some(next_look.map_or(soon, |next_look| next_look.min(soon)));
+            }
+            if let Some(unused) = close {
+                return self.end(&mut session, unused);
+            }
+            let left = next_look.map(|next_look| next_look.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                next_look = self.evict(&mut session)?;
+            } else if is_idle {
+                self.queue.wait(left);
+            }
+        }
+    }
+
+    /// The transactions of this run that the database has. It is the database of this run, and lacks none.
+    fn commits_in(&mut self, connection: &Connection) -> Result<u64, String> {
+        let sql = "SELECT commits FROM epoch WHERE number = ?";
+        let found: Result<u64, _> = connection.query_row(sql, [self.epoch], |row| row.get(0));
+        let path = self.place.database.display();
+        let found = found.map_err(|error| {
+            format!("{path} has no row of this run, restart the daemon: {}", in_words(error))
+        })?;
+        if std::mem::take(&mut self.is_unsure) && found == self.commits + 1 {
+            self.commits = found;
+            self.left.is_in = true;
+        }
+        if !self.left.is_in {
+            self.left.misfits.clear();
+            self.left.evicted.clear();
+        }
+        let known = self.commits;
+        match found {
+            _ if found == known => Ok(found),
+            _ if found < known => Err(format!(
+                "{path} lacks {} transactions that were stored: restart the daemon",
+                known - found
+            )),
+            _ => Err(format!("{path} has transactions of another program: restart the daemon")),
+        }
+    }
+
+    /// Writes anew what a failed transaction held; also if that is nothing, because only a commit of new bytes shows that the disk
+    /// takes them.
+    fn write_left(&mut self, session: &mut WriteSession<'_>) -> Result<(), String> {
+        if self.degraded.is_none() {
+            return Ok(());
+        }
+        if self.left.is_in {
+            // The bytes of that transaction are in the log alone: copying the log writes them anew.
+            session.empty_log()?;
+        }
+        self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
+        let Self { left, reserved, .. } = self;
+        let LeftWork { facts, reserve, withdrawn, misfits, is_in, .. } = left;
+        let written = session.transaction(|applier| {
+            for submit in withdrawn.iter() {
+                applier.withdraw(submit)?;
+            }
+            write_numbers(applier, reserved, reserve)?;
+            if !*is_in {
+                *misfits = apply_all(applier, facts)?;
+            }
+            Ok(())
+        });
+        self.settle(session, written)?;
+        self.degraded = None;
+        (self.door)(JournalAnswer::Recovered);
+        let LeftWork { facts, reserve, evicted, misfits, .. } = std::mem::take(&mut self.left);
+        self.answer(misfits, &facts, &reserve);
+        if !evicted.is_empty() {
+            (self.door)(JournalAnswer::Evicted { jobs: evicted });
+        }
+        Ok(())
+    }
+
+    /// Counts a transaction that succeeded, or remembers whether the failed one may be in the database.
+    fn settle<T>(
+        &mut self,
+        session: &WriteSession<'_>,
+        written: Result<T, FailedCommit>,
+    ) -> Result<T, String> {
+        match written {
+            Ok(value) => {
+                self.commits = session.commits();
+                Ok(value)
+            }
+            Err(failed) => {
+                self.is_unsure = failed.is_unsure;
+                Err(failed.why)
+            }
+        }
+    }
+
+    /// Stores what was taken, in one transaction, and answers.
+    fn commit(&mut self, session: &mut WriteSession<'_>, work: TakenWork) -> Result<(), String> {
+        self.left = LeftWork { facts: work.facts, reserve: work.reserve, ..LeftWork::default() };
+        self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
+        let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, .. } = self;
+        let written = session.transaction(|applier| {
+            write_numbers(applier, reserved, reserve)?;
+            *misfits = apply_all(applier, facts)?;
+            Ok(())
+        });
+        self.settle(session, written)?;
+        let LeftWork { facts, reserve, misfits, .. } = std::mem::take(&mut self.left);
+        self.answer(misfits, &facts, &reserve);
+        Ok(())
+    }
+
+    /// Tells what is durable now.
+    fn answer(
+        &mut self,
+        misfits: Vec<(FactNo, Misfit)>,
+        facts: &[WaitingFact],
+        reserve: &[(NumberKind, u64)],
+    ) {
+        self.queue.answered(facts.len(), facts.iter().map(|fact| fact.bytes).sum());
+        for (fact, misfit) in misfits {
+            (self.door)(JournalAnswer::DoesNotFit { fact, misfit });
+        }
+        if let Some(last) = facts.last() {
+            (self.door)(JournalAnswer::Stored { up_to: last.number });
+        }
+        for (kind, _) in reserve {
+            (self.door)(JournalAnswer::Reserved { kind: *kind, next: self.reserved.of(*kind) });
+        }
+    }
+
+    /// A session has ended by an error: submits are refused, all else is kept.
+    fn fail(&mut self, why: String) {
+        let (waiting, last) = self.queue.take_submits();
+        let first = self.left.facts.first().or(waiting.first()).map(|fact| fact.number);
+        let (submits, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left.facts)
+            .into_iter()
+            .partition(|fact| matches!(fact.fact, Fact::Accepted(_)));
+        self.left.misfits.retain(|(number, _)| kept.iter().any(|fact| fact.number == *number));
+        self.left.facts = kept;
+        let refused = submits.len() + waiting.len();
+        let bytes = submits.iter().chain(&waiting).map(|fact| fact.bytes).sum();
+        self.queue.answered(refused, bytes);
+        for submit in submits {
+            if let Fact::Accepted(accepted) = submit.fact {
+                self.left.withdrawn.push(*accepted);
+            }
+        }
+        let is_first = self.degraded.is_none();
+        if let Some(from) = first.filter(|_| is_first || refused > 0) {
+            (self.door)(JournalAnswer::NotStored { from, to: last, why: why.clone() });
+        }
+        if self.degraded.as_ref() != Some(&why) {
+            self.degraded = Some(why.clone());
+            (self.door)(JournalAnswer::Degraded { why });
+        }
+    }
+
+    /// Removes one step of ended jobs; when to look again, if anything is left.
+    fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
+        let (now, wall_us) = (Instant::now(), clock::wall_us());
+        if self.clock.look(wall_us, clock::boot_us()) {
+            (self.door)(JournalAnswer::ClockJumped);
+        }
+        let believed_us = self.clock.is_believed().then_some(wall_us);
+        let found = retention::next_to_go(session.connection(), &self.keep, believed_us, EVICT_STEP);
+        let jobs = found.map_err(in_words)?;
+        if jobs.is_empty() {
+            let oldest_us = retention::oldest_us(session.connection()).map_err(in_words)?;
+            let due_us = oldest_us.map(|oldest_us| oldest_us.saturating_add(self.keep.age_max_us));
+            let left = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(wall_us)));
+            return Ok(left.and_then(|left| now.checked_add(left.max(AGE_STEP))));
+        }
+        let fact = Fact::Evicted { jobs: jobs.clone().into() };
+        let before_us = believed_us.map(|wall_us| wall_us.saturating_sub(self.keep.age_max_us));
+        self.left.evicted = jobs;
+        let removed = session.transaction(|applier| {
+            applier.apply(&fact)?;
+            if let Some(before_us) = before_us {
+                applier.drop_old_attempts(before_us, EVICT_STEP)?;
+            }
+            Ok(())
+        });
+        self.settle(session, removed)?;
+        let jobs = std::mem::take(&mut self.left.evicted);
+        (self.door)(JournalAnswer::Evicted { jobs });
+        session.vacuum(VACUUM_PAGES)?;
+        session.copy_long_log()?;
+        Ok(Some(now))
+    }
+
+    /// Ends the run: the next one begins with the first numbers that this one did not use.
+    fn end(&mut self, session: &mut WriteSession<'_>, unused: NextNumbers) -> Result<(), String> {
+        let at_us = clock::wall_us();
+        let all = NUMBER_KINDS.map(|kind| (kind, 0));
+        let mut next = unused;
+        next.set(NumberKind::Epoch, self.epoch + 1);
+        let written = session.transaction(|applier| {
+            write_numbers(applier, &next, &all)?;
+            applier.apply(&Fact::EpochEnded { at_us })
+        });
+        self.settle(session, written)?;
+        // A log that cannot be emptied is left to the next run.
+        drop(session.empty_log());
+        numbers::write(&self.place.folder, &self.place.numbers, &next).map_err(|error| error.to_string())
+    }
+}
+
+/// Applies facts in their order; those that do not fit.
+fn apply_all(applier: &mut Applier<'_>, facts: &[WaitingFact]) -> Result<Vec<(FactNo, Misfit)>, ApplyError> {
+    let mut misfits = Vec::new();
+    for WaitingFact { number, fact, .. } in facts {
+        match applier.apply(fact) {
+            Err(ApplyError::Misfit(misfit)) => misfits.push((*number, misfit)),
+            result => result?,
+        }
+    }
+    Ok(misfits)
+}
+
+/// Reserves numbers in the file, which goes first; the numbers that are reserved then.
+fn reserve_in_file(
+    place: &JournalPlace,
+    mut reserved: NextNumbers,
+    reserve: &[(NumberKind, u64)],
+) -> Result<NextNumbers, String> {
+    if reserve.is_empty() {
+        return Ok(reserved);
+    }
+    for (kind, next) in reserve {
+        reserved.set(*kind, reserved.of(*kind).max(*next));
+    }
+    let written = numbers::write(&place.folder, &place.numbers, &reserved);
+    written.map_err(|error| format!("cannot write {}: {error}", place.numbers.display()))?;
+    Ok(reserved)
+}
+
+fn write_numbers(
+    applier: &mut Applier<'_>,
+    next: &NextNumbers,
+    kinds: &[(NumberKind, u64)],
+) -> Result<(), ApplyError> {
+    for (kind, _) in kinds {
+        applier.statements.set_number.execute(params![kind.name(), next.of(*kind)])?;
+    }
+    Ok(())
+}

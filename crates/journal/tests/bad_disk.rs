@@ -1,0 +1,265 @@
+//! A disk that fails, and files that others change under the writer: nothing is told as stored that is not, and nothing is lost
+//! that was told.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use bulkhead_facts::fact::{Fact, FactNo};
+use bulkhead_facts::fold::DurableState;
+use bulkhead_journal::answer::JournalAnswer;
+use bulkhead_journal::numbers::NumberKind;
+use bulkhead_journal::reader::JournalReader;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::ids::JobId;
+use common::{Desk, accept, assert_holds, end, payload, submit};
+use rusqlite::Connection;
+
+fn now_us() -> u64 {
+    bulkhead_sys::clock::wall_us()
+}
+
+/// A desk whose job 1 is stored.
+fn with_one_job(folder: &Path) -> (Desk, DurableState) {
+    let mut desk = Desk::open(folder);
+    let mut state = DurableState::default();
+    state.add(&accept(1)).unwrap();
+    desk.push(accept(1));
+    assert_eq!(desk.await_stored(), []);
+    (desk, state)
+}
+
+#[test]
+fn a_lock_of_another_program_is_told_and_results_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, mut state) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ended = end(1, Some(1), Outcome::Done, now_us());
+    state.add(&ended).unwrap();
+    let result = desk.push(ended);
+    let refused = desk.push(accept(2));
+    desk.writer.reserve(NumberKind::Job, 5_000_000);
+    let mut not_stored = Vec::new();
+    let why = loop {
+        match desk.answer() {
+            JournalAnswer::NotStored { from, to, .. } => not_stored.push((from, to)),
+            JournalAnswer::Degraded { why } => break why,
+            other => panic!("{other:?} while the database is locked"),
+        }
+    };
+    assert_eq!(why, "another program has locked the database for 1 s");
+    // What arrives while nothing can be stored is refused as well.
+    let late = desk.push(accept(3));
+    while not_stored.last().is_none_or(|(_, to)| *to < late) {
+        let JournalAnswer::NotStored { from, to, .. } = desk.answer() else { panic!("something is stored") };
+        not_stored.push((from, to));
+    }
+    assert!(
+        not_stored.iter().any(|(from, to)| *from <= result.min(refused) && *to >= refused),
+        "{not_stored:?}"
+    );
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    let told = desk.answers_until(|answer| matches!(answer, JournalAnswer::Reserved { .. }));
+    assert!(told.contains(&JournalAnswer::Recovered), "{told:?}");
+    assert_holds(folder.path(), &state);
+    desk.push(accept(4));
+    state.add(&accept(4)).unwrap();
+    assert_eq!(desk.await_stored(), []);
+    assert_holds(folder.path(), &state);
+    assert!(desk.close());
+}
+
+/// Does something to the files of a running journal, then stores a fact more: why it is not stored.
+fn after(folder: &Path, harm: impl FnOnce(&Path)) -> (Desk, String) {
+    let (mut desk, _) = with_one_job(folder);
+    harm(folder);
+    desk.push(end(1, Some(1), Outcome::Done, now_us()));
+    loop {
+        match desk.answer() {
+            JournalAnswer::Degraded { why } => return (desk, why),
+            JournalAnswer::NotStored { .. } => {}
+            other => panic!("{other:?} is answered"),
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_removed_or_replaced_stores_nothing_more() {
+    for (name, what) in
+        [("journal.db", "journal.db was removed"), ("journal.db-wal", "journal.db-wal was removed")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let (desk, why) = after(folder.path(), |folder| fs::remove_file(folder.join(name)).unwrap());
+        assert!(why.ends_with(what), "{why}");
+        assert!(name != "journal.db" || !desk.close(), "nothing of it was stored");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, why) = after(folder.path(), |folder| {
+        let copy = fs::read(folder.join("journal.db")).unwrap();
+        fs::remove_file(folder.join("journal.db")).unwrap();
+        fs::write(folder.join("journal.db"), copy).unwrap();
+    });
+    assert!(why.ends_with("journal.db was replaced by another file"), "{why}");
+    let there = fs::read(folder.path().join("journal.db")).unwrap();
+    assert!(!desk.close());
+    assert_eq!(fs::read(folder.path().join("journal.db")).unwrap(), there, "another file is left as it is");
+    let folder = tempfile::tempdir().unwrap();
+    let (_desk, why) = after(folder.path(), |folder| {
+        fs::hard_link(folder.join("journal.db"), folder.join("second")).unwrap();
+    });
+    assert!(why.ends_with("journal.db has 2 names"), "{why}");
+}
+
+#[test]
+fn a_log_that_is_cut_loses_nothing_unsaid() {
+    let folder = tempfile::tempdir().unwrap();
+    let cut = |folder: &Path| {
+        let log = fs::OpenOptions::new().write(true).open(folder.join("journal.db-wal")).unwrap();
+        log.set_len(0).unwrap();
+    };
+    let (desk, why) = after(folder.path(), cut);
+    assert!(why.contains("journal.db-wal was cut to 0 bytes, it had "), "{why}");
+    // Everything was in the log alone.
+    let why = desk.await_degraded();
+    assert!(why.contains("journal.db has no row of this run, restart the daemon: "), "{why}");
+    assert!(!desk.close());
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Desk::open(folder.path()).close());
+    let (mut desk, _) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
+    drop(other);
+    desk.push(accept(2));
+    assert_eq!(desk.await_stored(), []);
+    cut(folder.path());
+    desk.push(end(1, Some(1), Outcome::Done, now_us()));
+    assert!(desk.await_degraded().contains("journal.db-wal was cut"));
+    // The last job that was told as stored was in the log alone: this run stores nothing more.
+    let why = desk.await_degraded();
+    assert!(why.ends_with("lacks 1 transactions that were stored: restart the daemon"), "{why}");
+    assert!(!desk.close());
+    let folder = tempfile::tempdir().unwrap();
+    let (_desk, why) = after(folder.path(), |folder| {
+        let database = fs::OpenOptions::new().write(true).open(folder.join("journal.db")).unwrap();
+        database.set_len(100).unwrap();
+    });
+    assert!(why.contains("journal.db was cut to 100 bytes, it had "), "{why}");
+}
+
+#[test]
+fn a_log_that_another_program_has_emptied_into_the_database_is_no_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, why) = after(folder.path(), |folder| {
+        let other = Connection::open(folder.join("journal.db")).unwrap();
+        other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    });
+    assert!(why.contains("journal.db-wal was cut"), "{why}");
+    let mut others = desk.answers_until(|answer| *answer == JournalAnswer::Recovered);
+    others.retain(|answer| !matches!(answer, JournalAnswer::NotStored { .. }));
+    assert_eq!(others, []);
+    let reader = JournalReader::open(folder.path()).unwrap();
+    assert_eq!(reader.result(JobId(1)).unwrap().unwrap().end.outcome, Outcome::Done);
+    assert!(desk.close());
+}
+
+/// Whether the writer is in the middle of a transaction.
+fn is_locked(other: &Connection) -> bool {
+    let begun = other.execute_batch("BEGIN IMMEDIATE").is_ok();
+    if begun {
+        other.execute_batch("ROLLBACK").unwrap();
+    }
+    !begun
+}
+
+/// The database has a second name when the transaction ends, so that it is in the database and still not answered.
+#[test]
+fn a_transaction_that_failed_after_its_commit_counts_once_and_its_submits_are_withdrawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let (name, link) = (folder.path().join("journal.db"), folder.path().join("second"));
+    let mut state = DurableState::default();
+    let mut first = 1;
+    loop {
+        let old = Fact::Accepted(Box::new(submit(first, 1000, None, vec![payload("x"); 3000])));
+        state.add(&old).unwrap();
+        desk.push(old);
+        assert_eq!(desk.await_stored(), []);
+        // Ends and further submits by turns.
+        let mut submits = Vec::new();
+        for job in first..first + 3000 {
+            if job % 10 == 0 {
+                let new = Fact::Accepted(Box::new(submit(100_000 + job, 1000, None, vec![payload("y")])));
+                submits.push((desk.push(new.clone()), new));
+            }
+            let ended = end(job, Some(1), Outcome::Done, now_us());
+            state.add(&ended).unwrap();
+            desk.push(ended);
+        }
+        first += 3000;
+        while !is_locked(&other) && desk.writer.unanswered() != (0, 0) {}
+        fs::hard_link(&name, &link).unwrap();
+        let mut answers: Vec<JournalAnswer> = desk.answers.try_iter().collect();
+        // Then the transaction that is running has no answer yet, and gets none.
+        let is_inside = is_locked(&other);
+        if is_inside {
+            answers.push(desk.answer());
+            assert!(!matches!(answers.last(), Some(JournalAnswer::Stored { .. })), "answered with two names");
+        }
+        let mut answers = answers.into_iter();
+        if !is_inside && desk.writer.unanswered() == (0, 0) {
+            fs::remove_file(&link).unwrap();
+        }
+        let (mut stored, mut refused) = (FactNo(0), FactNo(0));
+        let last = FactNo(desk.pushed);
+        while stored < last {
+            match answers.next().unwrap_or_else(|| desk.answer()) {
+                JournalAnswer::Stored { up_to } => {
+                    // What is stored after a refusal are the other facts.
+                    if refused > FactNo(0) {
+                        stored = up_to.max(stored);
+                    } else {
+                        submits.iter().filter(|(number, _)| (stored..=up_to).contains(number)).for_each(
+                            |(_, fact)| {
+                                let _known = state.add(fact);
+                            },
+                        );
+                        stored = up_to;
+                    }
+                }
+                JournalAnswer::NotStored { to, .. } => refused = to,
+                JournalAnswer::Degraded { why } => {
+                    assert!(why.ends_with("journal.db has 2 names"), "{why}");
+                    drop(fs::remove_file(&link));
+                }
+                JournalAnswer::Recovered => assert!(refused > FactNo(0)),
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(fs::remove_file(&link));
+        assert_holds(folder.path(), &state);
+        if is_inside {
+            break;
+        }
+    }
+    assert!(desk.close());
+}
+
+#[test]
+fn an_end_while_nothing_can_be_stored_is_not_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, state) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    desk.push(end(1, Some(1), Outcome::Done, now_us()));
+    desk.await_degraded();
+    assert!(!desk.close());
+    other.execute_batch("COMMIT").unwrap();
+    assert_holds(folder.path(), &state);
+}

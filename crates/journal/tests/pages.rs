@@ -1,0 +1,229 @@
+//! Pages of ended jobs and deaths, the loading of unfinished jobs, and what goes when there is too much.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use bulkhead_facts::fact::{AttemptEnd, Fact};
+use bulkhead_journal::answer::JournalAnswer;
+use bulkhead_journal::bounds::LOAD_CHUNK;
+use bulkhead_journal::opening::OpenJournal;
+use bulkhead_journal::reader::{EndedFilter, JournalReader};
+use bulkhead_journal::settings::{JournalSettings, KeepRules};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::ids::JobId;
+use common::{Desk, all_ended, assert_holds, attempt, end, payload, settings, submit};
+use rusqlite::Connection;
+
+#[test]
+fn pages_have_every_ended_job_once_newest_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let now_us = bulkhead_sys::clock::wall_us();
+    let mut expected = Vec::new();
+    for job in 1..=60_u64 {
+        let (uid, is_done) = (1000 + (job % 3) as u32, job % 4 != 0);
+        desk.push(Fact::Accepted(Box::new(submit(job, uid, None, vec![payload("x")]))));
+        let outcome = if is_done { Outcome::Done } else { Outcome::Cancelled };
+        // Several end at the same moment.
+        let at_us = now_us + job / 5;
+        desk.push(end(job, Some(1), outcome, at_us));
+        expected.push((at_us, JobId(job), uid, is_done));
+    }
+    assert_eq!(desk.await_stored(), []);
+    expected.sort();
+    expected.reverse();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    for uid in [None, Some(1001), Some(7)] {
+        for is_not_done in [false, true] {
+            let wanted = expected
+                .iter()
+                .filter(|(_, _, of, done)| uid.is_none_or(|uid| uid == *of) && !(is_not_done && *done));
+            let wanted: Vec<JobId> = wanted.map(|(_, job, ..)| *job).collect();
+            assert_eq!(all_ended(&reader, EndedFilter { uid, is_not_done }), wanted, "{uid:?} {is_not_done}");
+        }
+    }
+    let first = reader.ended(EndedFilter::default(), None, 1).unwrap().rows.remove(0);
+    assert_eq!((first.outcome.as_deref(), first.accepted_us), (Some("cancelled"), 60_000_000));
+    assert!(desk.close());
+}
+
+#[test]
+fn an_ended_job_is_told_as_clients_know_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let mut accepted = submit(1, 1000, None, vec![payload("in"); 3]);
+    accepted.policy.expires_ms = Some(40);
+    desk.push(Fact::Accepted(Box::new(accepted)));
+    let at_us = bulkhead_sys::clock::wall_us();
+    for (fence, how) in [(1, AttemptEnd::Failed), (2, AttemptEnd::Lost), (3, AttemptEnd::Charged)] {
+        desk.push(attempt(1, fence, how));
+    }
+    desk.push(end(1, Some(3), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
+    desk.push(attempt(1, 3, AttemptEnd::Uncharged));
+    desk.push(end(2, None, Outcome::Expired, at_us));
+    assert_eq!(desk.await_stored(), []);
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let job = reader.job(JobId(1)).unwrap().unwrap();
+    let why = job.why().unwrap();
+    assert_eq!((why.attempts, why.past.crashes, why.past.failures, why.past.lost), (3, 1, 1, 1));
+    assert_eq!(
+        why.past.last_failure.map(|failure| (failure.attempt, failure.message)),
+        Some((1, "it said no".to_owned()))
+    );
+    let detail = job.detail().unwrap();
+    assert_eq!((detail.deaths.len(), detail.input.as_str(), detail.survivors.len()), (2, "in", 1));
+    assert_eq!((detail.row.outcome.as_deref(), detail.ended_us), (Some("crashed"), Some(at_us)));
+    let told = job.end.as_ref().unwrap().told();
+    assert_eq!((told.attempts, told.output), (3, bulkhead_proto::client::outcome::JobOutput::None));
+    let expired = reader.job(JobId(2)).unwrap().unwrap().why().unwrap();
+    let bulkhead_proto::client::why::WhyNow::Ended(ended) = expired.now else { panic!("it has ended") };
+    assert_eq!((ended.how, ended.expires_ms), (Outcome::Expired, Some(40)));
+    let queued = reader.job(JobId(3)).unwrap().unwrap();
+    assert!(queued.why().is_none() && queued.detail().is_none());
+    assert_eq!(reader.job(JobId(4)).unwrap(), None);
+    assert!(desk.close());
+}
+
+#[test]
+fn an_input_that_the_disk_has_changed_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("sixteen letters!")]))));
+    desk.await_stored();
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    assert_eq!(reader.input(JobId(1)).unwrap(), payload("sixteen letters!"));
+    other.execute("UPDATE input SET bytes = CAST('sixteen lettres!' AS BLOB)", []).unwrap();
+    let text = reader.input(JobId(1)).unwrap_err().to_string();
+    assert!(text.contains("the input of job 1 is damaged"), "{text}");
+    assert!(desk.close());
+}
+
+#[test]
+fn deaths_outlive_a_job_that_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    for job in 1..=20_u64 {
+        desk.push(Fact::Accepted(Box::new(submit(job, 1000 + (job % 2) as u32, None, vec![payload("x")]))));
+        let how = if job % 5 == 0 { AttemptEnd::Failed } else { AttemptEnd::Charged };
+        desk.push(attempt(job, 1, how));
+        desk.push(end(job, Some(1), Outcome::Cancelled, bulkhead_sys::clock::wall_us()));
+        desk.push(Fact::Forgotten { job: JobId(job) });
+    }
+    assert_eq!(desk.await_stored(), []);
+    let reader = JournalReader::open(folder.path()).unwrap();
+    for (uid, wanted) in [(None, 16), (Some(1001), 8)] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = reader.deaths(uid, after, 3).unwrap();
+            assert!(page.rows.len() <= 3);
+            found.extend(page.rows.iter().map(|row| row.job.0));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found.len(), wanted, "{found:?}");
+        assert!(found.is_sorted_by(|one, other| one > other), "{found:?}");
+    }
+    assert!(desk.close());
+}
+
+#[test]
+fn unfinished_jobs_are_loaded_by_turns_of_users_and_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let mut wanted: BTreeMap<u32, Vec<(u8, JobId)>> = BTreeMap::new();
+    let mut first = 1;
+    for round in 0..30 {
+        for (uid, count) in [(1000, 400), (1001, 20), (1002, 1)] {
+            let accepted = submit(first, uid, None, vec![payload("x"); count]);
+            let priority = accepted.policy.priority;
+            let jobs = (first..).take(count).map(|job| (9 - priority, JobId(job)));
+            wanted.entry(uid).or_default().extend(jobs);
+            first += count as u64 + round % 3;
+            desk.push(Fact::Accepted(Box::new(accepted)));
+        }
+    }
+    desk.await_stored();
+    assert!(desk.close());
+    let journal = OpenJournal::open(settings(folder.path())).unwrap();
+    let end_of_old = JobId(first + 7);
+    let mut desk = Desk::start(journal);
+    // A job of this run is no job of an earlier one.
+    desk.push(Fact::Accepted(Box::new(submit(first + 7, 1001, None, vec![payload("new")]))));
+    desk.await_stored();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(end_of_old).unwrap();
+    let mut found: BTreeMap<u32, Vec<(u8, JobId)>> = BTreeMap::new();
+    let mut chunks = Vec::new();
+    loop {
+        let chunk = reader.load(&mut loading).unwrap();
+        if chunk.jobs.is_empty() {
+            break;
+        }
+        for job in &chunk.jobs {
+            let shared = &chunk.submits[&job.submit].shared;
+            found.entry(shared.uid).or_default().push((9 - shared.policy.priority, job.job));
+        }
+        chunks.push(chunk.jobs.len());
+        // The first chunk has all jobs of the users with few.
+        assert!(found[&1001].len() == 600 && found[&1002].len() == 30, "{chunks:?}");
+    }
+    wanted.values_mut().for_each(|jobs| jobs.sort());
+    assert_eq!(found, wanted);
+    assert_eq!(chunks, [LOAD_CHUNK, LOAD_CHUNK, LOAD_CHUNK, 12_630 - 3 * LOAD_CHUNK]);
+    assert_eq!(reader.count_unfinished(end_of_old).unwrap(), 12_630);
+    let plan: String = Connection::open(folder.path().join("journal.db"))
+        .unwrap()
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT id FROM job WHERE uid = 1 AND (urgency, id) > (1, 2) ORDER BY urgency, id",
+            [],
+            |row| row.get(3),
+        )
+        .unwrap();
+    assert!(plan.contains("SEARCH") && plan.contains("uid=? AND (urgency,id)>(?,?)"), "{plan}");
+    assert!(desk.close());
+}
+
+#[test]
+fn the_oldest_of_who_has_most_goes_first_and_no_unfinished_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = KeepRules { jobs_max: 30, ..KeepRules::default() };
+    let open = || OpenJournal::open(JournalSettings { keep, ..settings(folder.path()) }).unwrap();
+    let mut desk = Desk::start(open());
+    let now_us = bulkhead_sys::clock::wall_us();
+    let mut fold = bulkhead_facts::fold::DurableState::default();
+    let mut tell = |fact: Fact| {
+        fold.add(&fact).unwrap();
+        desk.push(fact);
+    };
+    for job in 1..=100_u64 {
+        let uid = if job % 10 == 0 { 1001 } else { 1000 };
+        tell(Fact::Accepted(Box::new(submit(job, uid, None, vec![payload("x")]))));
+        if job % 2 == 0 {
+            tell(end(job, Some(1), Outcome::Done, now_us + job));
+        }
+    }
+    let mut gone: Vec<JobId> = Vec::new();
+    while gone.len() < 20 {
+        if let JournalAnswer::Evicted { jobs } = desk.answer() {
+            fold.add(&Fact::Evicted { jobs: jobs.clone().into() }).unwrap();
+            gone.extend(jobs);
+        }
+    }
+    // Of 40 ended jobs of one user and 10 of the other one, the oldest 20 of the former go.
+    let wanted: Vec<JobId> =
+        (1..=50).map(|half| 2 * half).filter(|job| job % 10 != 0).take(20).map(JobId).collect();
+    assert_eq!(gone, wanted);
+    assert!(desk.close());
+    assert_holds(folder.path(), &fold);
+    let connection = Connection::open(folder.path().join("journal.db")).unwrap();
+    let kept: (u64, u64) = connection
+        .query_row("SELECT sum(jobs), sum(bytes) FROM kept", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(kept, (30, 30 * (96 + 6)));
+}
