@@ -10,6 +10,7 @@ import threading
 
 from ._ending import again
 from ._future import Future, complete
+from ._waiting import WaitingThreads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class PendingCalls:
         """What calls have told of their progress, `(done, total)`."""
         self.begun: set[int] = set()
         """Calls of which the daemon has said, after a cancel, that a worker has begun them."""
-        self._idle = threading.Condition(threading.RLock())
+        self._idle = WaitingThreads()
         self._tellers: list[int] = []
 
     def take_out(self, token: int) -> None:
@@ -53,19 +54,15 @@ class PendingCalls:
 
     def _tell_idle(self) -> None:
         if not self.targets:
-            with self._idle:
-                self._idle.notify_all()
+            self._idle.wake()
 
     def tell_waiting(self) -> None:
         """Has those in `wait_idle` look again."""
-        with self._idle:
-            self._idle.notify_all()
+        self._idle.wake()
 
     def wait_idle(self, is_over: Any) -> None:
         """Waits until no call is under way, or `is_over()`."""
-        with self._idle:
-            while self.targets and not is_over():
-                self._idle.wait()
+        self._idle.wait(lambda: not self.targets or is_over())
 
     def is_telling(self) -> bool:
         """Whether this thread completes calls of this executor just now: it runs a done callback, or a signal handler."""
@@ -111,7 +108,7 @@ class PendingCalls:
 
     def forget(self) -> None:
         """In a forked child: threads that are not there may hold these locks."""
-        self._idle = threading.Condition(threading.RLock())
+        self._idle = WaitingThreads()
         self._tellers = []
         for target in list(self.targets.values()):
             if type(target) is Future:
