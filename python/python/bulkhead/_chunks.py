@@ -27,6 +27,7 @@ from collections import deque
 from . import _answer, _call, _wire
 from ._ending import CANCELLED, again, error_of_end
 from ._links import LinkLost
+from ._lost_daemon import NOT_PROVEN
 from ._map import MapResults
 from ._native import ChunkTicket
 
@@ -62,38 +63,57 @@ _LOOKS_SECONDS_MAX = 0.32
 _ROOM_MAX = 1 << 20
 _ROOM_LEAST = 1024
 _AGAIN_SECONDS = 0.05
+# So many daemons in a row may be lost with the same call at the head of its chunk, before it is held to be the reason.
+_LOSSES_MAX = 3
 _ROOM_FOR_ALL = ("cancelled", "withdrawn", "lost", "refused", "expired")
 
 
 class MapChunk:
     """Neighbouring items of a map that are sent together."""
 
-    __slots__ = ("again", "begin", "body", "count", "first", "results", "ticket", "token", "tries")
+    __slots__ = ("again", "begin", "behind", "body", "count", "first", "link", "losses", "results", "ticket", "token", "tries")
 
-    def __init__(self, results: ChunkedMap, begin: int, count: int, body: bytes | list[bytes], *, first: int = 0, tries: int = 0) -> None:
-        """`body`: the pickle of a listed chunk, of which `first` calls are left out; or pickles of calls. `tries`: deaths before."""
+    def __init__(
+        self, results: ChunkedMap, begin: int, count: int, body: bytes | list[bytes], *, first: int = 0, tries: int = 0, losses: int = 0
+    ) -> None:
+        """`body`: the pickle of a listed chunk, of which `first` calls are left out; or pickles of calls. `tries`: deaths before; `losses`:
+        daemons that were lost with it before."""
         self.results = results
         self.begin = begin
         self.count = count
         self.body = body
         self.first = first
         self.tries = tries
+        self.losses = losses
+        self.behind: Link | None = None
+        """It is sent only if all workers of this lost daemon have ended: one of them had begun it."""
+        self.link: Link | None = None
+        """What it is sent with."""
         self.token = results.next_token()
         self.ticket = ChunkTicket(self.token)
         self.again: list[MapChunk] | None = None
         """What is sent instead of it after its end."""
 
-    def part(self, begin: int, count: int, tries: int = 0) -> MapChunk:
+    def part(self, begin: int, count: int, tries: int = 0, losses: int = 0) -> MapChunk:
         """Some of its items as another chunk."""
         skipped = begin - self.begin
         if isinstance(self.body, bytes):
-            return MapChunk(self.results, begin, count, self.body, first=self.first + skipped, tries=tries)
-        return MapChunk(self.results, begin, count, self.body[skipped : skipped + count], tries=tries)
+            return MapChunk(self.results, begin, count, self.body, first=self.first + skipped, tries=tries, losses=losses)
+        return MapChunk(self.results, begin, count, self.body[skipped : skipped + count], tries=tries, losses=losses)
 
     def fail_all(self, error_of: Callable[[], Any]) -> None:
         """Ends what is open of it with an error of its own for each item."""
         self.results.fail(self.begin, self.begin + self.count, error_of)
         self.results.leave(self)
+
+
+class _Claim:
+    """One call of `ChunkedMap.pump`."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
 
 
 class ChunkedMap(MapResults):
@@ -108,9 +128,11 @@ class ChunkedMap(MapResults):
         self.size = size
         self.is_whole = False
         """Whether all items are known."""
-        # Which call of `pump` is in `_pump`, under one key: `setdefault` is one step.
-        self._pumping: dict[str, object] = {}
+        # Calls of `pump` in their order: the first that is not over is in `_pump`, and alone removes those before it.
+        self._claims: list[_Claim] = []
         self._is_asked = self._is_flushing = False
+        # The lost link of which it is known that this map goes on with the next one.
+        self._followed: Link | None = None
         self._unsent_error: Callable[[], Any] | None = None
         self._open: dict[int, MapChunk] = {}
         # Chunks that have ended, and of which parts are sent again. Until these are in `_unsent`, each is still among the calls under way.
@@ -193,17 +215,24 @@ class ChunkedMap(MapResults):
         if self._pool.is_forked:
             return
         self._is_asked = True
-        own = object()
         while self._is_asked:
+            own = first = _Claim()
             try:
-                if self._pumping.setdefault("by", own) is not own:
-                    return
-                self._is_asked = False
-                self._pump()
+                try:
+                    self._claims.append(own)
+                    first = next(claim for claim in list(self._claims) if not claim.is_over)
+                    if first is own:
+                        while self._claims[0] is not own:
+                            del self._claims[0]
+                        self._is_asked = False
+                        self._pump()
+                finally:
+                    own.is_over = True
             finally:
-                # An interruption may come before the line that looks whether it is this call.
-                if self._pumping.get("by") is own:
-                    del self._pumping["by"]
+                # An interruption may have come right before that line.
+                own.is_over = True
+            if first is not own and not first.is_over:
+                return  # It looks again once it is over.
 
     def _pump(self) -> None:
         pool = self._pool
@@ -227,7 +256,7 @@ class ChunkedMap(MapResults):
                 break
             chunk = next(iter(self._unsent))
             if not self._send(chunk):
-                if not self._open:
+                if not self._open and not self._link.is_gone:
                     _call_later(self.pump)
                 break
             self._unsent.pop(chunk, None)
@@ -300,10 +329,18 @@ class ChunkedMap(MapResults):
         return max(min(most, share), 1)
 
     def _send(self, chunk: MapChunk) -> bool:
-        """Submits a chunk, unless that was done; `False`: there is no room."""
+        """Submits a chunk, unless that was done; `False`: there is no room, or the next daemon is to take it."""
         if chunk.ticket.is_sent:
             return True
         pool, link = self._pool, self._link
+        if link.is_gone and self._goes_on(link):
+            self._follow(link)
+            return False
+        if chunk.behind is not None and not chunk.behind.daemon.workers.has_ended:
+            chunk.fail_all(self._end_error(link, "lost", NOT_PROVEN, ""))
+            self.tell()
+            return True
+        chunk.link = link
         room = min(int(chunk.count * self._result_bytes * 1.5) + _ROOM_LEAST, _ROOM_MAX)
         # In this order, and in `_forget` the other way round: `close` ends what is open, wherever this is interrupted.
         self._open[chunk.token] = chunk
@@ -320,7 +357,11 @@ class ChunkedMap(MapResults):
             text, is_lost = str(error), isinstance(error, LinkLost)
             if is_lost:
                 pool.links.lose(link)
-            chunk.fail_all(self._end_error("lost" if is_lost else "refused", text, ""))
+                if self._goes_on(link):
+                    self._forget(chunk)
+                    self._follow(link)
+                    return False
+            chunk.fail_all(self._end_error(link, "lost" if is_lost else "refused", text, ""))
             self._forget(chunk)
             self.tell()
             return True
@@ -333,6 +374,58 @@ class ChunkedMap(MapResults):
     def _forget(self, chunk: MapChunk) -> None:
         self._pool.calls.take_out(chunk.token)
         self.leave(chunk)
+
+    # The daemon is lost.
+
+    def _goes_on(self, link: Link) -> bool:
+        """Whether what is not sent of this map goes to the next daemon, if that of this link is lost."""
+        return link.given_up_by is None and not self._pool.links.is_closed
+
+    def _follow(self, link: Link) -> None:
+        if self._followed is not link:
+            # Where the thread that follows looks.
+            self._pool.open_maps[self.mark] = self
+            self._pool.lost.follow(link)
+            self._followed = link
+
+    def move(self, lost: Link, found: Link) -> None:
+        """Goes on with the link `found`, if it went with `lost`."""
+        if self._link is not lost:
+            return
+        try:
+            is_open = found.session.open_chunks()
+        except ConnectionError:
+            # The next one after it takes this map.
+            self._pool.links.lose(found)
+            is_open = True
+        if not is_open:
+            return self.fail_with(lost, found.error_of_end("refused", "the next daemon has no memory for chunks", ""))
+        self._link = found
+        self.pump()
+
+    def fail_with(self, lost: Link, error: Any) -> None:
+        """Ends what is not sent by this error, if this map went with the link `lost`."""
+        if self._link is lost:
+            self.fail_all(lambda: again(error))
+
+    def _absorb_loss(self, chunk: MapChunk, at: int, last: int, end: ChunkEnd) -> tuple[list[MapChunk], list[Any]]:
+        """What is sent again of a chunk whose daemon was lost; and the errors of its items that are not."""
+        parts, errors, error = [], [], self._error_of(chunk, end)
+        if end.stop == "begun":
+            if chunk.tries + 1 < self.options.crashes_max and chunk.link is not None:
+                chunk.link.daemon.workers.is_needed = True
+                parts.append(chunk.part(at, 1, tries=chunk.tries + 1))
+                parts[0].behind = chunk.link
+            else:
+                errors.append(error())
+                self.fail(at, at + 1, error)
+            at += 1
+        if at < last and chunk.losses + 1 < _LOSSES_MAX:
+            parts.append(chunk.part(at, last - at, losses=chunk.losses + 1))
+        elif at < last:
+            errors.append(error())
+            self.fail(at, last, error)
+        return parts, errors
 
     # Chunks end.
 
@@ -348,10 +441,18 @@ class ChunkedMap(MapResults):
             errors += self._take_long(chunk, at, end)
             at += 1
         else:
-            error = self._error_of(end)
-            errors.append(error())
+            error = self._error_of(chunk, end)
             word = end.end[0] if isinstance(end.end, tuple) else "failed"
-            if end.stop == "fault" or word in _ROOM_FOR_ALL or (end.stop == "unbegun" and (word == "failed" or chunk.tries > 0)):
+            is_sent_again = word == "lost" and end.stop != "fault" and chunk.link is not None and self._goes_on(chunk.link)
+            if is_sent_again:
+                again_sent, failures = self._absorb_loss(chunk, at, last, end)
+                errors += failures
+                at = last
+            else:
+                errors.append(error())
+            if is_sent_again:
+                pass
+            elif end.stop == "fault" or word in _ROOM_FOR_ALL or (end.stop == "unbegun" and (word == "failed" or chunk.tries > 0)):
                 self.fail(at, last, error)
                 at = last
             elif end.stop == "unbegun":
@@ -408,7 +509,7 @@ class ChunkedMap(MapResults):
 
     def _take_long(self, chunk: MapChunk, index: int, end: ChunkEnd) -> list[Any]:
         if isinstance(end.end, tuple):
-            is_result, value = False, self._end_error(*end.end)()
+            is_result, value = False, (chunk.link or self._link).error_of_end(*end.end)
         else:
             try:
                 is_result, value = _answer.read_of_chunk(end.end, end.stop == "long-failed")
@@ -419,19 +520,16 @@ class ChunkedMap(MapResults):
         self.there[index] = self.set(index, is_result, value)
         return [] if is_result else [value]
 
-    def _error_of(self, end: ChunkEnd) -> Callable[[], Any]:
+    def _error_of(self, chunk: MapChunk, end: ChunkEnd) -> Callable[[], Any]:
         if end.stop == "fault":
             text = f"the results of the chunk cannot be read, and its calls may have run: {end.text}"
             return lambda: error_of_end("failed", text, "")
         what = end.end if isinstance(end.end, tuple) else ("failed", "the chunk ended before its last call", "")
-        return self._end_error(*what)
+        return self._end_error(chunk.link or self._link, *what)
 
-    def _end_error(self, word: Word, text: str, certificate: str) -> Callable[[], Any]:
+    def _end_error(self, link: Link, word: Word, text: str, certificate: str) -> Callable[[], Any]:
         """Makes the error of a chunk's end."""
-        given_up_by = self._link.given_up_by
-        if word == "lost" and given_up_by is not None:
-            return lambda: again(given_up_by)
-        return lambda: error_of_end(word, text, certificate)
+        return lambda: link.error_of_end(word, text, certificate)
 
     def _measure(self, chunk: MapChunk, end: ChunkEnd) -> None:
         length = end.results.length / max(chunk.count, 1)
@@ -477,8 +575,13 @@ class ChunkedMap(MapResults):
         if self._pool.is_forked:
             return  # All of it is the parent's.
         self._is_over = True
-        self._pool.drop_many([*list(self._open), *self._singles])
-        self.pump()
+        try:
+            self._pool.drop_many([*list(self._open), *self._singles])
+            self.pump()
+        except BaseException:
+            # Interrupted: no end of a chunk may be left that has it done again.
+            _call_later(self.close)
+            raise
 
     def await_one(self, index: int, until: float | None) -> Any:
         """As `take`, once this item is sent if there is room."""
@@ -503,7 +606,7 @@ class ChunkedMap(MapResults):
         """Takes what is there of the chunk that has this item, while it runs."""
         found = [chunk for chunk in list(self._open.values()) if chunk.begin <= index < chunk.begin + chunk.count]
         for chunk in found:
-            counted = self._link.session.counted(chunk.token)
+            counted = (chunk.link or self._link).session.counted(chunk.token)
             for error in self._deliver(chunk, counted) if counted is not None else ():
                 self._pool.events.judge(error)
         self._pool.fail_if_broken()

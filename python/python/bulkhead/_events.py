@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from . import _answer, _wire
-from ._ending import CANCELLED, again, error_of_end
+from ._ending import CANCELLED
 from ._native import ChunkEnd
 
 TYPE_CHECKING = False
@@ -38,6 +38,7 @@ class EventReader:
         """What the session tells. After an interruption in the midst of it, it is called again with the same events."""
         calls = self._pool.calls
         ended: list[Ended] = []
+        is_followed = False
         for token, what in events:
             target = calls.targets.get(token)
             kind = type(what)
@@ -53,10 +54,17 @@ class EventReader:
                         ended.append((token, target, True, None))
                     link.has_ended_call = True
                     continue
+                if kind is tuple and what[0] == "lost" and self._pool.lost.take(link, token):  # type: ignore[index]
+                    is_followed = True
+                    continue
                 is_result, value = self._end_of(link, token, what)
                 ended.append((token, target, is_result, value))
                 if not is_result:
                     self.judge(value)
+        if is_followed:
+            # First, because a done callback may wait for what is sent again.
+            self._pool.links.lose(link)
+            self._pool.lost.follow(link)
         if ended:
             link.has_ended_call = True
             calls.finish(ended)
@@ -66,8 +74,7 @@ class EventReader:
     def _end_of(self, link: Link, token: int, what: Any) -> tuple[bool, Any]:
         """Whether a call returned, and what it returned or raised."""
         if type(what) is tuple:
-            is_given_up = link.given_up_by is not None and what[0] == "lost"
-            return False, again(link.given_up_by) if is_given_up else error_of_end(*what)
+            return False, link.error_of_end(*what)
         if type(what) is bytes and what[0] == _answer.RETURNED:
             try:
                 return True, _wire.loads(memoryview(what)[1:])

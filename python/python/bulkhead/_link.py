@@ -11,6 +11,7 @@ import threading
 
 from . import _call, _inherited, _main_module, _spawning, _wire
 from ._earlier_modules import EarlierModules
+from ._ending import again, error_of_end
 from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
 from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, working_folder
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from ._folder import OwnFolder
-    from ._native import ChunkTicket
+    from ._native import ChunkTicket, Word
     from ._options import CallOptions, PoolSettings
 
     # The limits of a call, its flavour, and its function if that goes as a context.
@@ -219,8 +220,10 @@ class Link:
             self._base_contexts = tuple(context for context in found if context is not None)
             self._forget_rules()
 
-    def submit_pieces(self, token: int, rules: Rules, pieces: _wire.Pieces, is_open: Callable[[int], bool]) -> None:
-        """Submits a call that lies in a file of its own.
+    def submit_pieces(
+        self, token: int, rules: Rules, pieces: _wire.Pieces, is_open: Callable[[int], bool], keep: Callable[[bytes | MemoryFile], object]
+    ) -> None:
+        """Submits a call that lies in a file of its own. `keep` is given what is sent before that is done.
 
         Raises `ValueError` if it is longer than the daemon takes, before anything is copied, and as `submit`.
         """
@@ -234,10 +237,23 @@ class Link:
         self._files.append((token, pieces.length))
         if self.session.files >= FILES_MAX:
             # No descriptor is held for it until it is sent.
-            self.submit(token, rules, b"", pieces.joined())
+            joined = pieces.joined()
+            keep(joined)
+            self.submit(token, rules, b"", joined)
             return
         file = MemoryFile(pieces.length)
         pieces.write(file.fileno())
+        keep(file)
+        self._submit_file(token, rules, file)
+
+    def submit_again(self, token: int, rules: Rules, prefix: bytes, body: bytes | MemoryFile) -> None:
+        """Submits a call that was sent with another link before. Raises as `submit`."""
+        if isinstance(body, bytes):
+            self.submit(token, rules, prefix, body)
+        else:
+            self._submit_file(token, rules, body)
+
+    def _submit_file(self, token: int, rules: Rules, file: MemoryFile) -> None:
         try:
             while True:
                 try:
@@ -261,6 +277,12 @@ class Link:
 
     def _wait_for_end(self, token: int, is_open: Callable[[int], bool]) -> None:
         self.session.lead(token, lambda: not is_open(token), 1.0)
+
+    def error_of_end(self, word: Word, text: str, certificate: str) -> Any:
+        """The exception of a call of this link that has ended so, or `CANCELLED`."""
+        if word == "lost" and self.given_up_by is not None:
+            return again(self.given_up_by)
+        return error_of_end(word, text, certificate)
 
     def forget(self) -> None:
         """In a forked child: all of it stays the parent's."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from ._chunks import ChunkedMap, MapChunk
+    from ._lost_daemon import SentCall
     from ._map import MapResults
 
     Target: TypeAlias = Future[Any] | tuple[MapResults, int] | MapChunk | ChunkedMap
@@ -35,12 +36,15 @@ class PendingCalls:
         """What calls have told of their progress, `(done, total)`."""
         self.begun: set[int] = set()
         """Calls of which the daemon has said, after a cancel, that a worker has begun them."""
+        self.sent: dict[int, SentCall] = {}
+        """Calls with `retries`, to be sent again if their daemon is lost."""
         self._idle = WaitingThreads()
         self._tellers: list[int] = []
 
     def take_out(self, token: int) -> None:
         """Forgets a call that was not sent."""
         self.targets.pop(token, None)
+        self.sent.pop(token, None)
         self._tell_idle()
 
     def drop(self, tokens: Iterable[int]) -> list[int]:
@@ -49,6 +53,7 @@ class PendingCalls:
         for token in dropped:
             self.progress.pop(token, None)
             self.begun.discard(token)
+            self.sent.pop(token, None)
         self._tell_idle()
         return dropped
 
@@ -96,6 +101,8 @@ class PendingCalls:
             self.targets.pop(token, None)
             self.progress.pop(token, None)
             self.begun.discard(token)
+            if self.sent:
+                self.sent.pop(token, None)
         self._tell_idle()
 
     def all_with(self, error: Exception) -> list[Ended]:

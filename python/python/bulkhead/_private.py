@@ -17,6 +17,7 @@ import time
 
 from . import _inherited
 from ._folder import OwnFolder, places, remove_abandoned
+from ._workers_end import WorkersEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ class PrivateDaemon:
         remove_abandoned()
         self.folder = _folder_with(lambda folder: settings.to_toml(program, worker_args(folder)).encode())
         try:
-            self._spawn(environment)
+            self.workers = WorkersEnd(self.folder.path)
+            try:
+                self._spawn(environment)
+            except BaseException:
+                self.workers.close()
+                raise
         except BaseException:
             self.folder.remove()
             raise
@@ -205,6 +211,8 @@ class PrivateDaemon:
                 self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
+            if not self.workers.is_needed:
+                self.workers.close()
             self.folder.remove()
             self._is_stopped = True
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import _answer, _call, _native, _wire
+from . import _answer, _call, _native, _wire, _workers_end
 from ._child_process import Identity
 from ._earlier_modules import EarlierModules
 from ._main_module import MainStandIn
@@ -56,6 +56,8 @@ def main(preparation_path: str) -> None:
     """Runs the worker until the daemon lets it go, and exits."""
     global _earlier, _identity
     _native.take_lane()
+    if not _workers_end.hold(os.path.dirname(preparation_path)):
+        sys.exit(0)
     try:
         with open(preparation_path, "rb") as file:
             preparation = _wire.loads(file.read())
