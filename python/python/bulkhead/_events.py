@@ -67,6 +67,8 @@ class EventReader:
             self._pool.lost.follow(link)
         if ended:
             link.has_ended_call = True
+            if not link.daemon.warm_up.has_begun and any(is_result for _, _, is_result, _ in ended):
+                link.warm_up()
             calls.finish(ended)
         self._pool.fail_if_broken()
         self._pool.pump_maps()

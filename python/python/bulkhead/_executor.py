@@ -148,7 +148,7 @@ class Executor(_Calls):
 
         `max_workers`: calls that run at the same time; by default one for each processor that this process may use.
         `mp_context`: checked, and without effect on how workers start.
-        `initializer`, `initargs`: run in each worker, as a part of its first call. If it raises, the executor takes no further calls.
+        `initializer`, `initargs`: run in each worker, at the latest as a part of its first call. If it raises, the executor takes no further calls.
         `max_tasks_per_child`: how many calls a worker runs before another replaces it.
         `timeout`: seconds that a call may run; then its future has `JobTimeout`. `cpu_time`: the same, of processor time.
         `memory`: bytes that a call may have beyond what its worker had before; then it has `MemoryError` or `WorkerCrashed`.

@@ -65,6 +65,7 @@ class Link:
         initializer = None
         if settings.initializer is not None:
             initializer = _spawning.dumps_for_child((settings.initializer, settings.initargs))
+        self._early_initializer = initializer[0] if initializer is not None and not initializer[1] else None
         # What a worker has made of a class of the main module comes back by this name.
         sys.modules["__mp_main__"] = sys.modules["__main__"]
         daemon = DaemonSettings(
@@ -113,6 +114,13 @@ class Link:
         """Adds those of these modules that it does not know to what later workers import at their start."""
         self._earlier.note(modules[self.modules_noted :])
         self.modules_noted = len(modules)
+
+    def warm_up(self) -> None:
+        """A call has returned: workers that wait get ready. It may be repeated."""
+        process: Any = sys.modules.get("multiprocessing.process")
+        authkey = bytes(process.current_process().authkey) if process is not None else None
+        initializer = self._early_initializer
+        self.daemon.warm_up.begin((authkey, self._tracker_fd, os.getpid(), initializer) if initializer is not None else None)
 
     def submit(self, token: int, rules: Rules, prefix: bytes, data: bytes) -> None:
         """Submits a call. Raises `LinkLost`, and `OSError` if there is no memory or descriptor for it."""

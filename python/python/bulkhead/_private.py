@@ -17,6 +17,7 @@ import time
 
 from . import _inherited
 from ._folder import OwnFolder, places, remove_abandoned
+from ._warm_up import WarmUp
 from ._workers_end import WorkersEnd
 
 TYPE_CHECKING = False
@@ -103,10 +104,12 @@ class PrivateDaemon:
         self.folder = _folder_with(lambda folder: settings.to_toml(program, worker_args(folder)).encode())
         try:
             self.workers = WorkersEnd(self.folder.path)
+            self.warm_up = WarmUp(self.folder)
             try:
                 self._spawn(environment)
             except BaseException:
                 self.workers.close()
+                self.warm_up.close()
                 raise
         except BaseException:
             self.folder.remove()
@@ -213,6 +216,7 @@ class PrivateDaemon:
                 self._process.stdout.close()
             if not self.workers.is_needed:
                 self.workers.close()
+            self.warm_up.close()
             self.folder.remove()
             self._is_stopped = True
 
