@@ -597,6 +597,7 @@ class ChunkedMap(MapResults):
             look = time.monotonic() + patience
             if until is not None and until <= look:
                 break
+            self._pool.lead_in_callback(lambda: bool(self.there[index]), max(look - time.monotonic(), 0.0))
             if not self.wait(index, look):
                 self._take_counted(index)
                 patience = min(patience * 2, _LOOKS_SECONDS_MAX)

@@ -195,7 +195,8 @@ class Executor(_Calls):
         self._pool.shutdown(wait, cancel_futures)
 
     def terminate_workers(self) -> None:
-        """Sends SIGTERM to all workers and ends the executor. Futures that are not done have a `BrokenProcessPool`."""
+        """Sends SIGTERM to all workers, at which one does nothing unless a call has set a handler; then it does what `kill_workers` does, and gives
+        that handler no time. Futures that are not done have a `BrokenProcessPool`."""
         import os
 
         for row in self._pool.workers():

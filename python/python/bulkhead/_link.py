@@ -14,7 +14,7 @@ from ._earlier_modules import EarlierModules
 from ._ending import again, error_of_end
 from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
-from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, working_folder
+from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, in_words, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Link:
         self.modules_noted = 0
         """How many modules of the executor's functions its workers have been given."""
         self._settings = settings
+        self._on_events = on_events
         self._changing = threading.RLock()
         self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int, bool], int]] = {}
         self._rules_count = 0
@@ -71,11 +72,20 @@ class Link:
         daemon = DaemonSettings(
             settings.workers, settings.spares, tasks_max=settings.tasks_max, files_bytes_max=self.files_bytes_max
         )
-        self.daemon = PrivateDaemon(daemon, self._worker_args, _environment(settings.workers))
+        try:
+            self._start(daemon, initializer)
+        except OSError as error:
+            told = in_words(error)
+            if told is None:
+                raise
+            raise told from error
+
+    def _start(self, daemon: DaemonSettings, initializer: tuple[bytes, list[int]] | None) -> None:
+        self.daemon = PrivateDaemon(daemon, self._worker_args, _environment(self._settings.workers))
         session = None
         try:
             self.daemon.wait_ready()
-            session = self.session = Session(self.daemon.socket, lambda events: on_events(self, events))
+            session = self.session = Session(self.daemon.socket, lambda events: self._on_events(self, events))
             _inherited.note(session.fileno())
             if initializer is not None:
                 self._initializer = self._register(_call.INITIALIZER, *initializer)

@@ -6,6 +6,7 @@ Completed by `_pool.py`, read by the iterator that `map` returns.
 from __future__ import annotations
 
 import itertools
+import time
 from concurrent.futures import _base
 
 from ._ending import CANCELLED
@@ -132,8 +133,12 @@ class MapIterator:
                 add(self._pool, self._results, args)
             if self._next == len(self._results.there):
                 raise StopIteration
+            index, until = self._next, self._until
             self._next += 1
-            return self._results.take(self._next - 1, self._until)
+            if self._pool.calls.is_telling():
+                left = None if until is None else until - time.monotonic()
+                self._pool.lead_in_callback(lambda: bool(self._results.there[index]), left)
+            return self._results.take(index, until)
         except BaseException:
             self.close()
             raise

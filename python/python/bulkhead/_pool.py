@@ -13,7 +13,7 @@ import threading
 import time
 from functools import partial
 
-from . import _call, _exit, _wire
+from . import _call, _exit, _inherited, _wire
 from ._ending import error_of_end
 from ._events import EventReader
 from ._future import LEAD_MAX, Future
@@ -70,8 +70,9 @@ class Pool:
         return self.links.is_closed
 
     def _make_link(self) -> Link:
-        # Here, because it loads more than the rest of the package.
-        from ._link import Link
+        # Here, because it loads more than the rest of the package. A child that is forked in the midst of an import could never end it.
+        with _inherited.opening:
+            from ._link import Link
 
         return Link(self.settings, self.events.on_events)
 
@@ -282,6 +283,13 @@ class Pool:
         until = time.monotonic() + timeout
         link.session.lead(future._token, future.done, max(timeout, 0.0))
         return max(until - time.monotonic(), 0.0)
+
+    def lead_in_callback(self, is_met: Callable[[], bool], timeout: float | None) -> None:
+        """In a done callback: reads the session until this is met, because the thread has it to itself. Elsewhere it does nothing."""
+        link = self.links.current
+        if link is not None and self.calls.is_telling() and not self.is_forked:
+            # No call has this token: it looks whenever anything has ended.
+            link.session.lead(0, is_met, timeout)
 
     def workers(self) -> list[dict[str, Any]]:
         """The daemon's rows of its workers; none if there is no daemon."""

@@ -140,7 +140,7 @@ class PrivateDaemon:
         except BaseException as error:
             # Also a daemon that was started by an interrupted call ends then.
             _inherited.close(self._stdin)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and in_words(error) is None:
                 raise _cannot_start(_why_not_run(program, error)) from error
             raise
         finally:
@@ -273,8 +273,12 @@ def _worker_outputs() -> list[tuple[str, int]]:
             if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 continue
             copies.append((name, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)))
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                for _, copy in copies:
+                    os.close(copy)
+                # EINVAL: the limit of open files is below this number.
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) if error.errno == errno.EINVAL else error
     return copies
 
 
@@ -282,6 +286,31 @@ def _cannot_start(text: str) -> Exception:
     from .errors import CannotStart
 
     return CannotStart(text)
+
+
+def in_words(error: OSError) -> Exception | None:
+    """`CannotStart` for an error of the start that is about a limit of this process, user or machine; `None`: it is another."""
+    import resource
+
+    def limit(number: int) -> str:
+        soft = resource.getrlimit(number)[0]
+        return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+
+    if isinstance(error, ConnectionError):
+        text = str(error)
+    elif error.errno == errno.EAGAIN:
+        text = f"this user may start no further process or thread (RLIMIT_NPROC is {limit(resource.RLIMIT_NPROC)}): raise it (ulimit -u), or that of the container, or end processes"
+    elif error.errno == errno.EMFILE:
+        text = f"this process has no descriptor left (RLIMIT_NOFILE is {limit(resource.RLIMIT_NOFILE)}): raise it (ulimit -n), or close files"
+    elif error.errno == errno.ENFILE:
+        text = "this machine has no descriptor left (fs.file-max): raise it, or end programs with many open files"
+    elif error.errno == errno.ENOMEM:
+        text = f"there is no memory left (RLIMIT_AS is {limit(resource.RLIMIT_AS)}): raise it (ulimit -v), or end what takes memory"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"{error.filename or 'a file system'} has no room left: make some, or set TMPDIR to a folder that has it"
+    else:
+        return None
+    return _cannot_start(f"the daemon of this executor cannot be started: {text}")
 
 
 def _why_not_run(program: str, error: OSError) -> str:
