@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, TypeAlias
 
-    from ._chunks import ChunkedMap, MapChunk
+    from ._chunk_ends import MapChunk
+    from ._chunks import ChunkedMap
     from ._lost_daemon import SentCall
     from ._map import MapResults
 
