@@ -98,7 +98,7 @@ pub struct Config {
     pub recycle_resident_bytes: Option<u64>,
     /// Whether a worker of the default pool that is due to be recycled is offered nothing more, and waits for the spare.
     pub recycle_strict: bool,
-    /// Whether the first worker of each pool comes up alone: the others are spawned once it is ready, or after [`FIRST_ALONE_MS`]. The first
+    /// Whether the first worker of each pool comes up alone: the others are spawned once it is ready, or after one second. The first
     /// task is then done sooner where a start takes as long as an interpreter's.
     pub one_first: bool,
     /// Time from a death to the spawn of its replacement, so that answers go first.
