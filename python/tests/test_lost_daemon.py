@@ -64,17 +64,19 @@ def test_none_runs_again_before_the_old_workers_have_ended(make: Callable[..., E
 
 def test_without_proof_none_runs_again(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_lost_daemon, "PROOF_SECONDS", 0.3)
-    path, executor = tmp_path / "child", make(1, retries=1)
-    future = executor.submit(calls.fork_and_kill_parent, str(path))
+    paths, executor = [tmp_path / "of a call", tmp_path / "of a map"], make(1, retries=1)
+    text = "not run again, because a worker of that daemon, or a process that it forked"
     try:
-        with pytest.raises(bulkhead.Lost, match="not run again, because a worker of that daemon, or a process that it forked"):
-            future.result(60)
+        with pytest.raises(bulkhead.Lost, match=text):
+            executor.submit(calls.fork_and_kill_parent, str(paths[0])).result(60)
         assert executor.submit(calls.add, 1).result(60) == 2
-        with pytest.raises(bulkhead.Lost, match="not run again"):
-            path.unlink()
-            list(executor.map(calls.fork_and_kill_parent, [str(path)], chunksize=10))
+        with pytest.raises(bulkhead.Lost, match=text):
+            list(executor.map(calls.fork_and_kill_parent, [str(paths[1])], chunksize=10))
+        # Each has run once.
+        assert [len(path.read_text().split()) for path in paths] == [1, 1]
     finally:
-        os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
+        for path in filter(Path.exists, paths):
+            os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("value", [b"x" * 10, b"x" * 100_000, numpy.arange(100_000)], ids=["short", "long", "buffers"])
