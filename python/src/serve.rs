@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_sys::heap;
+use bulkhead_sys::passed_descriptor;
 use bulkhead_task::TaskFailure;
 use bulkhead_worker::{ChunkInput, ItemWriter, PositionedFile, RegisteredContext, Registry, TaskContext};
 use pyo3::prelude::*;
@@ -176,14 +177,15 @@ pub(crate) fn take_lane() -> PyResult<()> {
 
 /// Serves the daemon that started this process; the exit code.
 #[pyfunction]
-#[pyo3(signature = (handler, *, chunk = None, load = None, stack = None))]
+#[pyo3(signature = (handler, *, chunk = None, load = None, stack = None, idle = None))]
 pub(crate) fn serve(
     py: Python<'_>,
     handler: Py<PyAny>,
     chunk: Option<Py<PyAny>>,
     load: Option<Py<PyAny>>,
     stack: Option<Py<PyAny>>,
-) -> u8 {
+    idle: Option<(i32, Py<PyAny>)>,
+) -> PyResult<u8> {
     // Several blocks of the length of its arguments and of its result come and go with each call.
     heap::keep_freed_blocks(KEPT_BLOCK_BYTES);
     let code = Arc::new(CallCode { handler, chunk, load });
@@ -198,5 +200,14 @@ pub(crate) fn serve(
             Python::attach(|py| stack.call1(py, (fd,)).map(drop).map_err(io::Error::other))
         });
     }
-    py.detach(|| bulkhead_worker::run_inside(&registry))
+    if let Some((when, act)) = idle {
+        registry = registry.with_idle_work(passed_descriptor::copy(when)?, move || {
+            Python::attach(|py| {
+                if let Err(error) = act.call0(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+    }
+    Ok(py.detach(|| bulkhead_worker::run_inside(&registry)))
 }

@@ -329,3 +329,49 @@ def unprintable_at_unpickling(length: int) -> RaisesAtUnpickling:
 def die_of(_: int) -> None:
     """Kills its worker."""
     die("kill")
+
+
+def note_and_kill_parent(path: str, number: int, victim: int, times: int) -> int:
+    """Notes the run; the first runs of the victim kill the daemon."""
+    note(path, str(number))
+    if number == victim and Path(path).read_text().split().count(str(number)) <= times:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+    return number
+
+
+def note_and_outlive(path: str) -> int:
+    """At its first run: ends the daemon, lives on for a moment, and notes its end. Later runs note that they have begun."""
+    if not Path(path).exists():
+        note(path, "begun")
+        # The signal that comes with the end of the daemon is left out.
+        ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(0.5)
+        note(path, "ended")
+        os._exit(0)
+    note(path, "again")
+    return os.getpid()
+
+
+def fork_and_kill_parent(path: str) -> int:
+    """At its first run: forks a child that lives on, and kills the daemon."""
+    if not Path(path).exists():
+        child = os.fork()
+        if child == 0:
+            time.sleep(1000)
+        note(path, str(child))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+    note(path, "again")
+    return os.getpid()
+
+
+def start_program_and_kill_parent(path: str) -> str:
+    """At its first run: starts a program that lives on, and kills the daemon."""
+    if not Path(path).exists():
+        program = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+        Path(path).write_text(str(program))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+    return "again"

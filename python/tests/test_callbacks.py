@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,29 @@ def test_it_waits_with_many_calls_under_way(executor: Executor, in_callback: Any
         return sum(future.result(60) for future in futures)
 
     assert in_callback(executor, act) == sum(range(1, 51))
+
+
+def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+
+    def act() -> list[int]:
+        futures = [executor.submit(calls.add, number) for number in range(50)]
+        held = executor.submit(calls.wait_for, gate)
+        found = sorted(future.result(0) for future in as_completed(futures, 60))
+        assert wait([held, futures[0]], 60, FIRST_COMPLETED).not_done == {held}
+        assert wait([held], 0.01).not_done == {held}
+        Path(gate).touch()
+        assert wait([held], 60).done == {held}
+        return found
+
+    assert in_callback(executor, act) == [*range(1, 51)]
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 7}, {"buffersize": 3}, {"chunksize": 1, "buffersize": 3}])
+def test_it_iterates_over_a_map(executor: Executor, in_callback: Any, options: dict[str, Any]) -> None:
+    assert in_callback(executor, lambda: list(executor.map(calls.add, range(100), timeout=60, **options))) == [*range(1, 101)]
+    assert executor.submit(calls.add, 1).result(60) == 2
 
 
 def test_it_asks_whether_a_call_runs(executor: Executor, in_callback: Any, tmp_path: Path) -> None:

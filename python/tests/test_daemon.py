@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -124,14 +125,14 @@ def test_a_program_and_its_daemon_are_killed(place: Path, tmp_path: Path) -> Non
 def test_a_daemon_that_is_lost(place: Path, make: Callable[..., Executor], tmp_path: Path) -> None:
     path, executor = tmp_path / "pid", make(2)
     futures = [executor.submit(calls.sleep, 1000, str(path)), *[executor.submit(calls.sleep, 1000) for _ in range(50)]]
-    found = executor.map(calls.sleep, [1000] * 3)
+    found = executor.map(calls.add, range(3))
     worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
     assert executor._pool._link is not None
     os.kill(executor._pool._link.daemon.pid, signal.SIGKILL)
     for future in futures:
         assert isinstance(future.exception(60), bulkhead.Lost)
-    with pytest.raises(bulkhead.Lost):
-        next(found)
+    # None of its items had begun.
+    assert list(found) == [1, 2, 3]
     wait_until(lambda: not is_alive(worker), "the worker is gone")
     assert executor.submit(calls.add, 1).result(60) == 2
     assert list(executor.map(calls.add, range(3))) == [1, 2, 3]
@@ -186,6 +187,50 @@ class TestItCannotStart:
         monkeypatch.setattr(_private, "supervisor_path", lambda: str(program))
         with pytest.raises(bulkhead.CannotStart, match=text):
             Executor(1).submit(calls.add, 1)
+        assert folders(place) == []
+
+    @pytest.mark.parametrize("step", ["Popen", "Session", "pipe"])
+    @pytest.mark.parametrize(
+        ("code", "text"),
+        [
+            (errno.EAGAIN, "no further process or thread .RLIMIT_NPROC is .*: raise it .ulimit -u"),
+            (errno.EMFILE, "no descriptor left .RLIMIT_NOFILE is .*: raise it .ulimit -n"),
+            (errno.ENFILE, "this machine has no descriptor left"),
+            (errno.ENOMEM, "no memory left .RLIMIT_AS is .*: raise it .ulimit -v"),
+            (errno.ENOSPC, "no room left: make some, or set TMPDIR"),
+        ],
+    )
+    def test_a_limit_is_met(self, step: str, code: int, text: str, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patched:
+            patched.setattr({"Popen": _private.subprocess, "Session": _link, "pipe": _private.os}[step], step, refuse)  # type: ignore[attr-defined]
+            with pytest.raises(bulkhead.CannotStart, match=text):
+                Executor(1).submit(calls.add, 1)
+        assert folders(place) == []
+
+    def test_the_limit_of_open_files_is_met_anywhere(self, place: Path, tmp_path: Path) -> None:
+        """Each start has one descriptor more than the one before, until one succeeds."""
+        program = start_program(
+            place,
+            tmp_path,
+            "    import resource, bulkhead, bulkhead._link, bulkhead.errors\n"
+            "    for spare in range(200):\n"
+            "        held = [os.open('/dev/null', 0)]\n"
+            "        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 1 + spare, 4096))\n"
+            "        try:\n"
+            "            executor.submit(calls.add, 1)\n"
+            "            break\n"
+            "        except bulkhead.CannotStart as error:\n"
+            "            assert 'RLIMIT_NOFILE' in str(error) or 'open files' in str(error), error\n"
+            "        finally:\n"
+            "            os.close(held[0])\n"
+            "            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096))\n"
+            "    assert spare > 2\n"
+            "    assert executor.submit(calls.add, 1).result(60) == 2\n",
+        )
+        assert program.wait(120) == 0
         assert folders(place) == []
 
     def test_no_interpreter_is_known(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:

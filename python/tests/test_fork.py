@@ -70,10 +70,10 @@ def use_all(executor: Executor, future: _future.Future[float]) -> str:
 def test_locks_that_other_threads_hold_at_the_fork(executor: Executor) -> None:
     future = executor.submit(calls.sleep, 0.5)
     condition = future._condition
-    calls_of_parent, links, entered, go = executor._pool.calls, executor._pool.links, threading.Event(), threading.Event()
+    links, entered, go = executor._pool.links, threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _future._making, condition, calls_of_parent._idle, links._starting, links._changing:
+        with _future._making, condition, links._starting, links._changing:
             entered.set()
             assert go.wait(120)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
+import itertools
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import calls
@@ -19,8 +23,12 @@ from conftest import wait_until
 
 import bulkhead
 from bulkhead import Executor, _native
+from bulkhead._chunks import ChunkedMap
 from bulkhead._events import EventReader
 from bulkhead._link import Link
+from bulkhead._map import MapResults
+from bulkhead._options import CallOptions
+from bulkhead._waiting import WaitingThreads
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +49,7 @@ def shut_down_in_thread(executor: Executor) -> threading.Thread:
     """A thread that waits in `shutdown` for the call that is pickled now."""
     thread = threading.Thread(target=executor.shutdown, daemon=True)
     thread.start()
-    # The condition's own list of those who wait.
-    wait_until(lambda: executor._pool.calls._idle._waiters, "shutdown waits")  # type: ignore[attr-defined]
+    wait_until(executor._pool.calls._idle.are_there, "shutdown waits")
     return thread
 
 
@@ -340,3 +347,87 @@ def test_more_functions_than_a_daemon_takes(make: Callable[..., Executor], monke
     for number in range(20):
         futures.append(executor.submit(large(number)))
     assert [future.result(60) for future in futures] == list(range(20))
+
+
+def interrupted_at(line: int, files: set[str], act: Callable[[], object]) -> bool:
+    """Raises `KeyboardInterrupt` at so many lines of these files, while `act` runs; whether it was so many lines long."""
+    left = line
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_wait_may_be_interrupted_at_any_line() -> None:
+    """Each wait is interrupted at one line more than the one before, until one is through."""
+    files = {inspect.getfile(WaitingThreads), inspect.getfile(MapResults)}
+    for line in itertools.count():
+        results = MapResults(calls.add, CallOptions())
+        results.grow(1)
+        was_interrupted = interrupted_at(line, files, lambda results=results: results.wait(0, time.monotonic() + 0.001))
+        # Another wait ends all the same.
+        teller = threading.Timer(0.001, results.put, (0, True, 5))
+        teller.start()
+        assert results.take(0, time.monotonic() + 60) == 5
+        teller.join()
+        if not was_interrupted:
+            break
+    assert line > 5
+
+
+def test_the_close_of_a_map_may_be_interrupted_at_any_line(make: Callable[..., Executor], tmp_path: Path) -> None:
+    executor, files, gate = make(1, spares=0), {inspect.getfile(ChunkedMap)}, tmp_path / "gate"
+    for line in itertools.count():
+        gate.unlink(missing_ok=True)
+        found: Any = executor.map(calls.wait_for, [str(gate)] * 20)
+        results = found.gi_frame.f_locals["results"]
+        was_interrupted = interrupted_at(line, files, results.close)
+        gate.touch()
+        wait_until(lambda: not executor._pool.pending, f"nothing is under way, line {line}")
+        if not was_interrupted:
+            break
+    assert line > 10
+
+
+def test_the_making_of_a_map_may_be_interrupted_at_any_line(make: Callable[..., Executor]) -> None:
+    executor, files = make(1, spares=0), {inspect.getfile(ChunkedMap)}
+    executor.submit(calls.add, 1).result(60)
+    made: list[Any] = []
+    for line in itertools.count():
+        was_interrupted = interrupted_at(line, files, lambda: made.append(executor.map(calls.add, range(8))))
+        made.clear()
+        wait_until(lambda: not executor._pool.pending, f"nothing is under way, line {line}")
+        if not was_interrupted:
+            break
+    assert line > 50
+
+
+def test_two_threads_may_wait_for_items_of_one_map(executor: Executor, tmp_path: Path) -> None:
+    gates = [str(tmp_path / str(number)) for number in range(2)]
+    found, taken = executor.map(calls.wait_for, gates, chunksize=1), []
+    threads = [threading.Thread(target=lambda: taken.append(next(found)), daemon=True) for _ in gates]
+    results: Any = found
+    for count, thread in enumerate(threads, 1):
+        thread.start()
+        wait_until(lambda count=count: len(results._results._watchers._waits) == count, "it waits")
+    for gate, thread in zip(gates, threads):
+        Path(gate).touch()
+        assert joins(thread)
+    assert taken == gates

@@ -46,7 +46,7 @@ pub(crate) fn come_up(registry: &Registry, lane: Lane) -> Result<Option<Runtime>
         Ok(None) => Ok(None),
         Ok(Some((ring, channel, handlers, stack_page))) => {
             let runtime = Runtime::new(lane, ring, channel, handlers).with_stack_page(stack_page);
-            Ok(Some(runtime.with_loader(registry.loader())))
+            Ok(Some(runtime.with_loader(registry.loader()).with_idle_work(registry.idle_work())))
         }
         Err(error) => {
             say_why(&lane, &error);

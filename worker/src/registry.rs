@@ -40,6 +40,13 @@ pub struct Registry {
     kinds: Vec<(String, KindHandler)>,
     stack_writer: StackWriter,
     loader: Option<Arc<ContextLoader>>,
+    idle_work: Option<Arc<IdleWork>>,
+}
+
+/// What a worker does once, between two tasks, when a descriptor is readable.
+pub(crate) struct IdleWork {
+    pub(crate) when: OwnedFd,
+    pub(crate) act: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Loads a context, once in each worker.
@@ -264,6 +271,18 @@ impl Registry {
             loader(context, task).map(|loaded| Arc::new(loaded) as Arc<dyn Any + Send + Sync>)
         }));
         self
+    }
+
+    /// Has each worker call `act` once, when `when` is readable and no task waits. Until it returns the worker begins no task; offers that wait
+    /// longer than a worker has for its start are given to another worker, and it is killed. So `act` gets ready for tasks, and does what
+    /// is known to end.
+    #[must_use]
+    pub fn with_idle_work(self, when: OwnedFd, act: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { idle_work: Some(Arc::new(IdleWork { when, act: Box::new(act) })), ..self }
+    }
+
+    pub(crate) fn idle_work(&self) -> Option<Arc<IdleWork>> {
+        self.idle_work.clone()
     }
 
     /// The code that loads contexts.

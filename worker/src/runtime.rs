@@ -26,7 +26,7 @@ use crate::early_files::{EarlyFiles, RoleFiles};
 use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
 use crate::registrations::KEPT_BYTES;
-use crate::registry::{ContextLoader, KindHandler};
+use crate::registry::{ContextLoader, IdleWork, KindHandler};
 use crate::report_gate::ReportGate;
 use crate::stage_call;
 use crate::task_files::TaskFiles;
@@ -57,6 +57,8 @@ pub(crate) struct Runtime {
     stack_page: Option<&'static StackPage>,
     /// Loads contexts.
     loader: Option<Arc<ContextLoader>>,
+    /// What is still to be done between two tasks.
+    idle_work: Option<Arc<IdleWork>>,
     /// The input of a task that is in an arena.
     block: RefCell<Vec<u8>>,
 }
@@ -69,13 +71,13 @@ impl Runtime {
         channel: Channel,
         handlers: Vec<Option<KindHandler>>,
     ) -> Self {
-        let (stack_page, loader, block) = (None, None, RefCell::default());
+        let (stack_page, loader, idle_work, block) = (None, None, None, RefCell::default());
         let ring = Arc::new(ring);
         let told = Arc::clone(&ring);
         let closer = Closer::telling(move |unclosed| told.set_unclosed(unclosed));
         let early_files = EarlyFiles::new(lane, closer);
         let gate = Arc::new(ReportGate::new(Arc::clone(&ring)));
-        Self { early_files, ring, gate, channel, handlers, doorbell, stack_page, loader, block }
+        Self { early_files, ring, gate, channel, handlers, doorbell, stack_page, loader, idle_work, block }
     }
 
     /// The same with a page for the text of its stack.
@@ -88,19 +90,30 @@ impl Runtime {
         Self { loader, ..self }
     }
 
+    /// The same with work for a time without tasks.
+    pub(crate) fn with_idle_work(self, idle_work: Option<Arc<IdleWork>>) -> Self {
+        Self { idle_work, ..self }
+    }
+
     /// Runs tasks until there is a reason to exit.
     pub(crate) fn serve(&mut self) -> Result<ExitReason> {
         loop {
-            let watched =
-                [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.early_files.as_fd())];
+            let idle = self.idle_work.as_ref().map(|work| work.when.as_fd());
+            let watched = [self.channel.as_fd(), self.early_files.as_fd()].map(PollTarget::readable);
+            let [channel, lane] = watched;
+            // Without such work the lane stands for it.
+            let watched = [channel, lane, idle.map_or(lane, PollTarget::readable)];
             let arena = self.early_files.arena().filter(|arena| arena.may_give_back());
-            let [channel, lane] = wait(watched, arena.map(|_| ARENA_IDLE)).context("cannot wait")?;
+            let [channel, lane, idle] = wait(watched, arena.map(|_| ARENA_IDLE)).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(ExitReason::Closed)
             } else if channel.readable {
                 self.take_message()?
             } else if lane.readable {
                 unless(self.early_files.take_frame()?)
+            } else if let Some(work) = self.idle_work.take_if(|_| idle.readable) {
+                (work.act)();
+                None
             } else {
                 // The time is over, or a signal was handled. The lane blocks, so it is read only when poll says that it is readable.
                 if let Some(Err(error)) = arena.map(ResultArena::give_back) {

@@ -98,6 +98,9 @@ pub struct Config {
     pub recycle_resident_bytes: Option<u64>,
     /// Whether a worker of the default pool that is due to be recycled is offered nothing more, and waits for the spare.
     pub recycle_strict: bool,
+    /// Whether the first worker of each pool comes up alone: the others are spawned once it is ready, or after one second. The first
+    /// task is then done sooner where a start takes as long as an interpreter's.
+    pub one_first: bool,
     /// Time from a death to the spawn of its replacement, so that answers go first.
     pub respawn_delay_ms: u64,
     /// Restart intensity: uncharged deaths within `restart_period_ms` that degrade the pool. As the `intensity` of an
@@ -114,6 +117,9 @@ pub struct Config {
     /// Bounds that are lower than the configuration says.
     pub lowered: LoweredBounds,
 }
+
+/// How long other workers wait for the first one of their pool, with [`Config::one_first`].
+pub(crate) const FIRST_ALONE_MS: u64 = 1000;
 
 /// Which bounds of descriptors are lower than the configuration says, because the limit of open files is low.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,6 +239,7 @@ impl Default for Config {
             recycle_age_ms: None,
             recycle_resident_bytes: None,
             recycle_strict: false,
+            one_first: false,
             respawn_delay_ms: 2,
             restart_intensity: 10,
             restart_period_ms: 10_000,

@@ -11,7 +11,7 @@ mod pytest_summary;
 mod source_package;
 mod venv;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -60,7 +60,7 @@ impl WheelProfile {
 /// # Errors
 /// A step fails, the wheel is too large, or the source package does not say on other systems why it builds nothing.
 pub(crate) fn wheel() -> Result<()> {
-    let wheel = build(WheelProfile::Release)?;
+    let (wheel, _lock) = build(WheelProfile::Release)?;
     let bytes = fs::metadata(&wheel).context("read the size of the wheel")?.len();
     println!("{} has {bytes} bytes, {WHEEL_MAX_BYTES} are allowed", wheel.display());
     ensure!(bytes <= WHEEL_MAX_BYTES, "the wheel is too large");
@@ -94,7 +94,7 @@ pub(crate) fn test(arguments: &[&str]) -> Result<PytestSummary> {
     if let Err(error) = venv::maturin() {
         return Ok(PytestSummary::skipped("of any version", &format!("no maturin: {error:#}")));
     }
-    let wheel = build(WheelProfile::Dev)?;
+    let (wheel, _lock) = build(WheelProfile::Dev)?;
     let mut summary = PytestSummary::default();
     // Most tests wait for a process; so four interpreters beside each other hardly take longer than the slowest of them.
     let run = |version: &str, interpreter: Option<Interpreter>| match interpreter {
@@ -141,7 +141,7 @@ fn run_tests(interpreter: &Interpreter, wheel: &Path, arguments: &[&str]) -> Res
 /// # Errors
 /// The wheel cannot be built, or pip cannot fetch the pools. A figure that misses its aim is no error.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    let wheel = build(WheelProfile::Release)?;
+    let (wheel, _lock) = build(WheelProfile::Release)?;
     let environment = venv::of_bench()?;
     environment.install_wheel(&wheel)?;
     let script = cargo::workspace().join("python/bench/run.py");
@@ -152,9 +152,11 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the daemon and the wheel; gives its path.
-fn build(profile: WheelProfile) -> Result<PathBuf> {
+/// Builds the daemon and the wheel; gives its path, and the lock to hold as long as the wheel and what it is installed into are used: another
+/// build in this tree places its daemon in the same folder and empties that of the wheels.
+fn build(profile: WheelProfile) -> Result<(PathBuf, File)> {
     let maturin = venv::maturin()?;
+    let lock = only_builder()?;
     let (name, folder) = profile.names();
     cargo::run(&[&["build", "--profile", name], profile.supervisor()].concat())?;
     place_supervisor(&cargo::programs(folder).join(SUPERVISOR))?;
@@ -174,7 +176,18 @@ fn build(profile: WheelProfile) -> Result<PathBuf> {
     println!("$ maturin build --profile {name}");
     let status = command.status().context("maturin could not be started")?;
     ensure!(status.success(), "maturin failed ({status})");
-    only_file(&wheels)
+    Ok((only_file(&wheels)?, lock))
+}
+
+/// Waits until no other process builds a wheel in this tree; the lock, which ends with the file.
+fn only_builder() -> Result<File> {
+    let path = cargo::programs("python").join("wheel.lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    if file.try_lock().is_err() {
+        println!("another build of a wheel in this tree is under way: waiting for it");
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 /// Puts the stripped daemon where maturin takes the package from.

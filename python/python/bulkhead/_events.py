@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from . import _answer, _wire
-from ._ending import CANCELLED, again, error_of_end
+from ._ending import CANCELLED
 from ._native import ChunkEnd, LongBytes
 
 TYPE_CHECKING = False
@@ -39,6 +39,7 @@ class EventReader:
         calls = self._pool.calls
         ended: list[Ended] = []
         target_of, loads, returned = calls.targets.get, _wire.loads, _answer.RETURNED
+        is_followed = False
         for token, what in events:
             target = target_of(token)
             kind = type(what)
@@ -66,12 +67,21 @@ class EventReader:
                         ended.append((token, target, True, None))
                     link.has_ended_call = True
                     continue
+                if kind is tuple and what[0] == "lost" and self._pool.lost.take(link, token):  # type: ignore[index]
+                    is_followed = True
+                    continue
                 is_result, value = self._end_of(link, token, what)
                 ended.append((token, target, is_result, value))
                 if not is_result:
                     self.judge(value)
+        if is_followed:
+            # First, because a done callback may wait for what is sent again.
+            self._pool.links.lose(link)
+            self._pool.lost.follow(link)
         if ended:
             link.has_ended_call = True
+            if not link.daemon.warm_up.has_begun and any(is_result for _, _, is_result, _ in ended):
+                link.warm_up()
             calls.finish(ended)
         self._pool.fail_if_broken()
         self._pool.pump_maps()
@@ -79,8 +89,7 @@ class EventReader:
     def _end_of(self, link: Link, token: int, what: Any) -> tuple[bool, Any]:
         """Whether a call returned, and what it returned or raised."""
         if type(what) is tuple:
-            is_given_up = link.given_up_by is not None and what[0] == "lost"
-            return False, again(link.given_up_by) if is_given_up else error_of_end(*what)
+            return False, link.error_of_end(*what)
         try:
             return _answer.read(what)
         except BaseException as error:

@@ -96,7 +96,7 @@ class _Calls(_base.Executor):
         """The same workers with other limits for calls: `ex.options(timeout=2).submit(f)`. What is not given stays as it is here.
 
         `timeout`, `cpu_time`, `cancel_grace` in seconds, `memory` in bytes, `priority` from 0 (last) to 9 (first), by default 4;
-        `retries`: how many further times a call is run that killed its worker. Raises `TypeError` and `ValueError`.
+        `retries`: how many further times a call is run that killed its worker, or whose daemon was killed. Raises `TypeError` and `ValueError`.
         """
         given = dict(
             timeout=timeout, memory=memory, cpu_time=cpu_time, priority=priority, retries=retries, cancel_grace=cancel_grace
@@ -148,11 +148,11 @@ class Executor(_Calls):
 
         `max_workers`: calls that run at the same time; by default one for each processor that this process may use.
         `mp_context`: checked, and without effect on how workers start.
-        `initializer`, `initargs`: run in each worker, as a part of its first call. If it raises, the executor takes no further calls.
+        `initializer`, `initargs`: run in each worker, at the latest as a part of its first call. If it raises, the executor takes no further calls.
         `max_tasks_per_child`: how many calls a worker runs before another replaces it.
         `timeout`: seconds that a call may run; then its future has `JobTimeout`. `cpu_time`: the same, of processor time.
         `memory`: bytes that a call may have beyond what its worker had before; then it has `MemoryError` or `WorkerCrashed`.
-        `retries`: how many further times a call is run that killed its worker. By default nothing runs twice.
+        `retries`: how many further times a call is run that killed its worker, or whose daemon was killed. By default nothing runs twice.
         `cancel_grace`: seconds that a call which is cancelled or meets a limit of time has to end by itself
         (`bulkhead.cancelled()`); by default it is killed at once.
         `spares`: started workers that wait to replace one that dies. `preload`: modules that workers import at their start.
@@ -195,7 +195,8 @@ class Executor(_Calls):
         self._pool.shutdown(wait, cancel_futures)
 
     def terminate_workers(self) -> None:
-        """Sends SIGTERM to all workers and ends the executor. Futures that are not done have a `BrokenProcessPool`."""
+        """Sends SIGTERM to all workers, at which one does nothing unless a call has set a handler; then it does what `kill_workers` does, and gives
+        that handler no time. Futures that are not done have a `BrokenProcessPool`."""
         import os
 
         for row in self._pool.workers():

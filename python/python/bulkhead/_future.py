@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import _base
 
 from ._ending import CANCELLED
@@ -35,6 +36,34 @@ _making = threading.RLock()
 
 # With more calls under way a waiting thread leaves the reading to the background thread, which completes many at once.
 LEAD_MAX = 8
+
+
+class _LeadingEvent:
+    """The event of a waiter of `wait` or `as_completed` in a done callback: its thread reads the session while it waits."""
+
+    def __init__(self, pool: Pool, event: threading.Event) -> None:
+        self._pool = pool
+        self._event = event
+        self.set, self.clear, self.is_set = event.set, event.clear, event.is_set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As `threading.Event.wait`."""
+        until = None if timeout is None else time.monotonic() + timeout
+        self._pool.lead_in_callback(self._event.is_set, timeout)
+        return self._event.wait(None if until is None else max(until - time.monotonic(), 0.0))
+
+
+class _Waiters(list["Any"]):
+    """The waiters of a future, to which `concurrent.futures` appends."""
+
+    def __init__(self, pool: Pool | None) -> None:
+        self._pool = pool
+
+    def append(self, waiter: Any) -> None:
+        """Adds a waiter. Nobody but this thread may wait for its event."""
+        if self._pool is not None and self._pool.calls.is_telling():
+            waiter.event = _LeadingEvent(self._pool, waiter.event)
+        super().append(waiter)
 
 
 class Future(_base.Future[T]):
@@ -73,7 +102,7 @@ class Future(_base.Future[T]):
             if self._lazy_waiters is None:
                 with _making:
                     if self._lazy_waiters is None:
-                        self._lazy_waiters = []
+                        self._lazy_waiters = _Waiters(self._pool)
             return self._lazy_waiters
 
         @_waiters.setter

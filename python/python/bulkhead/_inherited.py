@@ -1,7 +1,8 @@
 """Descriptors that a forked child must not keep: they would keep the parent's daemons alive, and their folders locked.
 
 A descriptor is opened and noted within one hold of `opening`, and a fork of another thread waits for that; so no child inherits one
-that is not noted. The child closes them. Driven by `_private.py`, `_folder.py` and `_link.py`.
+that is not noted. The child closes them. Only the socket of a session is opened by native code, which waits for the daemon, and noted then: a child
+that is forked between has a copy, which keeps nothing alive. The lock also keeps a fork from coming into an import of `_pool.py`. Driven by `_private.py`, `_folder.py` and `_link.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import threading
 
 opening = threading.RLock()
-"""Held for the few lines in which a descriptor is opened and noted, never while anything waits."""
+"""Held for the few lines in which a descriptor is opened and noted, and for an import, never while anything waits for another process."""
 
 _noted: set[int] = set()
 

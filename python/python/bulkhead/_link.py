@@ -11,9 +11,10 @@ import threading
 
 from . import _call, _inherited, _main_module, _spawning, _wire
 from ._earlier_modules import EarlierModules
+from ._ending import again, error_of_end
 from ._links import LinkLost
 from ._native import CONTEXT_BYTES_MAX, FILES_MAX, MemoryFile, Session
-from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, working_folder
+from ._private import STOP_TIMEOUT, DaemonSettings, PrivateDaemon, in_words, working_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from ._folder import OwnFolder
-    from ._native import ChunkTicket
+    from ._native import ChunkTicket, Word
     from ._options import CallOptions, PoolSettings
 
     # The limits of a call, its flavour, and its function if that goes as a context.
@@ -49,6 +50,7 @@ class Link:
         self.modules_noted = 0
         """How many modules of the executor's functions its workers have been given."""
         self._settings = settings
+        self._on_events = on_events
         self._changing = threading.RLock()
         self._rules: dict[_call.Head | None, dict[tuple[CallOptions, int, bool], int]] = {}
         self._rules_count = 0
@@ -64,16 +66,26 @@ class Link:
         initializer = None
         if settings.initializer is not None:
             initializer = _spawning.dumps_for_child((settings.initializer, settings.initargs))
+        self._early_initializer = initializer[0] if initializer is not None and not initializer[1] else None
         # What a worker has made of a class of the main module comes back by this name.
         sys.modules["__mp_main__"] = sys.modules["__main__"]
         daemon = DaemonSettings(
             settings.workers, settings.spares, tasks_max=settings.tasks_max, files_bytes_max=self.files_bytes_max
         )
-        self.daemon = PrivateDaemon(daemon, self._worker_args, _environment(settings.workers))
+        try:
+            self._start(daemon, initializer)
+        except OSError as error:
+            told = in_words(error)
+            if told is None:
+                raise
+            raise told from error
+
+    def _start(self, daemon: DaemonSettings, initializer: tuple[bytes, list[int]] | None) -> None:
+        self.daemon = PrivateDaemon(daemon, self._worker_args, _environment(self._settings.workers))
         session = None
         try:
             self.daemon.wait_ready()
-            session = self.session = Session(self.daemon.socket, lambda events: on_events(self, events))
+            session = self.session = Session(self.daemon.socket, lambda events: self._on_events(self, events))
             _inherited.note(session.fileno())
             if initializer is not None:
                 self._initializer = self._register(_call.INITIALIZER, *initializer)
@@ -112,6 +124,13 @@ class Link:
         """Adds those of these modules that it does not know to what later workers import at their start."""
         self._earlier.note(modules[self.modules_noted :])
         self.modules_noted = len(modules)
+
+    def warm_up(self) -> None:
+        """A call has returned: workers that wait get ready. It may be repeated."""
+        process: Any = sys.modules.get("multiprocessing.process")
+        authkey = bytes(process.current_process().authkey) if process is not None else None
+        initializer = self._early_initializer
+        self.daemon.warm_up.begin((authkey, self._tracker_fd, os.getpid(), initializer) if initializer is not None else None)
 
     def submit(self, token: int, rules: Rules, prefix: bytes, data: bytes) -> None:
         """Submits a call. Raises `LinkLost`, and `OSError` if there is no memory or descriptor for it."""
@@ -219,8 +238,10 @@ class Link:
             self._base_contexts = tuple(context for context in found if context is not None)
             self._forget_rules()
 
-    def submit_pieces(self, token: int, rules: Rules, pieces: _wire.Pieces, is_open: Callable[[int], bool]) -> None:
-        """Submits a call that lies in a file of its own.
+    def submit_pieces(
+        self, token: int, rules: Rules, pieces: _wire.Pieces, is_open: Callable[[int], bool], keep: Callable[[bytes | MemoryFile], object]
+    ) -> None:
+        """Submits a call that lies in a file of its own. `keep` is given what is sent before that is done.
 
         Raises `ValueError` if it is longer than the daemon takes, before anything is copied, and as `submit`.
         """
@@ -234,10 +255,23 @@ class Link:
         self._files.append((token, pieces.length))
         if self.session.files >= FILES_MAX:
             # No descriptor is held for it until it is sent.
-            self.submit(token, rules, b"", pieces.joined())
+            joined = pieces.joined()
+            keep(joined)
+            self.submit(token, rules, b"", joined)
             return
         file = MemoryFile(pieces.length)
         pieces.write(file.fileno())
+        keep(file)
+        self._submit_file(token, rules, file)
+
+    def submit_again(self, token: int, rules: Rules, prefix: bytes, body: bytes | MemoryFile) -> None:
+        """Submits a call that was sent with another link before. Raises as `submit`."""
+        if isinstance(body, bytes):
+            self.submit(token, rules, prefix, body)
+        else:
+            self._submit_file(token, rules, body)
+
+    def _submit_file(self, token: int, rules: Rules, file: MemoryFile) -> None:
         try:
             while True:
                 try:
@@ -261,6 +295,12 @@ class Link:
 
     def _wait_for_end(self, token: int, is_open: Callable[[int], bool]) -> None:
         self.session.lead(token, lambda: not is_open(token), 1.0)
+
+    def error_of_end(self, word: Word, text: str, certificate: str) -> Any:
+        """The exception of a call of this link that has ended so, or `CANCELLED`."""
+        if word == "lost" and self.given_up_by is not None:
+            return again(self.given_up_by)
+        return error_of_end(word, text, certificate)
 
     def forget(self) -> None:
         """In a forked child: all of it stays the parent's."""

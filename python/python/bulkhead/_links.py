@@ -41,6 +41,13 @@ class Links:
     def start(self) -> Link | None:
         """The link that takes calls, started if there is none. `None`: they are closed. Raises what starting raises."""
         self.close_lost()
+        found = self.start_next()
+        if found is None or not found.is_gone:
+            self.close_lost()
+        return found
+
+    def start_next(self) -> Link | None:
+        """The same without closing those that were lost."""
         with self._starting:
             if self.current is None and not self.is_closed:
                 made = self._make()
@@ -53,7 +60,6 @@ class Links:
                 if made.is_gone:
                     self.lose(made)
                     return made
-        self.close_lost()
         return self.current
 
     def lose(self, link: Link) -> None:

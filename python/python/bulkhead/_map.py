@@ -6,11 +6,11 @@ Completed by `_pool.py`, read by the iterator that `map` returns.
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from concurrent.futures import _base
 
 from ._ending import CANCELLED
+from ._waiting import WaitingThreads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ class MapResults:
         self.there = bytearray()
         """For each item 0, `_RETURNED` or `_RAISED`."""
         self._values: list[Any] = []
-        self._changed = threading.Condition(threading.RLock())
-        self._wanted = 0
+        self._watchers = WaitingThreads()
 
     def grow(self, count: int) -> None:
         """Makes room for so many further items."""
@@ -73,10 +72,8 @@ class MapResults:
         return values
 
     def tell(self) -> None:
-        """Wakes who waits, if it waits for something that is there."""
-        if self._wanted >= len(self.there) or self.there[self._wanted]:
-            with self._changed:
-                self._changed.notify_all()
+        """Wakes who waits for something that is there."""
+        self._watchers.wake()
 
     def put(self, index: int, is_result: bool, value: Any) -> None:
         """Keeps what became of an item, and wakes who waits for it."""
@@ -100,13 +97,7 @@ class MapResults:
         """Waits until an item has ended; `False`: it has not at the moment `until`."""
         if self.there[index]:
             return True
-        with self._changed:
-            self._wanted = index
-            while not self.there[index]:
-                left = None if until is None else until - time.monotonic()
-                if (left is not None and left <= 0) or not self._changed.wait(left):
-                    return bool(self.there[index])
-        return True
+        return self._watchers.wait(lambda: self.there[index], until)
 
     def open_tokens(self, begin: int) -> list[int]:
         """The tokens of the items from this one on whose end is not known."""
@@ -115,6 +106,9 @@ class MapResults:
 
 class MapIterator:
     """Gives the results of a map in the order of its items. Closing it, an error, a timeout and its end as garbage cancel the rest."""
+
+    # For one whose making was interrupted.
+    _is_closed = True
 
     def __init__(self, pool: Pool, results: MapResults, until: float | None, items: Iterator[tuple[Any, ...]] = iter(())) -> None:
         """`items`: those that are submitted one by one, each when a result is asked for."""
@@ -139,8 +133,12 @@ class MapIterator:
                 add(self._pool, self._results, args)
             if self._next == len(self._results.there):
                 raise StopIteration
+            index, until = self._next, self._until
             self._next += 1
-            return self._results.take(self._next - 1, self._until)
+            if self._pool.calls.is_telling():
+                left = None if until is None else until - time.monotonic()
+                self._pool.lead_in_callback(lambda: bool(self._results.there[index]), left)
+            return self._results.take(index, until)
         except BaseException:
             self.close()
             raise
@@ -160,10 +158,10 @@ def all_at_once(pool: Pool, results: MapResults, items: list[tuple[Any, ...]], u
     results.grow(len(items))
     try:
         pool.submit_map(results, items)
+        return MapIterator(pool, results, until)
     except BaseException:
         pool.drop_many(results.open_tokens(0))
         raise
-    return MapIterator(pool, results, until)
 
 
 def buffered(
@@ -173,10 +171,10 @@ def buffered(
     try:
         for args in itertools.islice(items, buffersize):
             add(pool, results, args)
+        return MapIterator(pool, results, until, items)
     except BaseException:
         pool.drop_many(results.open_tokens(0))
         raise
-    return MapIterator(pool, results, until, items)
 
 
 def in_chunks(

@@ -347,6 +347,7 @@ def serve(
     chunk: Callable[[bytes, list[bytes], tuple[object, ...], Task, ChunkResults], object] | None = None,
     load: Callable[[bytes | MemoryFile, tuple[int, ...]], object] | None = None,
     stack: Callable[[int], object] | None = None,
+    idle: tuple[int, Callable[[], object]] | None = None,
 ) -> int:
     """Serves the daemon that started this process, one call at a time, all in this thread; gives the exit code.
 
@@ -359,4 +360,6 @@ def serve(
     `stack(fd)` is called once, before the first call, with the descriptor of the page for this process's stack text: it
     calls `faulthandler.enable(file=fd)` and `faulthandler.register(STACK_SIGNAL, file=fd, all_threads=True)`.
     It must have done both: a worker that has no handler of that signal dies of it.
+    `idle` is a descriptor, of which a copy is kept, and what is called once when it is readable and no call waits; what that raises goes to
+    `sys.unraisablehook`. Raises `OSError` if no descriptor is left for the copy.
     """

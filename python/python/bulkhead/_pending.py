@@ -10,13 +10,16 @@ import threading
 
 from ._ending import again
 from ._future import Future, complete
+from ._waiting import WaitingThreads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any, TypeAlias
 
-    from ._chunks import ChunkedMap, MapChunk
+    from ._chunk_ends import MapChunk
+    from ._chunks import ChunkedMap
+    from ._lost_daemon import SentCall
     from ._map import MapResults
 
     Target: TypeAlias = Future[Any] | tuple[MapResults, int] | MapChunk | ChunkedMap
@@ -34,13 +37,15 @@ class PendingCalls:
         """What calls have told of their progress, `(done, total)`."""
         self.begun: set[int] = set()
         """Calls of which the daemon has said, after a cancel, that a worker has begun them."""
-        self._idle = threading.Condition(threading.RLock())
-        self._idle_waiters = 0
+        self.sent: dict[int, SentCall] = {}
+        """Calls with `retries`, to be sent again if their daemon is lost."""
+        self._idle = WaitingThreads()
         self._tellers: list[int] = []
 
     def take_out(self, token: int) -> None:
         """Forgets a call that was not sent."""
         self.targets.pop(token, None)
+        self.sent.pop(token, None)
         self._tell_idle()
 
     def drop(self, tokens: Iterable[int]) -> list[int]:
@@ -49,28 +54,21 @@ class PendingCalls:
         for token in dropped:
             self.progress.pop(token, None)
             self.begun.discard(token)
+            self.sent.pop(token, None)
         self._tell_idle()
         return dropped
 
     def _tell_idle(self) -> None:
-        # Who waits is counted before it looks at `targets`.
-        if not self.targets and self._idle_waiters:
-            self.tell_waiting()
+        if not self.targets and self._idle.are_there():
+            self._idle.wake()
 
     def tell_waiting(self) -> None:
         """Has those in `wait_idle` look again."""
-        with self._idle:
-            self._idle.notify_all()
+        self._idle.wake()
 
     def wait_idle(self, is_over: Any) -> None:
         """Waits until no call is under way, or `is_over()`."""
-        with self._idle:
-            self._idle_waiters += 1
-            try:
-                while self.targets and not is_over():
-                    self._idle.wait()
-            finally:
-                self._idle_waiters -= 1
+        self._idle.wait(lambda: not self.targets or is_over())
 
     def is_telling(self) -> bool:
         """Whether this thread completes calls of this executor just now: it runs a done callback, or a signal handler."""
@@ -109,6 +107,8 @@ class PendingCalls:
             if self.progress or self.begun:
                 self.progress.pop(token, None)
                 self.begun.discard(token)
+            if self.sent:
+                self.sent.pop(token, None)
         self._tell_idle()
 
     def all_with(self, error: Exception) -> list[Ended]:
@@ -122,8 +122,7 @@ class PendingCalls:
 
     def forget(self) -> None:
         """In a forked child: threads that are not there may hold these locks."""
-        self._idle = threading.Condition(threading.RLock())
-        self._idle_waiters = 0
+        self._idle = WaitingThreads()
         self._tellers = []
         for target in list(self.targets.values()):
             if type(target) is Future:

@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from functools import partial
 
-from . import _call, _exit, _wire
-from ._ending import again, error_of_end
+from . import _call, _exit, _inherited, _wire
+from ._ending import error_of_end
 from ._events import EventReader
 from ._future import LEAD_MAX, Future
 from ._links import LinkLost, Links
+from ._lost_daemon import LostDaemons, SentCall
 from ._pending import PendingCalls
 
 TYPE_CHECKING = False
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._chunks import ChunkedMap
-    from ._link import Link
+    from ._link import Link, Rules
     from ._map import MapResults
+    from ._native import MemoryFile
     from ._options import CallOptions, PoolSettings
     from ._pending import Target
 
@@ -46,6 +49,7 @@ class Pool:
         self.pending: dict[int, Target] = self.calls.targets
         self.events = EventReader(self)
         self.links = Links(self._make_link)
+        self.lost = LostDaemons(self)
         self.encoder = _call.CallEncoder()
         self.tokens = itertools.count(1)
         self.broken: Exception | None = None
@@ -66,8 +70,9 @@ class Pool:
         return self.links.is_closed
 
     def _make_link(self) -> Link:
-        # Here, because it loads more than the rest of the package.
-        from ._link import Link
+        # Here, because it loads more than the rest of the package. A child that is forked in the midst of an import could never end it.
+        with _inherited.opening:
+            from ._link import Link
 
         return Link(self.settings, self.events.on_events)
 
@@ -118,7 +123,10 @@ class Pool:
         """Ends calls that could not be sent."""
         if isinstance(error, LinkLost):
             self.links.lose(link)
-            error = again(link.given_up_by) if link.given_up_by is not None else error_of_end("lost", str(error), "")
+            left = [(token, target) for token, target in unsent if not self.lost.take(link, token, never_ran=True)]
+            if len(left) < len(unsent):
+                self.lost.follow(link)
+            unsent, error = left, link.error_of_end("lost", str(error), "")
         # The executor may have been ended meanwhile, and they with it.
         self.calls.finish([(token, target, False, error) for token, target in unsent])
 
@@ -139,10 +147,17 @@ class Pool:
                 prefix, context = _call.WHOLE_HEAD, None
             elif buffers:
                 data, buffers = encoder.whole(None if context is not None else function, args, kwargs)  # type: ignore[arg-type]
+        rules = options, flavour, context
         if not buffers:
-            link.submit(token, (options, flavour, context), prefix, data)
+            if options.crashes_max > 1:
+                self.calls.sent[token] = SentCall(link, rules, prefix, data)
+            link.submit(token, rules, prefix, data)
         else:
-            link.submit_pieces(token, (options, flavour, context), _wire.Pieces(_call.WHOLE, data, buffers), self.pending.__contains__)
+            keep = partial(self._keep, token, link, rules) if options.crashes_max > 1 else _keep_nothing
+            link.submit_pieces(token, rules, _wire.Pieces(_call.WHOLE, data, buffers), self.pending.__contains__, keep)
+
+    def _keep(self, token: int, link: Link, rules: Rules, body: bytes | MemoryFile) -> None:
+        self.calls.sent[token] = SentCall(link, rules, b"", body)
 
     def submit_one_of_map(self, results: MapResults, index: int, args: tuple[Any, ...]) -> None:
         """Submits one item of a map. An error of pickling is the item's. Raises as `ready`."""
@@ -190,9 +205,12 @@ class Pool:
         first = results.first_token + begin
         targets: list[tuple[int, Target]] = [(first + at, (results, begin + at)) for at in range(len(bodies))]
         self.pending.update(targets)
+        rules = results.options, head.flavour, None
         try:
             if bodies:
-                link.submit_many(first, (results.options, head.flavour, None), head.prefix, bodies)
+                if results.options.crashes_max > 1:
+                    self.calls.sent.update((first + at, SentCall(link, rules, head.prefix, body)) for at, body in enumerate(bodies))
+                link.submit_many(first, rules, head.prefix, bodies)
         except Exception as error:
             self._fail_unsent(link, targets, error)
         except BaseException:
@@ -265,6 +283,13 @@ class Pool:
         until = time.monotonic() + timeout
         link.session.lead(future._token, future.done, max(timeout, 0.0))
         return max(until - time.monotonic(), 0.0)
+
+    def lead_in_callback(self, is_met: Callable[[], bool], timeout: float | None) -> None:
+        """In a done callback: reads the session until this is met, because the thread has it to itself. Elsewhere it does nothing."""
+        link = self.links.current
+        if link is not None and self.calls.is_telling() and not self.is_forked:
+            # No call has this token: it looks whenever anything has ended.
+            link.session.lead(0, is_met, timeout)
 
     def workers(self) -> list[dict[str, Any]]:
         """The daemon's rows of its workers; none if there is no daemon."""
@@ -340,4 +365,9 @@ class Pool:
         """In a forked child: all of it is the parent's."""
         self.is_forked = True
         self.calls.forget()
+        self.lost.forget()
         self.links.forget()
+
+
+def _keep_nothing(_: bytes | MemoryFile) -> None:
+    """Of a call that is sent once."""

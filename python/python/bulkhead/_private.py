@@ -17,6 +17,8 @@ import time
 
 from . import _inherited
 from ._folder import OwnFolder, places, remove_abandoned
+from ._warm_up import WarmUp
+from ._workers_end import WorkersEnd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +103,14 @@ class PrivateDaemon:
         remove_abandoned()
         self.folder = _folder_with(lambda folder: settings.to_toml(program, worker_args(folder)).encode())
         try:
-            self._spawn(environment)
+            self.workers = WorkersEnd(self.folder.path)
+            self.warm_up = WarmUp(self.folder)
+            try:
+                self._spawn(environment)
+            except BaseException:
+                self.workers.close()
+                self.warm_up.close()
+                raise
         except BaseException:
             self.folder.remove()
             raise
@@ -131,7 +140,7 @@ class PrivateDaemon:
         except BaseException as error:
             # Also a daemon that was started by an interrupted call ends then.
             _inherited.close(self._stdin)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and in_words(error) is None:
                 raise _cannot_start(_why_not_run(program, error)) from error
             raise
         finally:
@@ -205,6 +214,9 @@ class PrivateDaemon:
                 self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
+            if not self.workers.is_needed:
+                self.workers.close()
+            self.warm_up.close()
             self.folder.remove()
             self._is_stopped = True
 
@@ -261,8 +273,12 @@ def _worker_outputs() -> list[tuple[str, int]]:
             if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 continue
             copies.append((name, fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)))
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                for _, copy in copies:
+                    os.close(copy)
+                # EINVAL: the limit of open files is below this number.
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) if error.errno == errno.EINVAL else error
     return copies
 
 
@@ -270,6 +286,31 @@ def _cannot_start(text: str) -> Exception:
     from .errors import CannotStart
 
     return CannotStart(text)
+
+
+def in_words(error: OSError) -> Exception | None:
+    """`CannotStart` for an error of the start that is about a limit of this process, user or machine; `None`: it is another."""
+    import resource
+
+    def limit(number: int) -> str:
+        soft = resource.getrlimit(number)[0]
+        return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+
+    if isinstance(error, ConnectionError):
+        text = str(error)
+    elif error.errno == errno.EAGAIN:
+        text = f"this user may start no further process or thread (RLIMIT_NPROC is {limit(resource.RLIMIT_NPROC)}): raise it (ulimit -u), or that of the container, or end processes"
+    elif error.errno == errno.EMFILE:
+        text = f"this process has no descriptor left (RLIMIT_NOFILE is {limit(resource.RLIMIT_NOFILE)}): raise it (ulimit -n), or close files"
+    elif error.errno == errno.ENFILE:
+        text = "this machine has no descriptor left (fs.file-max): raise it, or end programs with many open files"
+    elif error.errno == errno.ENOMEM:
+        text = f"there is no memory left (RLIMIT_AS is {limit(resource.RLIMIT_AS)}): raise it (ulimit -v), or end what takes memory"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text = f"{error.filename or 'a file system'} has no room left: make some, or set TMPDIR to a folder that has it"
+    else:
+        return None
+    return _cannot_start(f"the daemon of this executor cannot be started: {text}")
 
 
 def _why_not_run(program: str, error: OSError) -> str:

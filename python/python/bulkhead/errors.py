@@ -47,7 +47,10 @@ class JobTimeout(_FuturesTimeout, *(() if _FuturesTimeout is TimeoutError else (
 
 
 class Lost(BrokenProcessPool):
-    """The daemon ended before the call did: the call may have run, in part or whole. The next submit starts a new daemon."""
+    """The daemon ended before the call did: the call may have run, in part or whole. The next submit starts a new daemon.
+
+    A call with `retries` has it only if it was lost as often, or an old worker had not ended after 10 seconds.
+    """
 
     certificate: dict[str, Any] | None = None
     """As `WorkerCrashed.certificate`; mostly `None`."""

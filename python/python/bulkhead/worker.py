@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import _answer, _call, _native, _wire
+from . import _answer, _call, _native, _warm_up, _wire, _workers_end
 from ._child_process import Identity
 from ._earlier_modules import EarlierModules
 from ._main_module import MainStandIn
@@ -35,6 +35,7 @@ _functions: dict[bytes, Any] = {}
 _earlier = EarlierModules("")
 _known_modules = 0
 _identity: Identity | None = None
+_initialized: _Initialized | None = None
 
 
 class _Initialized:
@@ -59,6 +60,8 @@ def main(preparation_path: str) -> None:
     """Runs the worker until the daemon lets it go, and exits."""
     global _earlier, _identity
     _native.take_lane()
+    if not _workers_end.hold(os.path.dirname(preparation_path)):
+        sys.exit(0)
     try:
         with open(preparation_path, "rb") as file:
             preparation = _wire.loads(file.read())
@@ -79,7 +82,10 @@ def main(preparation_path: str) -> None:
     _import_earlier(preparation["preload"])
     if not os.path.exists(preparation_path):
         sys.exit(0)  # As above; what follows would make the folder again.
-    code = _native.serve(_handle, chunk=_run_chunk, load=_load, stack=_write_stacks_to)
+    folder = os.path.dirname(preparation_path)
+    bell = _warm_up.bell(folder)
+    idle = (bell, lambda: _get_ready(folder)) if bell is not None else None
+    code = _native.serve(_handle, chunk=_run_chunk, load=_load, stack=_write_stacks_to, idle=idle)
     sys.exit(code)
 
 
@@ -109,6 +115,17 @@ def _import_earlier(preload: Sequence[str]) -> None:
     _known_modules = len(sys.modules)
 
 
+def _get_ready(folder: str) -> None:
+    """Between two calls, once the first call of the executor has returned: what the next one would need."""
+    global _known_modules
+    _earlier.import_all(_import)
+    _known_modules = len(sys.modules)
+    if _initialized is None and _identity is not None:
+        _warm_up.run_initializer(folder, _identity, lambda data: _initialize_once(memoryview(data), ()))
+        if len(sys.modules) != _known_modules:
+            _note_modules()
+
+
 def _note_modules() -> None:
     """Adds the modules that a call has imported to the list that later workers import at their start."""
     global _known_modules
@@ -134,8 +151,15 @@ def _load(content: bytes | _native.MemoryFile, descriptors: tuple[int, ...] = ()
             _identity.adopt(bytes(rest), [os.dup(descriptor) for descriptor in descriptors])
         return None
     if kind == _call.INITIALIZER:
-        return _Initialized(_initialize(rest, descriptors))
+        return _initialize_once(rest, descriptors)
     return _LongFunction(bytes(rest))
+
+
+def _initialize_once(data: memoryview, descriptors: tuple[int, ...]) -> _Initialized:
+    global _initialized
+    if _initialized is None:
+        _initialized = _Initialized(_initialize(data, descriptors))
+    return _initialized
 
 
 def _initialize(data: memoryview, descriptors: tuple[int, ...]) -> str | None:

@@ -87,6 +87,8 @@ pub(super) fn core_config(
         recycle_tasks: file.recycle_tasks.or(defaults.recycle_tasks),
         recycle_age_ms: file.recycle_age_seconds.map(|s| s.saturating_mul(1000)).or(defaults.recycle_age_ms),
         recycle_strict: file.recycle_strict.unwrap_or(defaults.recycle_strict),
+        // The parent waits for its first task, and its program may be an interpreter that takes long to start.
+        one_first: here.is_private && file.worker_program.is_some(),
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),

@@ -1,8 +1,8 @@
 //! The life of a worker: spawned, ready, placed in a slot, retired, removed.
 //!
 //! A free slot takes a ready spare at once. The spare's replacement is spawned 2 ms later (`respawn_delay_ms`), so that
-//! answers and retries go first. After its first turn a pool spawns at most one worker a turn. `enter` is the one way from
-//! state to state.
+//! answers and retries go first. After its first turn a pool spawns at most one worker a turn; with `one_first` also in that turn. `enter` is
+//! the one way from state to state.
 
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
@@ -10,7 +10,8 @@ use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
-use crate::turn::{Counter, Owner, Turn, WorkerAlarm};
+use crate::config::FIRST_ALONE_MS;
+use crate::turn::{Counter, Owner, Turn, WorkerAlarm, ms};
 use crate::worker::pool::WorkerSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
 use crate::worker::{FollowUp, Kill, Worker, Workers};
@@ -28,9 +29,11 @@ impl<T: Copy> Workers<T> {
                 let slots = u16::try_from(self.slot_count()).unwrap_or(u16::MAX);
                 turn.record(What::Started { pid: turn.config().pid, slots }, Owner::Service);
             }
-            let count = if is_first { missing } else { 1 };
+            let is_alone = is_first && turn.config().one_first;
+            let count = if is_first && !is_alone { missing } else { 1 };
             (0..count).for_each(|_| self.spawn(turn, pool));
-            self.pool_mut(pool).next_spawn_ns = turn.now_ns() + self.spawn_pause_ns(turn, pool);
+            let pause_ns = if is_alone { ms(FIRST_ALONE_MS) } else { self.spawn_pause_ns(turn, pool) };
+            self.pool_mut(pool).next_spawn_ns = turn.now_ns() + pause_ns;
         }
     }
 
@@ -117,6 +120,11 @@ impl<T: Copy> Workers<T> {
         self.enter(id, WorkerDuty::Spare);
         if !is_stopped {
             self.pool_mut(pool).add_spare(id);
+        }
+        if turn.config().one_first && !self.pool(pool).restart.came_up {
+            // The others wait for this one no longer.
+            let pool = self.pool_mut(pool);
+            pool.next_spawn_ns = pool.next_spawn_ns.min(turn.now_ns());
         }
         self.note_came_up(turn, id);
         // Sent for the first worker: a client that waits for the start does not wait for all workers.

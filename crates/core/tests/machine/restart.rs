@@ -28,6 +28,38 @@ fn the_first_turn_spawns_slots_and_spares_and_says_ready_once() {
 }
 
 #[test]
+fn with_one_first_the_others_are_spawned_once_it_is_ready() {
+    let mut rig = Rig::cold(Config { one_first: true, ..config(2) });
+    rig.come_up = false;
+    rig.turn();
+    assert_eq!(rig.spawned, [WorkerId(1)]);
+    rig.pass(900);
+    rig.turn();
+    assert_eq!(rig.spawned.len(), 1);
+    rig.come_up = true;
+    rig.come_up_now(WorkerId(1));
+    rig.turn();
+    assert_eq!(rig.workers.len(), 2);
+    rig.sleep(10);
+    assert_eq!(rig.workers.len(), 3);
+}
+
+#[test]
+fn with_one_first_the_others_do_not_wait_long_for_it() {
+    for dies in [false, true] {
+        let mut rig = Rig::cold(Config { one_first: true, ..config(2) });
+        rig.come_up = false;
+        rig.turn();
+        if dies {
+            rig.tell(Event::SpawnFailed { worker: WorkerId(1), error: "no".to_owned() });
+        }
+        rig.come_up = true;
+        rig.sleep(1100);
+        assert_eq!(rig.workers.len(), if dies { 3 } else { 2 }, "{dies}");
+    }
+}
+
+#[test]
 fn a_dead_workers_slot_takes_the_spare_at_once_and_the_spawn_comes_later() {
     let mut rig = Rig::new(2);
     let dead = *rig.workers.keys().next().unwrap();
