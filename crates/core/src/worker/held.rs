@@ -2,7 +2,7 @@
 //!
 //! A worker with a slot is held by the user of the first task in its ring: it has claimed that task, or claims it next. The
 //! offers behind that task do not count. A stuck worker is held by nobody: it counts as stuck for that user, and without a task for the only user whom it
-//! served. `offer_to`,
+//! served, if it had too many files to close. `offer_to`,
 //! `settle`, `note_stuck` and `remove` keep the counts, in constant time for each task; `machine/dispatch.rs` passes changed
 //! counts on to the queue. `held_max.rs` says how
 //! many a user may hold.
@@ -123,8 +123,10 @@ impl<T: Copy> Worker<T> {
             (Some(head), _) if is_stuck || self.slot().is_some() => {
                 Some(HolderClaim { uid: head.uid(), is_stuck })
             }
-            // It was to leave, and something of the only user whom it served keeps it.
-            (None, Owner::User(uid)) if is_stuck => Some(HolderClaim { uid, is_stuck }),
+            // It was to leave, and files of the only user whom it served keep it.
+            (None, Owner::User(uid)) if is_stuck && self.stats.unclosed > 0 => {
+                Some(HolderClaim { uid, is_stuck })
+            }
             _ => None,
         }
     }
