@@ -143,6 +143,16 @@ def test_it_runs_with_the_first_call_where_it_holds_descriptors(make: Callable[.
     queue.close()
 
 
+def test_a_slow_one_is_left_to_calls(make: Callable[..., Executor]) -> None:
+    for seconds, is_early in [(0.0, True), (_warm_up.QUICK_SECONDS + 0.1, False)]:
+        executor = make(1, spares=0, initializer=time.sleep, initargs=(seconds,))
+        executor.submit(calls.pid).result(60)
+        link = executor._pool.links.current
+        assert link is not None and link.daemon.warm_up.has_begun
+        names = os.listdir(link.daemon.folder.path)
+        assert ("initializer" in names, "initializer.slow" in names) == (is_early, not is_early)
+
+
 def test_one_that_ends_workers_that_wait_is_left_to_calls(make: Callable[..., Executor], tmp_path: Path) -> None:
     path = tmp_path / "pids"
     executor = make(1, initializer=die_in_later_workers, initargs=(str(path),))

@@ -34,6 +34,7 @@ use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::{Mode, PoolProgram, Settings};
 use crate::worker_process::{ReachedStage, WorkerProcess};
+use crate::worker_table::registrations::ToldUnclosed;
 
 /// No worker is started while this many lanes and channels of dead workers wait to be closed.
 pub(crate) const LEFT_MAX: usize = 16;
@@ -197,7 +198,8 @@ impl WorkerTemplate {
             killed_ns: None,
             is_hung_up: false,
             disputed: Vec::new(),
-            told_unclosed: false,
+            has_forgotten: false,
+            told_unclosed: ToldUnclosed::None,
             doorbell,
             naps: 0,
             rings: 0,

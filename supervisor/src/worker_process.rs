@@ -43,6 +43,7 @@ use crate::rate_limit::{self, LineAbout};
 use crate::result_arena::WorkerArena;
 use crate::sampling::WorkerSampler;
 use crate::worker_table::OutputAnswer;
+use crate::worker_table::registrations::ToldUnclosed;
 
 /// The signal that [`WorkerProcess::kill`] sends. Death by another one means that the worker died before it arrived.
 const SIGKILL: i32 = 9;
@@ -200,8 +201,10 @@ pub(crate) struct WorkerProcess {
     pub(crate) is_hung_up: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
-    /// Whether the core was told that it has too many files of clients to close.
-    pub(crate) told_unclosed: bool,
+    /// Whether it was ever told to forget something, so that it may have files of clients to close.
+    pub(crate) has_forgotten: bool,
+    /// What the core was told of these files.
+    pub(crate) told_unclosed: ToldUnclosed,
     /// What the worker rings when the loop sleeps.
     pub(crate) doorbell: Bell,
     /// Naps announced to the worker, and its rings. More rings than naps break the protocol.

@@ -32,11 +32,14 @@ use crate::spawn::WorkerTemplate;
 pub(crate) use output_answers::OutputAnswer;
 
 use crate::worker_process::{LaneRead, WorkerPhase, WorkerProcess, WorkerStage};
+use crate::worker_table::registrations::ToldUnclosed;
 
 /// All workers.
 pub(crate) struct WorkerTable {
     template: WorkerTemplate,
     registry: Registry,
+    /// A worker has too many files of clients to close. It does not ring when it has closed them.
+    waits_for_closes: bool,
     bootstrap: Bootstrap,
     workers: BTreeMap<WorkerId, WorkerProcess>,
     /// Workers whose lanes may have frames to read.
@@ -83,6 +86,7 @@ impl WorkerTable {
             drop_dead_ns: None,
             ended_arenas: Vec::new(),
             found: Vec::new(),
+            waits_for_closes: false,
         })
     }
 
@@ -213,11 +217,18 @@ impl WorkerTable {
         }
     }
 
-    /// Reads the boxes of all workers that hold offers.
+    /// Reads the boxes of all workers that hold offers, and of others whether they have files of clients to close.
     pub(crate) fn read_boxes(&mut self, outputs: &mut OutputStore, events: &mut Vec<Event>) {
-        for worker in self.workers.values_mut().filter(|worker| worker.ring.has_outstanding()) {
-            read_box(worker, &mut self.found, outputs, events);
+        let mut waits_for_closes = false;
+        for worker in self.workers.values_mut() {
+            if worker.ring.has_outstanding() {
+                read_box(worker, &mut self.found, outputs, events);
+            } else if worker.has_forgotten {
+                events.extend(worker.unclosed_event());
+            }
+            waits_for_closes |= worker.told_unclosed == ToldUnclosed::Many;
         }
+        self.waits_for_closes = waits_for_closes;
     }
 
     /// Whether a worker whose last task took less than `limit_ns` is running one.

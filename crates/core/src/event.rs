@@ -189,7 +189,8 @@ pub enum Event {
         /// Which offer.
         seq: Seq,
     },
-    /// A worker has more than [`UNCLOSED_MAX`](bulkhead_proto::limits::UNCLOSED_MAX) files of clients to close, or no longer. Its word.
+    /// A worker has files of clients to close, more than [`UNCLOSED_MAX`](bulkhead_proto::limits::UNCLOSED_MAX) of them, or no longer.
+    /// Its word.
     Unclosed {
         /// Who.
         worker: WorkerId,

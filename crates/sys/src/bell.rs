@@ -1,14 +1,16 @@
 //! A bell (eventfd) that wakes a thread out of its poll: rung by any thread, also of another process that has its
 //! descriptor, any number of times.
 //!
-//! It is non-blocking, and only wakes: what there is to do is told elsewhere. Used by the client's session, and as the
-//! doorbell of a worker.
+//! It only wakes: what there is to do is told elsewhere. Both processes have one open file description, so either can clear
+//! O_NONBLOCK and take rings of the other: no call here relies on that flag where it must not block. Used by the client's
+//! session, and as the doorbell of a worker.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -63,12 +65,20 @@ impl Bell {
         Ok(Self(unsafe { EventFd::from_owned_fd(descriptor) }))
     }
 
-    /// Takes all rings so far. Returns their number.
+    /// Takes all rings so far. Returns their number. Never blocks.
     pub fn hear(&self) -> u64 {
+        let mut rings = 0_u64;
+        let buffer = libc::iovec { iov_base: (&raw mut rings).cast(), iov_len: size_of::<u64>() };
         loop {
-            match self.0.read() {
-                Ok(rings) => return rings,
+            // With RWF_NOWAIT it does not wait, whatever the flags of the file are (eventfd has it since Linux 5.8).
+            // SAFETY: the buffer lives through the call and has room for the eight bytes that an eventfd gives.
+            let read = unsafe {
+                libc::preadv2(self.0.as_fd().as_raw_fd(), &raw const buffer, 1, -1, libc::RWF_NOWAIT)
+            };
+            match Errno::result(read) {
+                Ok(_) => return rings,
                 Err(Errno::EINTR) => {}
+                // EAGAIN: none.
                 Err(_) => return 0,
             }
         }
@@ -102,7 +112,6 @@ mod tests {
 
     #[test]
     fn an_adopted_bell_is_the_same_bell_far_from_numbers_that_an_open_takes() {
-        use std::os::fd::AsRawFd;
         let bell = Bell::new().unwrap();
         let adopted = Bell::adopt(bell.as_fd().try_clone_to_owned().unwrap()).unwrap();
         adopted.try_ring().unwrap();
@@ -110,16 +119,36 @@ mod tests {
         let number = adopted.as_fd().as_raw_fd();
         let opened = std::fs::File::open("/dev/null").unwrap();
         assert!(number >= 512 && opened.as_raw_fd() < 512, "{number} {opened:?}");
-        assert_eq!(fcntl(&adopted, FcntlArg::F_GETFD).unwrap(), nix::libc::FD_CLOEXEC);
+        assert_eq!(fcntl(&adopted, FcntlArg::F_GETFD).unwrap(), libc::FD_CLOEXEC);
+    }
+
+    /// Hangs if the read relies on the flag.
+    #[test]
+    fn to_hear_never_blocks_whatever_the_other_process_does_with_its_descriptor() {
+        let bell = Bell::new().unwrap();
+        let theirs = bell.as_fd().try_clone_to_owned().unwrap();
+        fcntl(&theirs, FcntlArg::F_SETFL(nix::fcntl::OFlag::empty())).unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let hears = std::thread::spawn(move || {
+            told.send(bell.hear()).unwrap();
+            bell.ring();
+            told.send(bell.hear()).unwrap();
+        });
+        let none = heard.recv_timeout(crate::testing::PATIENCE);
+        if none.is_err() {
+            // Ends the read that blocks.
+            nix::unistd::write(&theirs, &1_u64.to_ne_bytes()).unwrap();
+        }
+        hears.join().unwrap();
+        assert_eq!((none, heard.recv()), (Ok(0), Ok(1)));
     }
 
     #[test]
     fn a_ring_of_a_bell_that_other_code_closed_is_an_error() {
         crate::testing::in_child("bell::tests::a_ring_of_a_bell_that_other_code_closed_is_an_error", || {
-            use std::os::fd::AsRawFd;
             let bell = std::mem::ManuallyDrop::new(Bell::new().unwrap());
             nix::unistd::close(bell.as_fd().as_raw_fd()).unwrap();
-            assert_eq!(bell.try_ring().unwrap_err().raw_os_error(), Some(nix::libc::EBADF));
+            assert_eq!(bell.try_ring().unwrap_err().raw_os_error(), Some(libc::EBADF));
         });
     }
 

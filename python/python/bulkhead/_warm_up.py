@@ -5,7 +5,8 @@ initializer is known to end. A worker that waits for a call finds the FIFO reada
 soon as it is up. A worker that is given a call before runs the initializer as a part of that call, where the limits of the call hold.
 
 The initializer comes by a file, with what `multiprocessing` knows in the client. It is left to the calls if it is long, or holds descriptors, which
-come only with a call; and if it has ended or stopped workers that tried it. Both halves.
+come only with a call; if it took long in the call that ran it first, because the daemon kills a worker that does not begin an offered call
+within 10 s; and if it has ended or stopped workers that tried it. Both halves.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     # The key of `multiprocessing` and the descriptor of its resource tracker, as far as it is loaded; the client; the pickle.
     Early: TypeAlias = tuple[bytes | None, int | None, int, bytes]
 
-_BELL, _INITIALIZER, _TRIED = "warm", "initializer", "initializer.tried"
+_BELL, _INITIALIZER, _TRIED, _SLOW = "warm", "initializer", "initializer.tried", "initializer.slow"
 _INITIALIZER_MAX = 1 << 20
+QUICK_SECONDS = 4.0
+"""An initializer that took longer is left to the calls."""
 # So many workers may have begun to run it early and not come to its end, also those that are in it just now.
 _OPEN_MAX = 4
 
@@ -52,7 +55,8 @@ class WarmUp:
         if self._descriptor < 0 or self.has_begun:
             return
         try:
-            if initializer is not None and len(initializer[-1]) <= _INITIALIZER_MAX:
+            is_slow = os.path.exists(os.path.join(self._folder.path, _SLOW))
+            if initializer is not None and len(initializer[-1]) <= _INITIALIZER_MAX and not is_slow:
                 self._folder.write(_INITIALIZER, _wire.plain_dumps(initializer, _wire.PROTOCOL))
             os.write(self._descriptor, b"!")
         except OSError:
@@ -72,6 +76,14 @@ def bell(folder: str) -> int | None:
         return os.open(os.path.join(folder, _BELL), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def note_slow(folder: str) -> None:
+    """The worker's half: the initializer took longer than `QUICK_SECONDS`. Called before the call that ran it returns."""
+    try:
+        os.close(os.open(os.path.join(folder, _SLOW), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return  # Then workers that wait are killed once for it, and it is left to the calls.
 
 
 def run_initializer(folder: str, identity: Identity, run: Callable[[bytes], object]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from . import _answer, _call, _native, _warm_up, _wire, _workers_end
 from ._child_process import Identity
@@ -33,6 +34,7 @@ task: _native.Task | None = None
 
 _functions: dict[bytes, Any] = {}
 _earlier = EarlierModules("")
+_folder = ""
 _known_modules = 0
 _identity: Identity | None = None
 _initialized: _Initialized | None = None
@@ -58,7 +60,7 @@ class _LongFunction:
 
 def main(preparation_path: str) -> None:
     """Runs the worker until the daemon lets it go, and exits."""
-    global _earlier, _identity
+    global _earlier, _folder, _identity
     _native.take_lane()
     if not _workers_end.hold(os.path.dirname(preparation_path)):
         sys.exit(0)
@@ -82,9 +84,9 @@ def main(preparation_path: str) -> None:
     _import_earlier(preparation["preload"])
     if not os.path.exists(preparation_path):
         sys.exit(0)  # As above; what follows would make the folder again.
-    folder = os.path.dirname(preparation_path)
-    bell = _warm_up.bell(folder)
-    idle = (bell, lambda: _get_ready(folder)) if bell is not None else None
+    _folder = os.path.dirname(preparation_path)
+    bell = _warm_up.bell(_folder)
+    idle = (bell, lambda: _get_ready(_folder)) if bell is not None else None
     code = _native.serve(_handle, chunk=_run_chunk, load=_load, stack=_write_stacks_to, idle=idle)
     sys.exit(code)
 
@@ -151,7 +153,11 @@ def _load(content: bytes | _native.MemoryFile, descriptors: tuple[int, ...] = ()
             _identity.adopt(bytes(rest), [os.dup(descriptor) for descriptor in descriptors])
         return None
     if kind == _call.INITIALIZER:
-        return _initialize_once(rest, descriptors)
+        begun = time.monotonic()
+        initialized = _initialize_once(rest, descriptors)
+        if time.monotonic() - begun > _warm_up.QUICK_SECONDS:
+            _warm_up.note_slow(_folder)
+        return initialized
     return _LongFunction(bytes(rest))
 
 

@@ -31,6 +31,8 @@ use crate::worker_process::WorkerProcess;
 
 /// When to repeat a sweep that failed, because the kernel does not report when resources are free again.
 const SWEEP_RETRY_NS: u64 = 100_000_000;
+/// After so long the loop looks again whether a worker with too many files of clients has closed them.
+const LOOK_AT_CLOSES_NS: u64 = 1_000_000_000;
 /// How long a dead worker's resources are kept: until then the retry of its job has been sent. Removing a boot folder
 /// takes as long as its disk needs.
 const KEEP_DEAD_NS: u64 = 2_000_000;
@@ -172,10 +174,11 @@ impl WorkerTable {
         }
     }
 
-    /// When [`Self::reap_dead`] or [`Self::drop_dead_when_due`] has work to do without a wake-up, in nanoseconds of
-    /// the monotonic clock.
+    /// When [`Self::reap_dead`], [`Self::drop_dead_when_due`] or [`Self::read_boxes`] has work to do without a wake-up, in
+    /// nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.sweep_retry_ns.into_iter().chain(self.drop_dead_ns).min()
+        let closes_ns = self.waits_for_closes.then(|| clock::monotonic_ns() + LOOK_AT_CLOSES_NS);
+        [self.sweep_retry_ns, self.drop_dead_ns, closes_ns].into_iter().flatten().min()
     }
 
     /// Kills the strays of dead workers and remembers those that still live. Returns `false` if the sweep failed.

@@ -94,12 +94,25 @@ impl WorkerProcess {
     }
 }
 
+/// How many files of clients a worker has to close, as far as the core wants to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ToldUnclosed {
+    None,
+    /// At most [`UNCLOSED_MAX`].
+    Some,
+    Many,
+}
+
 impl WorkerProcess {
-    /// The event if it has too many files of clients to close, or no longer, since the last call.
+    /// The event if it has files of clients to close, too many of them, or no longer, since the last call.
     pub(super) fn unclosed_event(&mut self) -> Option<Event> {
         let files = self.ring.unclosed();
-        let are_many = files > UNCLOSED_MAX;
-        let is_new = std::mem::replace(&mut self.told_unclosed, are_many) != are_many;
+        let told = match files {
+            0 => ToldUnclosed::None,
+            ..=UNCLOSED_MAX => ToldUnclosed::Some,
+            _ => ToldUnclosed::Many,
+        };
+        let is_new = std::mem::replace(&mut self.told_unclosed, told) != told;
         is_new.then_some(Event::Unclosed { worker: self.id, files })
     }
 }
@@ -111,6 +124,7 @@ impl WorkerTable {
             return;
         };
         if worker.registered.remove(&registration) {
+            worker.has_forgotten = true;
             worker.unsent_forgets.push_back(registration);
             self.send_forgets(id, events);
         }

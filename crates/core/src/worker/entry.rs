@@ -42,7 +42,7 @@ pub(super) struct WorkerStats {
     pub(super) offered_for: Owner,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
-    /// Files of clients that it has to close, if they are too many; else 0.
+    /// Files of clients that it has to close, as it said last.
     pub(super) unclosed: u64,
     /// The earliest time of the next examination of its size, nanoseconds on the clock of the turns.
     pub(super) check_size_from_ns: u64,

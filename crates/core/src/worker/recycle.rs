@@ -15,7 +15,8 @@
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::{Enough, What};
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::limits::UNCLOSED_MAX;
 
 use crate::action::Action;
@@ -38,7 +39,7 @@ fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
     let age_ns = turn.now_ns().saturating_sub(worker.process.ready_ns);
     let bytes = worker.stats.resident_bytes;
     match () {
-        () if worker.stats.unclosed > 0 => Some(Enough::Unclosed { files: worker.stats.unclosed }),
+        () if worker.stats.unclosed > UNCLOSED_MAX => Some(Enough::Unclosed { files: worker.stats.unclosed }),
         () if worker.ended() == 0 => None,
         () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
         () if over(config.recycle_age_ms.map(ms), age_ns) => Some(Enough::Age { ms: age_ns / ms(1) }),
@@ -61,12 +62,20 @@ impl<T: Copy> Workers<T> {
             let Some(&spare) = self.pool(pool).spares.front() else { continue };
             let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_at_rest());
             let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, turn)?, worker.owner())));
-            if let Some((old, why, owner)) = due {
+            if let Some((old, why, owner)) = due.filter(|(_, why, _)| self.may_leave(pool, why)) {
                 turn.record(What::Recycled { worker: old, why }, owner);
                 self.retire(turn, old);
                 self.place(turn, spare, slot);
             }
         }
+    }
+
+    /// Whether a worker that is due may be replaced: one that may not be able to end only while fewer such are there than slots.
+    fn may_leave(&self, pool: PoolId, why: &Enough) -> bool {
+        let pool = self.pool(pool);
+        let leaving = [WorkerState::Retiring, WorkerState::Killed, WorkerState::Stuck];
+        let leaving: usize = leaving.into_iter().map(|state| pool.count(state)).sum();
+        !matches!(why, Enough::Unclosed { .. }) || leaving < pool.size()
     }
 
     /// Notes which workers of pools that recycle strictly are too old or too large.
@@ -112,13 +121,15 @@ impl<T: Copy> Workers<T> {
     /// A worker says how many files of clients it has to close. With more than [`UNCLOSED_MAX`] their closes hang, and it is due in
     /// every pool, as strictly: what it runs would add to them.
     ///
-    /// If its process cannot end because of these files, it is stuck, for the user whom it served (`held.rs`), and at most as many
-    /// stuck workers are replaced as the pool has slots.
+    /// If its process cannot end because of such files, it is stuck, for the user whom it served (`held.rs`). While as many workers
+    /// of the pool are leaving or stuck as it has slots, it keeps its slot, and is offered nothing until its closes go on.
     pub(crate) fn note_unclosed(&mut self, id: WorkerId, files: u64) {
         if let Some(worker) = self.table.get_mut(&id) {
-            worker.stats.unclosed = if files > UNCLOSED_MAX { files } else { 0 };
+            worker.stats.unclosed = files;
             worker.is_worn = files > UNCLOSED_MAX;
             self.has_unclosed |= worker.is_worn;
+            // One that is stuck counts for its user as long as it has any.
+            worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);
         }
     }
 

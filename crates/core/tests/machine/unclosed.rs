@@ -70,3 +70,22 @@ fn workers_that_cannot_end_count_as_stuck_for_the_user_whom_they_served() {
     let running = running.filter(|job| rig.holder(*job).is_some()).count();
     assert_eq!(running, 1, "half of the slots, less one");
 }
+
+/// One slot: a second one that is stuck because of such files would be one more for ever.
+#[test]
+fn it_keeps_its_slot_while_as_many_are_leaving_as_there_are_slots() {
+    let mut rig = Rig::with(config(1));
+    let first = run_one(&mut rig);
+    rig.tell(Event::Unclosed { worker: first, files: MANY });
+    rig.turn();
+    assert_eq!(rig.retired, [first]);
+    let second = run_one(&mut rig);
+    rig.tell(Event::Unclosed { worker: second, files: MANY });
+    rig.turn();
+    let job = rig.submit(1);
+    rig.sleep(50);
+    assert_eq!((rig.retired.as_slice(), rig.holder(job)), (&[first][..], None));
+    rig.tell(Event::Unclosed { worker: second, files: 1 });
+    rig.turn();
+    assert_eq!(rig.holder(job).map(|(worker, _)| worker), Some(second));
+}
