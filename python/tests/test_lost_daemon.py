@@ -17,7 +17,7 @@ import pytest
 from conftest import is_alive, wait_until
 
 import bulkhead
-from bulkhead import Executor, _lost_daemon, _private
+from bulkhead import Executor, _link, _lost_daemon, _private
 
 
 def kill_daemon(executor: Executor) -> None:
@@ -124,6 +124,53 @@ def test_a_call_is_cancelled_while_it_waits_to_be_sent_again(make: Callable[...,
     assert runs(path) == {"1": 1}
 
 
+def test_the_next_daemon_is_lost_while_calls_are_sent_again(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, usual, sent = make(2, retries=5), _link.Link.submit_again, 0
+
+    def submit_again(link: _link.Link, *args: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == 50:
+            kill_daemon(executor)
+            wait_until(lambda: link.is_gone, "the next daemon is lost")
+        usual(link, *args)
+
+    monkeypatch.setattr(_link.Link, "submit_again", submit_again)
+    gates = [tmp_path / f"gate{number}" for number in range(2)]
+    futures = [executor.submit(calls.note_and_wait, str(tmp_path / "runs"), number, str(gate)) for number, gate in enumerate(gates)]
+    futures += [executor.submit(calls.echo, number) for number in range(2, 500)]
+    wait_until(lambda: (tmp_path / "runs").exists() and len(runs(tmp_path / "runs")) == 2, "two run")
+    kill_daemon(executor)
+    for gate in gates:
+        gate.touch()
+    assert [future.result(60) for future in futures] == [*range(500)]
+    assert sent > 500 and not executor._pool.lost._taken
+
+
+def test_what_waits_to_be_sent_again_is_cancelled_by_shutdown(
+    make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, go, usual = make(1, retries=1), threading.Event(), _private.PrivateDaemon.stop
+    futures = [executor.submit(calls.note_and_wait, str(tmp_path / "runs"), 0, str(tmp_path / "gate"))]
+    futures += [executor.submit(calls.note_and_return, str(tmp_path / "runs"), number) for number in range(1, 20)]
+    wait_until((tmp_path / "runs").exists, "one runs")
+
+    def stop(daemon: _private.PrivateDaemon, *args: Any, **options: Any) -> None:
+        assert go.wait(60)
+        usual(daemon, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_private.PrivateDaemon, "stop", stop)
+        kill_daemon(executor)
+        wait_until(lambda: len(executor._pool.lost._taken) == len(futures), "all wait")
+        executor.shutdown(wait=False, cancel_futures=True)
+        assert [future.cancelled() for future in futures] == [False] + [True] * 19
+        (tmp_path / "gate").touch()
+        go.set()
+        assert futures[0].result(60) == 0
+    assert runs(tmp_path / "runs") == {"0": 2}
+
+
 def test_shutdown_waits_for_calls_that_run_again(make: Callable[..., Executor], tmp_path: Path) -> None:
     path, executor = tmp_path / "runs", make(1, retries=1)
     futures = [executor.submit(calls.note_and_kill_parent, str(path), number, 0, 1) for number in range(5)]
@@ -190,6 +237,17 @@ def test_the_items_that_never_began_are_not_lost(make: Callable[..., Executor], 
     values = [kept._values[index] for index in range(count)]
     assert [index for index, value in enumerate(values) if isinstance(value, bulkhead.Lost)] == [50]
     assert [value for value in values if not isinstance(value, bulkhead.Lost)] == [index for index in range(count) if index != 50]
+    assert runs(path) == {str(index): 1 for index in range(count)}
+    found.close()
+
+
+def test_each_daemon_that_an_item_ends_costs_that_item_alone(make: Callable[..., Executor], tmp_path: Path) -> None:
+    executor, path, count, victims = make(1), tmp_path / "runs", 100, [10, 20, 30, 31]
+    ended = [index if index in victims else -1 for index in range(count)]
+    found: Any = executor.map(calls.note_and_kill_parent, [str(path)] * count, range(count), ended, [100] * count, chunksize=count)
+    kept = found.gi_frame.f_locals["results"]
+    wait_until(lambda: all(kept.there), "each item has an end")
+    assert [index for index in range(count) if isinstance(kept._values[index], bulkhead.Lost)] == victims
     assert runs(path) == {str(index): 1 for index in range(count)}
     found.close()
 

@@ -146,6 +146,11 @@ class ChunkEnds(MapResults):
     def _absorb_loss(self, chunk: MapChunk, at: int, last: int, end: ChunkEnd) -> tuple[list[MapChunk], list[Any]]:
         """What is sent again of a chunk whose daemon was lost; and the errors of its items that are not."""
         parts, errors, error = [], [], self._error_of(chunk, end)
+        if chunk.link is not None:
+            # Its workers have to end before what had begun is sent again: `_send` asks this of a link that is gone.
+            self._pool.links.lose(chunk.link)
+        # Daemons that were lost with the same item at the head.
+        losses = chunk.losses if at == chunk.begin else 0
         if end.stop == "begun":
             if chunk.tries + 1 < self.options.crashes_max and chunk.link is not None:
                 chunk.link.daemon.workers.is_needed = True
@@ -154,12 +159,14 @@ class ChunkEnds(MapResults):
             else:
                 errors.append(error())
                 self.fail(at, at + 1, error)
-            at += 1
-        if at < last and chunk.losses + 1 < _LOSSES_MAX:
-            parts.append(chunk.part(at, last - at, losses=chunk.losses + 1))
+            at, losses = at + 1, 0
+        if at < last and losses + 1 < _LOSSES_MAX:
+            parts.append(chunk.part(at, last - at, losses=losses + 1))
         elif at < last:
             errors.append(error())
-            self.fail(at, last, error)
+            self.fail(at, at + 1, error)
+            if at + 1 < last:
+                parts.append(chunk.part(at + 1, last - at - 1))
         return parts, errors
 
     def _deliver(self, chunk: MapChunk, results: ChunkValues) -> list[Any]:

@@ -197,7 +197,7 @@ class ChunkedMap(ChunkEnds):
 
     def _take_returned(self) -> None:
         """Queues the parts of chunks that have ended before all others."""
-        for token, chunk in list(self._returned.items()):
+        for token, chunk in self._returned.copy().items():
             parts = [one for one in chunk.again or () if not one.ticket.is_sent]
             self._unsent = {**{one: None for one in parts}, **self._unsent}
             self._note_unsent()
@@ -374,9 +374,10 @@ class ChunkedMap(ChunkEnds):
         patience = _LOOKS_SECONDS
         while not self.there[index]:
             look = time.monotonic() + patience
-            if until is not None and until <= look:
+            end = look if until is None else min(look, until)
+            self._pool.lead_in_callback(lambda: bool(self.there[index]), max(end - time.monotonic(), 0.0))
+            if end == until:
                 break
-            self._pool.lead_in_callback(lambda: bool(self.there[index]), max(look - time.monotonic(), 0.0))
             if not self.wait(index, look):
                 self._take_counted(index)
                 patience = min(patience * 2, _LOOKS_SECONDS_MAX)

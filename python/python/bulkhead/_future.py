@@ -61,7 +61,8 @@ class _Waiters(list["Any"]):
 
     def append(self, waiter: Any) -> None:
         """Adds a waiter. Nobody but this thread may wait for its event."""
-        if self._pool is not None and self._pool.calls.is_telling():
+        is_led = type(waiter.event) is _LeadingEvent  # One waiter is appended to each future.
+        if self._pool is not None and not is_led and self._pool.calls.is_telling():
             waiter.event = _LeadingEvent(self._pool, waiter.event)
         super().append(waiter)
 

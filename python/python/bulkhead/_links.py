@@ -48,6 +48,7 @@ class Links:
 
     def start_next(self) -> Link | None:
         """The same without closing those that were lost."""
+        made = None
         with self._starting:
             if self.current is None and not self.is_closed:
                 made = self._make()
@@ -60,7 +61,8 @@ class Links:
                 if made.is_gone:
                     self.lose(made)
                     return made
-        return self.current
+        # It may be lost by now; whoever sends something with it finds that.
+        return self.current or (None if self.is_closed else made)
 
     def lose(self, link: Link) -> None:
         """The daemon of this link is gone, or is given up: the next call starts another."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 
+from ._ending import CANCELLED
 from ._links import LinkLost
 
 TYPE_CHECKING = False
@@ -90,20 +91,35 @@ class LostDaemons:
                 if found is None:
                     self._give_up(link, "the executor was ended")
                 else:
-                    self._send_all(link, found, is_proven)
+                    try:
+                        self._send_all(link, found, is_proven)
+                    except Exception as error:
+                        self._fail(link, error)
         self._pool.links.close_lost()
 
     def _send_all(self, link: Link, found: Link, is_proven: bool) -> None:
-        for token in [token for token, lost in list(self._taken.items()) if lost is link]:
+        for token in self._taken_with(link):
+            # Before it is sent: if the next daemon is lost too, it is taken again, with that one.
+            if self._taken.pop(token, None) is None:
+                continue  # It was cancelled meanwhile.
             call = self._pool.calls.sent.get(token)
             if call is not None and call.link is link and token in self._pool.pending:
                 if is_proven or call.never_ran:
                     self._send(found, token, call)
                 else:
                     self._lose(link, token, NOT_PROVEN)
-            self._taken.pop(token, None)
         for results in list(self._pool.open_maps.values()):
             results.move(link, found)
+
+    def _taken_with(self, link: Link) -> list[int]:
+        # A copy is one step. To list the items makes tuples, at which the garbage collector may let another thread take a call.
+        return [token for token, lost in self._taken.copy().items() if lost is link]
+
+    def cancel(self, tokens: list[int]) -> None:
+        """Cancels those of these calls that wait to be sent again."""
+        for token in tokens:
+            if self._taken.pop(token, None) is not None and token in self._pool.pending:
+                self._pool.calls.finish([(token, self._pool.pending[token], False, CANCELLED)])
 
     def _send(self, link: Link, token: int, call: SentCall) -> None:
         options, flavour, head = call.rules
@@ -135,7 +151,7 @@ class LostDaemons:
     def _fail(self, link: Link, error: Exception) -> None:
         from ._ending import again
 
-        for token in [token for token, lost in list(self._taken.items()) if lost is link]:
+        for token in self._taken_with(link):
             target = self._pool.pending.get(token)
             if target is not None:
                 self._pool.calls.finish([(token, target, False, again(error))])

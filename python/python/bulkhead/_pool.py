@@ -323,12 +323,16 @@ class Pool:
         if self.is_forked:
             return
         self.is_shut = True
-        link = self.links.current
-        if cancel_futures and link is not None:
+        if cancel_futures:
             self.is_cancelling = True
             self.pump_maps()
             # The oldest ones are with the workers or about to be: as in the standard library, these go on.
-            link.session.cancel_waiting(list(self.pending)[self.settings.workers :])
+            tokens = list(self.pending)[self.settings.workers :]
+            # While a lost daemon is replaced there is no link.
+            self.lost.cancel(tokens)
+            link = self.links.current
+            if link is not None:
+                link.session.cancel_waiting(tokens)
         if wait and not self.calls.is_telling():
             self.finish()
         elif not self.links.is_closed and not _exit.is_exiting:

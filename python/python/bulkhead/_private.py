@@ -189,6 +189,7 @@ class PrivateDaemon:
     def forget(self) -> None:
         """In a forked child: it stays the parent's. `_inherited.py` closes what the daemon needs to end with the parent."""
         self._owner = -1
+        self.workers.forget()
         self._process.returncode = 0  # It is no child of this process: nobody is to wait for it.
 
     def stop(self, patience: float = STOP_TIMEOUT, *, at_once: bool = True) -> None:

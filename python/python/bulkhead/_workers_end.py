@@ -63,6 +63,10 @@ class WorkersEnd:
             descriptor, self._descriptor = self._descriptor, -1
             _inherited.close(descriptor)
 
+    def forget(self) -> None:
+        """In a forked child: `_inherited.py` has closed it there."""
+        self._descriptor = -1
+
     def __del__(self) -> None:
         self.close()
 
