@@ -68,11 +68,12 @@ def test_it_waits_with_many_calls_under_way(executor: Executor, in_callback: Any
     assert in_callback(executor, act) == sum(range(1, 51))
 
 
-def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [50, 1500])
+def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any, tmp_path: Path, count: int) -> None:
     gate = str(tmp_path / "gate")
 
     def act() -> list[int]:
-        futures = [executor.submit(calls.add, number) for number in range(50)]
+        futures = [executor.submit(calls.add, number) for number in range(count)]
         held = executor.submit(calls.wait_for, gate)
         found = sorted(future.result(0) for future in as_completed(futures, 60))
         assert wait([held, futures[0]], 60, FIRST_COMPLETED).not_done == {held}
@@ -81,7 +82,7 @@ def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any,
         assert wait([held], 60).done == {held}
         return found
 
-    assert in_callback(executor, act) == [*range(1, 51)]
+    assert in_callback(executor, act) == [*range(1, count + 1)]
     assert executor.submit(calls.add, 1).result(60) == 2
 
 
