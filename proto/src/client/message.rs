@@ -250,7 +250,7 @@ pub struct RegisteredUse {
     ///
     /// | a job that ended as | its block is free |
     /// |---|---|
-    /// | done or failed | with its end |
+    /// | done or failed | with its end; if the job is forgotten before that was sent, with [`Reply::Freed`] |
     /// | anything else | with [`Reply::Freed`], once no worker can read the block any more |
     pub arena: Option<u32>,
     /// The contexts and files, in the order in which the task names them.
@@ -394,8 +394,9 @@ pub enum Reply {
         /// The client's number.
         number: u32,
     },
-    /// No worker can read the inputs of these jobs in an arena any more, which ended neither done nor failed: see
-    /// [`RegisteredUse::arena`]. It may come before the end of the job. It is no answer to a request.
+    /// No worker can read the inputs of these jobs in an arena any more, which ended neither done nor failed, or were forgotten
+    /// before their ends were sent: see [`RegisteredUse::arena`]. It may come before the end of the job. It is no answer to a
+    /// request.
     Freed {
         /// The jobs.
         jobs: Vec<JobId>,

@@ -100,14 +100,15 @@ impl Jobs {
         assert!(job.end().is_none() && !job.is_part(), "job {} is a job that has not ended", job.id);
     }
 
-    /// A letter about the end of this job was read, or its client is gone. After the last letter, an attached job
-    /// that is done and not held, or received, is forgotten and any other is kept.
+    /// A letter about the end of this job was read, or its client is gone; `is_own`: that client submitted the job. After the
+    /// last letter, an attached job that is done and not held, or received, is forgotten and any other is kept.
     ///
     /// # Panics
     /// If the end of an attached job is told more often than it was announced.
-    pub(crate) fn told(&mut self, turn: &mut Turn, number: JobId) -> Released {
+    pub(crate) fn told(&mut self, turn: &mut Turn, number: JobId, is_own: bool) -> Released {
         let Some(key) = self.table.find(number) else { return Released::default() };
         let Some(end) = self.table[key].end_mut() else { return Released::default() };
+        end.frees_block &= !is_own;
         if end.retention != Retention::Untold {
             // After a retry, unread letters about the earlier end are counted here too.
             end.untold = end.untold.saturating_sub(1);

@@ -154,6 +154,24 @@ impl AttachmentTable {
         id
     }
 
+    /// The end of a job says that no worker can read its input in an arena: it was reported by the only worker that had it.
+    /// Returns whether its input is in an arena.
+    ///
+    /// # Panics
+    /// If an offer of the job is left.
+    pub(super) fn note_told_by_end(&mut self, id: Option<AttachmentsId>) -> bool {
+        let Some(id) = id else { return false };
+        let attachments = self.get_mut(id);
+        let Some(job) = &mut attachments.named else { return false };
+        assert!(
+            !job.named.has_arena || attachments.users == 1,
+            "job {} ends with its only offer, whose worker has reported it",
+            job.job
+        );
+        job.is_told = true;
+        job.named.has_arena
+    }
+
     /// Checks what must always hold; `users` counts the holders of each attachments.
     pub(crate) fn audit(&self, users: &BTreeMap<AttachmentsId, u32>) {
         for (id, attachments) in &self.held {
@@ -354,25 +372,8 @@ impl Jobs {
         attachments.named.as_ref().map(|job| &job.named)
     }
 
-    /// The end of a job says that no worker can read its input in an arena: it was reported by the only worker that had it.
-    ///
-    /// # Panics
-    /// If an offer of the job is left.
-    pub(super) fn note_told_by_end(&mut self, attachments: Option<AttachmentsId>) {
-        let Some(id) = attachments else { return };
-        let attachments = self.attachments.get_mut(id);
-        if let Some(job) = &mut attachments.named {
-            assert!(
-                !job.named.has_arena || attachments.users == 1,
-                "job {} ends with its only offer, whose worker has reported it",
-                job.job
-            );
-            job.is_told = true;
-        }
-    }
-
-    /// A job of this client that uses registrations is forgotten, and its end, which would have said that no worker can read its
-    /// input in an arena, was not told.
+    /// A job of this client is forgotten, and its end, which would have said that no worker can read its input in an arena, was
+    /// not sent to the client.
     pub(super) fn note_reported_untold(&mut self, client: ClientId, job: JobId) {
         self.attachments.reported_untold.push((client, job));
     }

@@ -74,21 +74,18 @@ impl Jobs {
             | EntryState::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
-        let is_reported = is_reported(&outcome);
         let mut end = self.spare_ends.take();
         (end.outcome, end.left) = (outcome, left);
         (end.at_us, end.at_ns, end.holder) = (at_us, at_ns, holder);
         (end.part, end.by) = (part, by);
+        let attachments = job.attachments();
+        end.frees_block = is_reported(&end.outcome) && self.attachments.note_told_by_end(attachments);
         self.table.enter(key, EntryState::Ended(end));
         let job = &mut self.table[key];
-        let attachments = job.attachments();
         let take = |rare: &mut Box<RareFields>| {
             (std::mem::take(&mut rare.waiters), std::mem::take(&mut rare.followers))
         };
         let (waiters, followers) = job.rare.as_mut().map(take).unwrap_or_default();
-        if is_reported {
-            self.note_told_by_end(attachments);
-        }
         self.release(turn, attachments);
         let batch = self.table.batch(key);
         EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)), followers }
@@ -103,9 +100,8 @@ impl Jobs {
         let untold = self.stop_keeping(key);
         let job = &self.table[key];
         let (output, id) = (job.held(), job.id);
-        let is_reported = job.end().is_some_and(|end| is_reported(&end.outcome));
-        if let Some(untold) = untold.as_ref().filter(|_| is_reported && job.has_registered()) {
-            let client = untold.client;
+        if job.end().is_some_and(|end| end.frees_block) {
+            let client = self.table.batch(key).client;
             self.note_reported_untold(client, id);
         }
         let released = self.leave_table(turn, key, untold);

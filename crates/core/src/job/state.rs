@@ -150,6 +150,8 @@ pub(crate) struct End {
     pub(super) untold: u32,
     /// Whether its client has reported that it has the result, while letters about it were not read.
     pub(super) received: bool,
+    /// Whether its client learns from this end that the block of the input is free, and was not sent it yet.
+    pub(super) frees_block: bool,
     pub(super) retention: Retention,
 }
 
@@ -167,6 +169,7 @@ impl Default for End {
             by: None,
             untold: 0,
             received: false,
+            frees_block: false,
             retention: Retention::Unannounced,
         }
     }

@@ -52,7 +52,7 @@ impl Core {
     /// A letter was sent, or its client is gone.
     pub(super) fn told(&mut self, id: ClientId, letter: Letter) {
         self.clients.letter_read(&mut self.turn, id, letter);
-        let released = self.jobs.told(&mut self.turn, letter.job());
+        let released = self.jobs.told(&mut self.turn, letter.job(), letter.is_own());
         self.relieve(released);
     }
 

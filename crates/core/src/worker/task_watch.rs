@@ -234,7 +234,8 @@ impl<T: Copy> Workers<T> {
         // It has not begun: its time starts now. `watch_head` deals with a worker that never begins it.
         watch.since_ns = turn.now_ns();
         watch.before = None;
-        worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(MEMORY_PAUSE_MS.1));
+        let pause_ms = MEMORY_PAUSE_MS.1.min(watch.limits.no_progress_ms.unwrap_or(u64::MAX));
+        worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(pause_ms));
         None
     }
 }

@@ -2,7 +2,7 @@
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::{Config, Users};
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::message::{Register, RegisteredUse, Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::file::{FileUse, Way};
@@ -164,6 +164,26 @@ fn a_job_that_crashed_frees_its_block_once() {
     }
     assert!(matches!(rig.outcome(job), Some(Outcome::Crashed { .. })));
     assert_eq!(rig.freed(), [job]);
+}
+
+/// A wait that is told after the end leaves nothing to say of the block.
+#[test]
+fn an_end_that_frees_a_block_is_followed_by_no_other_word_of_it() {
+    let mut rig = Rig::with(Config { client_credit_bytes: 10_000, ..of_one(1) });
+    rig.register(ALICE, arena(1), 4096);
+    let large = rig.submit(1);
+    rig.finish_with(large, TaskResult::Inline(Payload::from(vec![1; 4000])), 1000);
+    let job = rig.using_now(Some(1), &[], 1);
+    for _ in 0..3 {
+        rig.ask(ALICE, Request::Result { job: large });
+    }
+    rig.finish(job);
+    let asked = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+    assert!(rig.told(ALICE, Some(asked)).is_empty(), "it waits for credit behind the end of the submit");
+    rig.forget_past();
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    assert_eq!(rig.told(ALICE, None).len(), 2, "the submit and the wait are answered");
+    assert!(rig.freed().is_empty(), "the first of them says it");
 }
 
 #[test]

@@ -237,6 +237,18 @@ fn the_time_without_progress_of_a_task_that_had_not_begun_begins_anew() {
 }
 
 #[test]
+fn a_short_time_without_progress_that_begins_anew_is_not_made_longer() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit_as(ALICE, "quick", 1, no_progress(5), false);
+    rig.sleep(5);
+    assert_eq!((rig.examined, rig.looks), (1, 1), "the limit is met, and the task has not begun");
+    rig.claim(job);
+    rig.sleep(5);
+    let limit = TimeLimit::NoProgress;
+    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 5, part: None }));
+}
+
+#[test]
 fn the_processor_time_of_a_task_that_had_not_begun_begins_anew() {
     let mut rig = Rig::new(1);
     rig.seen = seen(70, 1 << 20);

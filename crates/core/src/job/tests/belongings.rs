@@ -190,15 +190,18 @@ fn the_evidence_of_a_part_is_its_jobs() {
 #[test]
 fn a_reported_job_that_is_forgotten_untold_frees_its_block_all_the_same() {
     let mut room = JobRoom::new();
-    for (outcome, freed) in [(Outcome::Done, 1), (failed(), 1), (Outcome::Cancelled, 0)] {
-        let registered = NamedRegistrations { all: Vec::new(), has_arena: true };
+    for (outcome, has_arena) in
+        [(Outcome::Done, true), (Outcome::Done, false), (failed(), true), (Outcome::Cancelled, true)]
+    {
+        let registered = NamedRegistrations { all: Vec::new(), has_arena };
         let run = room.admit(1, |admission| {
             admission.submit.attached = true;
             admission.named = Some(Rc::new(registered));
         });
         room.take();
         let ticket = room.start(run).ticket;
-        let is_reported = freed == 1;
+        let is_reported = outcome != Outcome::Cancelled;
+        let freed = usize::from(is_reported && has_arena);
         if is_reported {
             room.jobs.unload(&mut room.turn, ticket);
         }

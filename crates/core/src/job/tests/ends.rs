@@ -95,8 +95,8 @@ fn an_attached_end_is_told_as_often_as_it_was_announced() {
     let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 2);
-    assert_eq!(room.jobs.told(&mut room.turn, run.first()), Released::default());
-    let Released { untold, batch, .. } = room.jobs.told(&mut room.turn, run.first());
+    assert_eq!(room.jobs.told(&mut room.turn, run.first(), true), Released::default());
+    let Released { untold, batch, .. } = room.jobs.told(&mut room.turn, run.first(), false);
     assert!(matches!(untold, Some(Untold { client: ALICE, .. })), "its client was relieved");
     assert_eq!(batch, None, "it was not done, so it is kept");
     room.audit();
@@ -110,7 +110,7 @@ fn an_attached_end_is_not_told_more_often() {
     room.end_for(run, 1);
     // As if its letter had been read without a word to this room.
     room.jobs.table[run.handle.index].end_mut().unwrap().untold = 0;
-    room.jobs.told(&mut room.turn, run.first());
+    room.jobs.told(&mut room.turn, run.first(), true);
 }
 
 #[test]
