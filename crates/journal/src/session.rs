@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use crate::apply::{Applier, ApplyError};
 use crate::bounds::{CHECKPOINT_PAGES, LOCK_PATIENCE, PAGE_BYTES};
+use crate::clock_rule::ClockRule;
 use crate::statements::Statements;
 use crate::watched_files::WatchedFiles;
 
@@ -102,12 +103,14 @@ impl<'a> WriteSession<'a> {
         self.commits
     }
 
-    /// Runs `body` in a transaction, which is durable when this returns.
+    /// Runs `body` in a transaction, which is durable when this returns. The row of the run gets both clocks as `clock` sees them, and
+    /// what `clock` doubts.
     ///
     /// # Errors
     /// [`FailedCommit`]: the session has to end.
     pub(crate) fn transaction<T>(
         &mut self,
+        clock: &mut ClockRule,
         body: impl FnOnce(&mut Applier<'a>) -> Result<T, ApplyError>,
     ) -> Result<T, FailedCommit> {
         self.files.check(0).map_err(|why| FailedCommit { why, is_unsure: false })?;
@@ -115,7 +118,9 @@ impl<'a> WriteSession<'a> {
         applier.reset();
         applier.statements.begin.execute([]).map_err(FailedCommit::sure)?;
         let value = body(applier).map_err(FailedCommit::sure)?;
-        let touch = params![*commits + 1, clock::wall_us(), *epoch];
+        clock.look(clock::wall_us(), clock::boot_us());
+        let (wall_us, boot_us) = clock.seen_us();
+        let touch = params![*commits + 1, wall_us, boot_us, clock.doubted_until_us(), *epoch];
         applier.statements.touch_epoch.execute(touch).map_err(FailedCommit::sure)?;
         applier.write_kept().map_err(FailedCommit::sure)?;
         applier.statements.commit.execute([]).map_err(FailedCommit::unsure)?;

@@ -74,7 +74,9 @@ impl<'a> Statements<'a> {
             has_result: new("SELECT outcome = 'done' FROM result WHERE job = ?")?,
             insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {})", values(8)))?,
             drop_old_attempts: new(DROP_OLD_ATTEMPTS)?,
-            touch_epoch: new("UPDATE epoch SET commits = ?, seen_us = ? WHERE number = ?")?,
+            touch_epoch: new(
+                "UPDATE epoch SET commits = ?, seen_us = ?, seen_boot_us = ?, doubted_until_us = ? WHERE number = ?",
+            )?,
             end_epoch: new("UPDATE epoch SET ended_us = ? WHERE number = ?")?,
             add_kept: new("INSERT INTO kept VALUES (?1, ?2, ?3) ON CONFLICT(uid) DO UPDATE \
                  SET jobs = jobs + ?2, bytes = bytes + ?3")?,

@@ -193,9 +193,9 @@ impl WriterThread {
             session.empty_log()?;
         }
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
-        let Self { left, reserved, .. } = self;
+        let Self { left, reserved, clock, .. } = self;
         let LeftWork { facts, reserve, withdrawn, misfits, is_in, .. } = left;
-        let written = session.transaction(|applier| {
+        let written = session.transaction(clock, |applier| {
             for submit in withdrawn.iter() {
                 applier.withdraw(submit)?;
             }
@@ -238,8 +238,8 @@ impl WriterThread {
     fn commit(&mut self, session: &mut WriteSession<'_>, work: TakenWork) -> Result<(), String> {
         self.left = LeftWork { facts: work.facts, reserve: work.reserve, ..LeftWork::default() };
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
-        let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, .. } = self;
-        let written = session.transaction(|applier| {
+        let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, clock, .. } = self;
+        let written = session.transaction(clock, |applier| {
             write_numbers(applier, reserved, reserve)?;
             *misfits = apply_all(applier, facts)?;
             Ok(())
@@ -299,7 +299,8 @@ impl WriterThread {
     /// Removes one step of ended jobs; when to look again, if anything is left.
     fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
         let (now, wall_us) = (Instant::now(), clock::wall_us());
-        if self.clock.look(wall_us, clock::boot_us()) {
+        self.clock.look(wall_us, clock::boot_us());
+        if self.clock.take_jump() {
             (self.door)(JournalAnswer::ClockJumped);
         }
         let believed_us = self.clock.is_believed().then_some(wall_us);
@@ -314,7 +315,7 @@ impl WriterThread {
         let fact = Fact::Evicted { jobs: jobs.clone().into() };
         let before_us = believed_us.map(|wall_us| wall_us.saturating_sub(self.keep.age_max_us));
         self.left.evicted = jobs;
-        let removed = session.transaction(|applier| {
+        let removed = session.transaction(&mut self.clock, |applier| {
             applier.apply(&fact)?;
             if let Some(before_us) = before_us {
                 applier.drop_old_attempts(before_us, EVICT_STEP)?;
@@ -335,7 +336,7 @@ impl WriterThread {
         let all = NUMBER_KINDS.map(|kind| (kind, 0));
         let mut next = unused;
         next.set(NumberKind::Epoch, self.epoch + 1);
-        let written = session.transaction(|applier| {
+        let written = session.transaction(&mut self.clock, |applier| {
             write_numbers(applier, &next, &all)?;
             applier.apply(&Fact::EpochEnded { at_us })
         });
