@@ -1,6 +1,8 @@
 //! The start of a run: the folder and the database are checked, the schema is brought up to date, and the run has its epoch and
 //! its numbers, all of it durable before [`OpenJournal::open`] returns.
 //!
+//! The log of a run that did not end by itself is copied into the database and emptied before anything is added to it: what a failed
+//! fsync(2) did not write may be read from memory and still be missing on the disk, and a hole in the log ends it there.
 //! A database that is foreign, newer or damaged is left as it is. What a later `writer.rs` finds damaged is its own matter. Blocks
 //! while the disk is slow: the daemon has not begun to serve.
 
@@ -70,6 +72,7 @@ impl OpenJournal {
         let mut connection = connection::to_write(&place.database, is_new).map_err(fault)?;
         check_identity(&connection, &place.database)?;
         connection::keep_log(&connection).map_err(fault)?;
+        empty_log(&connection, &place.database)?;
         schema::migrate(&mut connection, &STEPS).map_err(fault)?;
         let before = earlier_run(&connection).map_err(fault)?;
         let of_database = stored_numbers(&connection).map_err(fault)?;
@@ -161,6 +164,19 @@ fn check_identity(connection: &Connection, path: &Path) -> Result<(), OpenFault>
         return Err(OpenFault::Newer { path: path.to_owned(), version, known });
     }
     Ok(())
+}
+
+/// Copies all of the log into the database, and empties it. A log that a reader needs stays, if the last run has ended by itself.
+fn empty_log(connection: &Connection, path: &Path) -> Result<(), OpenFault> {
+    let fault = |error| database_fault(path, error);
+    if connection::empty_log(connection).map_err(fault)? {
+        return Ok(());
+    }
+    let is_clean = schema::version(connection).map_err(fault)? > 0 && {
+        let sql = "SELECT ended_us IS NOT NULL FROM epoch ORDER BY number DESC LIMIT 1";
+        connection.query_row(sql, [], |row| row.get(0)).optional().map_err(fault)?.unwrap_or(false)
+    };
+    if is_clean { Ok(()) } else { Err(OpenFault::LogHeld { path: path.to_owned() }) }
 }
 
 fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use crate::apply::{Applier, ApplyError};
 use crate::bounds::{CHECKPOINT_PAGES, LOCK_PATIENCE, PAGE_BYTES};
 use crate::clock_rule::ClockRule;
+use crate::connection;
 use crate::statements::Statements;
 use crate::watched_files::WatchedFiles;
 
@@ -148,11 +149,7 @@ impl<'a> WriteSession<'a> {
     /// # Errors
     /// Why not, as a text for people: also if a reader needs the log for longer than a second.
     pub(crate) fn empty_log(&mut self) -> Result<(), String> {
-        let is_busy: bool = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(in_words)?;
-        if is_busy {
+        if !connection::empty_log(self.connection).map_err(in_words)? {
             return Err("another program reads the database, so its log cannot be emptied".to_owned());
         }
         self.pages.0.store(0, Ordering::Relaxed);

@@ -188,10 +188,9 @@ impl WriterThread {
         if self.degraded.is_none() {
             return Ok(());
         }
-        if self.left.is_in {
-            // The bytes of that transaction are in the log alone: copying the log writes them anew.
-            session.empty_log()?;
-        }
+        // After a failed sync, pages of the log may be in memory alone, although the kernel does not write them any more. Copying the
+        // log writes them anew into the database; commits behind such a hole would be lost with it.
+        session.empty_log()?;
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
         let Self { left, reserved, clock, .. } = self;
         let LeftWork { facts, reserve, withdrawn, misfits, is_in, .. } = left;

@@ -12,10 +12,11 @@ use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::numbers::NumberKind;
+use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::JournalReader;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use common::{Desk, accept, assert_holds, end, payload, submit};
+use common::{Desk, accept, assert_holds, end, payload, settings, submit};
 use rusqlite::Connection;
 
 fn now_us() -> u64 {
@@ -248,6 +249,70 @@ fn a_transaction_that_failed_after_its_commit_counts_once_and_its_submits_are_wi
             break;
         }
     }
+    assert!(desk.close());
+}
+
+/// What a power cut leaves of a folder whose log had a page that a failed sync did not write: `before` is the log as it was then. A
+/// page that was written since is on the disk.
+fn power_cut(folder: &Path, before: &[u8]) -> tempfile::TempDir {
+    let image = tempfile::tempdir().unwrap();
+    for name in ["journal.db", "journal.db-wal", "numbers"] {
+        fs::copy(folder.join(name), image.path().join(name)).unwrap();
+    }
+    let path = image.path().join("journal.db-wal");
+    let mut log = fs::read(&path).unwrap();
+    for (now, then) in log.chunks_mut(4096).zip(before.chunks(4096)).skip(1) {
+        if now.get(..then.len()).is_some_and(|now| now == then) {
+            now.fill(0);
+        }
+    }
+    fs::write(&path, log).unwrap();
+    image
+}
+
+#[test]
+fn commits_after_a_crash_do_not_stand_behind_a_hole_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (desk, mut state) = with_one_job(folder.path());
+    let crashed = tempfile::tempdir().unwrap();
+    for name in ["journal.db", "journal.db-wal", "numbers"] {
+        fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    assert!(desk.close());
+    let log = fs::read(crashed.path().join("journal.db-wal")).unwrap();
+    let reader = Connection::open(crashed.path().join("journal.db")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM job;").unwrap();
+    let refusal = OpenJournal::open(settings(crashed.path())).unwrap_err().to_string();
+    assert!(refusal.contains("whose log has to be emptied after a crash: end it"), "{refusal}");
+    drop(reader);
+    let mut desk = Desk::open(crashed.path());
+    desk.push(accept(2));
+    state.add(&accept(2)).unwrap();
+    assert_eq!(desk.await_stored(), []);
+    let image = power_cut(crashed.path(), &log);
+    OpenJournal::open(settings(image.path())).unwrap();
+    assert_holds(image.path(), &state);
+    assert!(desk.close());
+}
+
+#[test]
+fn commits_after_a_recovery_do_not_stand_behind_a_hole_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut desk, mut state) = with_one_job(folder.path());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ended = end(1, Some(1), Outcome::Done, now_us());
+    desk.push(ended.clone());
+    state.add(&ended).unwrap();
+    desk.await_degraded();
+    let log = fs::read(folder.path().join("journal.db-wal")).unwrap();
+    // It stays open: the last connection that is closed would empty the log.
+    other.execute_batch("COMMIT").unwrap();
+    desk.await_stored();
+    let image = power_cut(folder.path(), &log);
+    OpenJournal::open(settings(image.path())).unwrap();
+    assert_holds(image.path(), &state);
+    drop(other);
     assert!(desk.close());
 }
 
