@@ -38,8 +38,10 @@ impl FailedCommit {
         Self { why, is_unsure: false }
     }
 
-    fn unsure(error: rusqlite::Error) -> Self {
-        Self { why: in_words(error), is_unsure: true }
+    /// The commit itself failed. SQLite writes the page that makes the transaction count last: on a full disk it was not written.
+    fn of_commit(error: rusqlite::Error) -> Self {
+        let is_unsure = error.sqlite_error_code() != Some(ErrorCode::DiskFull);
+        Self { why: in_words(error), is_unsure }
     }
 }
 
@@ -124,7 +126,7 @@ impl<'a> WriteSession<'a> {
         let touch = params![*commits + 1, wall_us, boot_us, clock.doubted_until_us(), *epoch];
         applier.statements.touch_epoch.execute(touch).map_err(FailedCommit::sure)?;
         applier.write_kept().map_err(FailedCommit::sure)?;
-        applier.statements.commit.execute([]).map_err(FailedCommit::unsure)?;
+        applier.statements.commit.execute([]).map_err(FailedCommit::of_commit)?;
         let pages = u64::from(self.pages.0.load(Ordering::Relaxed));
         let log_bytes = LOG_HEAD_BYTES + pages * (LOG_PAGE_HEAD_BYTES + u64::from(PAGE_BYTES));
         self.files.check(log_bytes).map_err(|why| FailedCommit { why, is_unsure: true })?;

@@ -1,13 +1,14 @@
 //! What the writer's thread does: sessions one after the other, each with one connection, until the run ends.
 //!
 //! What a failed transaction held stands in `left`, and is the first thing that the next session writes. Whether the transaction got
-//! into the database nevertheless is known by the count of transactions in the row of the run. Driven by `writer.rs`.
+//! into the database nevertheless is known by the count of transactions in the row of the run. A submit that may have got there is
+//! never refused: it has its answer when it is durable. Driven by `writer.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_facts::Misfit;
-use bulkhead_facts::fact::{AcceptedJobs, Fact, FactNo};
+use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::clock;
 use bulkhead_sys::file_system::FileSeen;
@@ -62,12 +63,12 @@ pub(crate) struct WriterThread {
 struct LeftWork {
     facts: Vec<WaitingFact>,
     reserve: Vec<(NumberKind, u64)>,
-    /// Submits that were refused, to be removed if they did get into the database.
-    withdrawn: Vec<AcceptedJobs>,
     /// Jobs that it removed.
     evicted: Vec<JobId>,
     /// Which of the facts did not fit, if the transaction is in the database after all.
     misfits: Vec<(FactNo, Misfit)>,
+    /// Whether the database may have all of this, so that its submits are kept like all else.
+    is_held: bool,
     /// Whether all of this is in the database, and only has to be synced.
     is_in: bool,
 }
@@ -193,11 +194,8 @@ impl WriterThread {
         session.empty_log()?;
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
         let Self { left, reserved, clock, .. } = self;
-        let LeftWork { facts, reserve, withdrawn, misfits, is_in, .. } = left;
+        let LeftWork { facts, reserve, misfits, is_in, .. } = left;
         let written = session.transaction(clock, |applier| {
-            for submit in withdrawn.iter() {
-                applier.withdraw(submit)?;
-            }
             write_numbers(applier, reserved, reserve)?;
             if !*is_in {
                 *misfits = apply_all(applier, facts)?;
@@ -268,25 +266,22 @@ impl WriterThread {
         }
     }
 
-    /// A session has ended by an error: submits are refused, all else is kept.
+    /// A session has ended by an error: submits are refused unless the database may have them, all else is kept.
     fn fail(&mut self, why: String) {
-        let (waiting, last) = self.queue.take_submits();
-        let first = self.left.facts.first().or(waiting.first()).map(|fact| fact.number);
-        let (submits, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left.facts)
-            .into_iter()
-            .partition(|fact| matches!(fact.fact, Fact::Accepted(_)));
-        self.left.misfits.retain(|(number, _)| kept.iter().any(|fact| fact.number == *number));
-        self.left.facts = kept;
-        let refused = submits.len() + waiting.len();
-        let bytes = submits.iter().chain(&waiting).map(|fact| fact.bytes).sum();
-        self.queue.answered(refused, bytes);
-        for submit in submits {
-            if let Fact::Accepted(accepted) = submit.fact {
-                self.left.withdrawn.push(*accepted);
-            }
+        let (mut refused, last) = self.queue.take_submits();
+        self.left.is_held |= self.is_unsure;
+        let mut first = refused.first().map(|fact| fact.number);
+        if !self.left.is_held {
+            first = self.left.facts.first().map(|fact| fact.number).or(first);
+            let (submits, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left.facts)
+                .into_iter()
+                .partition(|fact| matches!(fact.fact, Fact::Accepted(_)));
+            self.left.facts = kept;
+            refused.extend(submits);
         }
+        self.queue.answered(refused.len(), refused.iter().map(|fact| fact.bytes).sum());
         let is_first = self.degraded.is_none();
-        if let Some(from) = first.filter(|_| is_first || refused > 0) {
+        if let Some(from) = first.filter(|_| is_first || !refused.is_empty()) {
             (self.door)(JournalAnswer::NotStored { from, to: last, why: why.clone() });
         }
         if self.degraded.as_ref() != Some(&why) {
