@@ -137,6 +137,7 @@ impl WriterThread {
             let work = self.queue.take(COMMIT_FACTS_MAX, COMMIT_BYTES_MAX);
             let close = work.close;
             let is_idle = work.facts.is_empty() && work.reserve.is_empty();
+            let stored = work.facts.len();
             if !is_idle {
                 self.commit(&mut session, work)?;
                 session.copy_long_log()?;
@@ -149,7 +150,7 @@ impl WriterThread {
             }
             let left = next_look.map(|next_look| next_look.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                next_look = self.evict(&mut session)?;
+                next_look = self.pay_back(&mut session, stored)?;
             } else if is_idle {
                 self.queue.wait(left);
             }
@@ -288,6 +289,18 @@ impl WriterThread {
             self.degraded = Some(why.clone());
             (self.door)(JournalAnswer::Degraded { why });
         }
+    }
+
+    /// Removes ended jobs after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
+    /// while facts go on to arrive, and one step at least; when to look again, if anything is left.
+    fn pay_back(&mut self, session: &mut WriteSession<'_>, stored: usize) -> Result<Option<Instant>, String> {
+        for _ in 1..(2 * stored).div_ceil(EVICT_STEP) {
+            let next_look = self.evict(session)?;
+            if next_look.is_none_or(|next_look| next_look > Instant::now()) {
+                return Ok(next_look);
+            }
+        }
+        self.evict(session)
     }
 
     /// Removes one step of ended jobs; when to look again, if anything is left.
