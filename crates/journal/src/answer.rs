@@ -17,7 +17,8 @@ pub enum JournalAnswer {
         /// The last of them.
         up_to: FactNo,
     },
-    /// These facts could not be stored. Submits among them are refused and never will be; all others are kept and written anew.
+    /// These facts could not be stored. Submits among them are refused and never will be, also not by a later run; all others are
+    /// kept and written anew. A submit whose commit failed so late that the database may have it is not among them: it is kept too.
     NotStored {
         /// The first fact.
         from: FactNo,
@@ -56,7 +57,8 @@ pub enum JournalAnswer {
     Recovered,
     /// The writer has ended.
     Closed {
-        /// Whether everything was stored, and the end of the run too.
+        /// Whether everything was stored, and the end of the run too. If not, facts that have no answer may be stored nevertheless:
+        /// the next run finds them.
         is_clean: bool,
     },
 }

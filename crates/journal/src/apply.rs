@@ -102,34 +102,6 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Removes a submit that could not be stored, with all that facts have made of its jobs, wherever it did get into the
-    /// database.
-    ///
-    /// # Errors
-    /// [`ApplyError::Database`].
-    pub(crate) fn withdraw(&mut self, accepted: &AcceptedJobs) -> Applied {
-        let urgency = rows::urgency(&accepted.policy);
-        let AcceptedJobs { first: start, uid, kind, .. } = accepted;
-        let shared =
-            SharedFields { first: *start, count: accepted.count(), uid: *uid, urgency, kind: kind.clone() };
-        let (start, end) = (start.0, start.0 + u64::from(shared.count) - 1);
-        // Its numbers may be those of an older submit only if they were never given to this one.
-        let known = first(&mut self.statements.submit_at, params![end], SharedFields::of)?;
-        if known.is_none_or(|known| known != shared) {
-            return Ok(());
-        }
-        while let Some(job) = first(&mut self.statements.next_result, params![start, end], |row| row.get(0))?
-        {
-            self.take_result(JobId(job), &shared)?;
-        }
-        self.statements.withdraw_jobs.execute(params![uid, urgency, start, end])?;
-        self.statements.withdraw_inputs.execute(params![start, end])?;
-        self.statements.withdraw_attempts.execute(params![start, end])?;
-        self.statements.drop_submit.execute(params![start, end, uid, urgency])?;
-        self.last = None;
-        Ok(())
-    }
-
     /// Removes some attempts that ended before this moment and whose jobs have no result.
     ///
     /// # Errors

@@ -40,6 +40,14 @@ pub(crate) fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
     if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
 }
 
+/// Copies all of the log into the database, and empties it; whether it could: not while a reader needs the log.
+///
+/// # Errors
+/// SQLite's.
+pub(crate) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(!row.get::<_, bool>(0)?))
+}
+
 /// Opens the database to read it alone.
 ///
 /// # Errors

@@ -91,6 +91,11 @@ pub enum OpenFault {
         /// The file.
         path: PathBuf,
     },
+    /// Another program reads the database, so that the log of a run that did not end by itself cannot be emptied.
+    LogHeld {
+        /// The database.
+        path: PathBuf,
+    },
     /// SQLite cannot do what is needed.
     Database {
         /// The file.
@@ -165,6 +170,11 @@ impl fmt::Display for OpenFault {
                     path.display()
                 )
             }
+            Self::LogHeld { path } => write!(
+                out,
+                "another program reads {}, whose log has to be emptied after a crash: end it, and start the daemon again",
+                path.display()
+            ),
             Self::Database { path, error } => write!(out, "cannot open {}: {error}", path.display()),
         }
     }
@@ -204,7 +214,7 @@ pub enum OpenNote {
         /// Its last commit.
         seen_us: u64,
     },
-    /// The wall clock cannot be believed for now: nothing is removed by its age for a day.
+    /// The wall clock cannot be believed for now: for a day after the jump, nothing is removed by its age.
     ClockJumped,
 }
 
@@ -230,9 +240,9 @@ impl fmt::Display for OpenNote {
                 write!(out, "{} is an older copy: job numbers go on at {next_job}", path.display())
             }
             Self::UncleanEnd { .. } => out.write_str("the last run ended without a stop"),
-            Self::ClockJumped => {
-                out.write_str("the wall clock has jumped: ended jobs are not removed by their age for a day")
-            }
+            Self::ClockJumped => out.write_str(
+                "the wall clock has jumped: for a day at most, no ended job is removed by its age",
+            ),
         }
     }
 }

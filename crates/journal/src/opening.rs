@@ -1,6 +1,8 @@
 //! The start of a run: the folder and the database are checked, the schema is brought up to date, and the run has its epoch and
 //! its numbers, all of it durable before [`OpenJournal::open`] returns.
 //!
+//! The log of a run that did not end by itself is copied into the database and emptied before anything is added to it: what a failed
+//! fsync(2) did not write may be read from memory and still be missing on the disk, and a hole in the log ends it there.
 //! A database that is foreign, newer or damaged is left as it is. What a later `writer.rs` finds damaged is its own matter. Blocks
 //! while the disk is slow: the daemon has not begun to serve.
 
@@ -11,7 +13,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::lock::InstanceLock;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
-use crate::clock_rule::ClockRule;
+use crate::clock_rule::{ClockRule, ClocksBefore};
 use crate::connection;
 use crate::fault::{OpenFault, OpenNote};
 use crate::numbers::{self, NUMBER_KINDS, NextNumbers, NumberKind};
@@ -70,13 +72,16 @@ impl OpenJournal {
         let mut connection = connection::to_write(&place.database, is_new).map_err(fault)?;
         check_identity(&connection, &place.database)?;
         connection::keep_log(&connection).map_err(fault)?;
+        empty_log(&connection, &place.database)?;
         schema::migrate(&mut connection, &STEPS).map_err(fault)?;
         let before = earlier_run(&connection).map_err(fault)?;
         let of_database = stored_numbers(&connection).map_err(fault)?;
         let first = of_database.max(of_file.unwrap_or_default());
         notes.extend(note_numbers(&place, is_new, of_file, of_database, first));
         let wall_us = clock::wall_us();
-        let clock = ClockRule::new(wall_us, clock::boot_us(), before.as_ref().map(|run| run.seen_us));
+        let boot_id = boot_id()?;
+        let clocks_before = clocks_before(&connection, &boot_id).map_err(fault)?;
+        let clock = ClockRule::new(wall_us, clock::boot_us(), clocks_before);
         if let Some(run) = before.as_ref().filter(|run| run.ended_us.is_none()) {
             notes.push(OpenNote::UncleanEnd { seen_us: run.seen_us });
         }
@@ -85,7 +90,7 @@ impl OpenJournal {
         }
         let epoch = Epoch {
             number: first.of(NumberKind::Epoch),
-            boot_id: boot_id()?,
+            boot_id,
             version: settings.version.clone(),
             pid: std::process::id(),
             started_us: wall_us,
@@ -93,7 +98,7 @@ impl OpenJournal {
         let reserved = first.with_a_run();
         numbers::write(&place.folder, &place.numbers, &reserved)
             .map_err(|error| OpenFault::Io { path: place.numbers.clone(), error })?;
-        begin_run(&mut connection, &epoch, first.of(NumberKind::Job), &reserved).map_err(fault)?;
+        begin_run(&mut connection, &epoch, &clock, first.of(NumberKind::Job), &reserved).map_err(fault)?;
         Ok(Self { place, lock, settings, connection, clock, reserved, first, epoch, before, notes })
     }
 
@@ -161,6 +166,19 @@ fn check_identity(connection: &Connection, path: &Path) -> Result<(), OpenFault>
     Ok(())
 }
 
+/// Copies all of the log into the database, and empties it. A log that a reader needs stays, if the last run has ended by itself.
+fn empty_log(connection: &Connection, path: &Path) -> Result<(), OpenFault> {
+    let fault = |error| database_fault(path, error);
+    if connection::empty_log(connection).map_err(fault)? {
+        return Ok(());
+    }
+    let is_clean = schema::version(connection).map_err(fault)? > 0 && {
+        let sql = "SELECT ended_us IS NOT NULL FROM epoch ORDER BY number DESC LIMIT 1";
+        connection.query_row(sql, [], |row| row.get(0)).optional().map_err(fault)?.unwrap_or(false)
+    };
+    if is_clean { Ok(()) } else { Err(OpenFault::LogHeld { path: path.to_owned() }) }
+}
+
 fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> {
     let sql = "SELECT number, boot_id, version, pid, started_us, ended_us, seen_us FROM epoch \
                ORDER BY number DESC LIMIT 1";
@@ -175,6 +193,21 @@ fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> 
         Ok(EarlierRun { epoch, ended_us: row.get(5)?, seen_us: row.get(6)? })
     };
     connection.query_row(sql, [], read).optional()
+}
+
+/// What the last commit says of the clocks.
+fn clocks_before(connection: &Connection, boot_id: &str) -> rusqlite::Result<Option<ClocksBefore>> {
+    let sql =
+        "SELECT seen_us, seen_boot_us, doubted_until_us, boot_id = ? FROM epoch ORDER BY number DESC LIMIT 1";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(ClocksBefore {
+            wall_us: row.get(0)?,
+            boot_us: row.get(1)?,
+            doubted_until_us: row.get(2)?,
+            is_same_boot: row.get(3)?,
+        })
+    };
+    connection.query_row(sql, [boot_id], read).optional()
 }
 
 fn stored_numbers(connection: &Connection) -> rusqlite::Result<NextNumbers> {
@@ -214,14 +247,25 @@ fn boot_id() -> Result<String, OpenFault> {
 fn begin_run(
     connection: &mut Connection,
     epoch: &Epoch,
+    clock: &ClockRule,
     next_job: u64,
     reserved: &NextNumbers,
 ) -> rusqlite::Result<()> {
     let change = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let Epoch { number, boot_id, version, pid, started_us } = epoch;
     change.execute(
-        "INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?, 0, ?, NULL)",
-        params![number, boot_id, version, pid, started_us, next_job, started_us],
+        "INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, NULL)",
+        params![
+            number,
+            boot_id,
+            version,
+            pid,
+            started_us,
+            next_job,
+            started_us,
+            clock.seen_us().1,
+            clock.doubted_until_us()
+        ],
     )?;
     for kind in NUMBER_KINDS {
         change.execute(

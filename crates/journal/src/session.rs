@@ -11,6 +11,8 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use crate::apply::{Applier, ApplyError};
 use crate::bounds::{CHECKPOINT_PAGES, LOCK_PATIENCE, PAGE_BYTES};
+use crate::clock_rule::ClockRule;
+use crate::connection;
 use crate::statements::Statements;
 use crate::watched_files::WatchedFiles;
 
@@ -36,8 +38,10 @@ impl FailedCommit {
         Self { why, is_unsure: false }
     }
 
-    fn unsure(error: rusqlite::Error) -> Self {
-        Self { why: in_words(error), is_unsure: true }
+    /// The commit itself failed. SQLite writes the page that makes the transaction count last: on a full disk it was not written.
+    fn of_commit(error: rusqlite::Error) -> Self {
+        let is_unsure = error.sqlite_error_code() != Some(ErrorCode::DiskFull);
+        Self { why: in_words(error), is_unsure }
     }
 }
 
@@ -102,12 +106,14 @@ impl<'a> WriteSession<'a> {
         self.commits
     }
 
-    /// Runs `body` in a transaction, which is durable when this returns.
+    /// Runs `body` in a transaction, which is durable when this returns. The row of the run gets both clocks as `clock` sees them, and
+    /// what `clock` doubts.
     ///
     /// # Errors
     /// [`FailedCommit`]: the session has to end.
     pub(crate) fn transaction<T>(
         &mut self,
+        clock: &mut ClockRule,
         body: impl FnOnce(&mut Applier<'a>) -> Result<T, ApplyError>,
     ) -> Result<T, FailedCommit> {
         self.files.check(0).map_err(|why| FailedCommit { why, is_unsure: false })?;
@@ -115,10 +121,12 @@ impl<'a> WriteSession<'a> {
         applier.reset();
         applier.statements.begin.execute([]).map_err(FailedCommit::sure)?;
         let value = body(applier).map_err(FailedCommit::sure)?;
-        let touch = params![*commits + 1, clock::wall_us(), *epoch];
+        clock.look(clock::wall_us(), clock::boot_us());
+        let (wall_us, boot_us) = clock.seen_us();
+        let touch = params![*commits + 1, wall_us, boot_us, clock.doubted_until_us(), *epoch];
         applier.statements.touch_epoch.execute(touch).map_err(FailedCommit::sure)?;
         applier.write_kept().map_err(FailedCommit::sure)?;
-        applier.statements.commit.execute([]).map_err(FailedCommit::unsure)?;
+        applier.statements.commit.execute([]).map_err(FailedCommit::of_commit)?;
         let pages = u64::from(self.pages.0.load(Ordering::Relaxed));
         let log_bytes = LOG_HEAD_BYTES + pages * (LOG_PAGE_HEAD_BYTES + u64::from(PAGE_BYTES));
         self.files.check(log_bytes).map_err(|why| FailedCommit { why, is_unsure: true })?;
@@ -143,11 +151,7 @@ impl<'a> WriteSession<'a> {
     /// # Errors
     /// Why not, as a text for people: also if a reader needs the log for longer than a second.
     pub(crate) fn empty_log(&mut self) -> Result<(), String> {
-        let is_busy: bool = self
-            .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-            .map_err(in_words)?;
-        if is_busy {
+        if !connection::empty_log(self.connection).map_err(in_words)? {
             return Err("another program reads the database, so its log cannot be emptied".to_owned());
         }
         self.pages.0.store(0, Ordering::Relaxed);

@@ -16,10 +16,6 @@ pub(crate) struct Statements<'a> {
     pub(crate) key_holder: Statement<'a>,
     pub(crate) submit_at: Statement<'a>,
     pub(crate) drop_submit: Statement<'a>,
-    pub(crate) withdraw_jobs: Statement<'a>,
-    pub(crate) withdraw_inputs: Statement<'a>,
-    pub(crate) withdraw_attempts: Statement<'a>,
-    pub(crate) next_result: Statement<'a>,
     pub(crate) insert_job: Statement<'a>,
     pub(crate) take_job: Statement<'a>,
     pub(crate) has_job: Statement<'a>,
@@ -56,10 +52,6 @@ impl<'a> Statements<'a> {
             drop_submit: new("DELETE FROM submit WHERE first = ?1 \
                  AND NOT EXISTS (SELECT 1 FROM job WHERE uid = ?3 AND urgency = ?4 AND id BETWEEN ?1 AND ?2) \
                  AND NOT EXISTS (SELECT 1 FROM result WHERE job BETWEEN ?1 AND ?2)")?,
-            withdraw_jobs: new("DELETE FROM job WHERE uid = ? AND urgency = ? AND id BETWEEN ? AND ?")?,
-            withdraw_inputs: new("DELETE FROM input WHERE job BETWEEN ? AND ?")?,
-            withdraw_attempts: new("DELETE FROM attempt WHERE job BETWEEN ? AND ?")?,
-            next_result: new("SELECT job FROM result WHERE job BETWEEN ? AND ? LIMIT 1")?,
             insert_job: new(&format!("INSERT INTO job VALUES ({})", values(13)))?,
             take_job: new(&format!(
                 "DELETE FROM job WHERE uid = ? AND urgency = ? AND id = ? RETURNING {COUNTS}, expires_us"
@@ -74,7 +66,9 @@ impl<'a> Statements<'a> {
             has_result: new("SELECT outcome = 'done' FROM result WHERE job = ?")?,
             insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {})", values(8)))?,
             drop_old_attempts: new(DROP_OLD_ATTEMPTS)?,
-            touch_epoch: new("UPDATE epoch SET commits = ?, seen_us = ? WHERE number = ?")?,
+            touch_epoch: new(
+                "UPDATE epoch SET commits = ?, seen_us = ?, seen_boot_us = ?, doubted_until_us = ? WHERE number = ?",
+            )?,
             end_epoch: new("UPDATE epoch SET ended_us = ? WHERE number = ?")?,
             add_kept: new("INSERT INTO kept VALUES (?1, ?2, ?3) ON CONFLICT(uid) DO UPDATE \
                  SET jobs = jobs + ?2, bytes = bytes + ?3")?,

@@ -1,7 +1,8 @@
 //! The thread that writes: it takes facts from the queue, stores what is there in one transaction, and answers.
 //!
 //! Nothing is answered as stored before it is durable. After a commit that failed, nothing counts as synced because a later sync
-//! succeeds: the connection is closed and opened again, submits are refused, and all else is written anew. Driven by the daemon
+//! succeeds: the connection is closed and opened again, submits that cannot be in the database are refused, and all else is written
+//! anew. Driven by the daemon
 //! through [`JournalWriter`]; answers leave through the door that the daemon gave.
 
 use std::fmt;

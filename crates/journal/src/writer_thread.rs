@@ -1,13 +1,14 @@
 //! What the writer's thread does: sessions one after the other, each with one connection, until the run ends.
 //!
 //! What a failed transaction held stands in `left`, and is the first thing that the next session writes. Whether the transaction got
-//! into the database nevertheless is known by the count of transactions in the row of the run. Driven by `writer.rs`.
+//! into the database nevertheless is known by the count of transactions in the row of the run. A submit that may have got there is
+//! never refused: it has its answer when it is durable. Driven by `writer.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_facts::Misfit;
-use bulkhead_facts::fact::{AcceptedJobs, Fact, FactNo};
+use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::clock;
 use bulkhead_sys::file_system::FileSeen;
@@ -62,12 +63,12 @@ pub(crate) struct WriterThread {
 struct LeftWork {
     facts: Vec<WaitingFact>,
     reserve: Vec<(NumberKind, u64)>,
-    /// Submits that were refused, to be removed if they did get into the database.
-    withdrawn: Vec<AcceptedJobs>,
     /// Jobs that it removed.
     evicted: Vec<JobId>,
     /// Which of the facts did not fit, if the transaction is in the database after all.
     misfits: Vec<(FactNo, Misfit)>,
+    /// Whether the database may have all of this, so that its submits are kept like all else.
+    is_held: bool,
     /// Whether all of this is in the database, and only has to be synced.
     is_in: bool,
 }
@@ -136,6 +137,7 @@ impl WriterThread {
             let work = self.queue.take(COMMIT_FACTS_MAX, COMMIT_BYTES_MAX);
             let close = work.close;
             let is_idle = work.facts.is_empty() && work.reserve.is_empty();
+            let stored = work.facts.len();
             if !is_idle {
                 self.commit(&mut session, work)?;
                 session.copy_long_log()?;
@@ -148,7 +150,7 @@ impl WriterThread {
             }
             let left = next_look.map(|next_look| next_look.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                next_look = self.evict(&mut session)?;
+                next_look = self.pay_back(&mut session, stored)?;
             } else if is_idle {
                 self.queue.wait(left);
             }
@@ -188,17 +190,13 @@ impl WriterThread {
         if self.degraded.is_none() {
             return Ok(());
         }
-        if self.left.is_in {
-            // The bytes of that transaction are in the log alone: copying the log writes them anew.
-            session.empty_log()?;
-        }
+        // After a failed sync, pages of the log may be in memory alone, although the kernel does not write them any more. Copying the
+        // log writes them anew into the database; commits behind such a hole would be lost with it.
+        session.empty_log()?;
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
-        let Self { left, reserved, .. } = self;
-        let LeftWork { facts, reserve, withdrawn, misfits, is_in, .. } = left;
-        let written = session.transaction(|applier| {
-            for submit in withdrawn.iter() {
-                applier.withdraw(submit)?;
-            }
+        let Self { left, reserved, clock, .. } = self;
+        let LeftWork { facts, reserve, misfits, is_in, .. } = left;
+        let written = session.transaction(clock, |applier| {
             write_numbers(applier, reserved, reserve)?;
             if !*is_in {
                 *misfits = apply_all(applier, facts)?;
@@ -238,8 +236,8 @@ impl WriterThread {
     fn commit(&mut self, session: &mut WriteSession<'_>, work: TakenWork) -> Result<(), String> {
         self.left = LeftWork { facts: work.facts, reserve: work.reserve, ..LeftWork::default() };
         self.reserved = reserve_in_file(&self.place, self.reserved, &self.left.reserve)?;
-        let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, .. } = self;
-        let written = session.transaction(|applier| {
+        let Self { left: LeftWork { facts, reserve, misfits, .. }, reserved, clock, .. } = self;
+        let written = session.transaction(clock, |applier| {
             write_numbers(applier, reserved, reserve)?;
             *misfits = apply_all(applier, facts)?;
             Ok(())
@@ -269,25 +267,22 @@ impl WriterThread {
         }
     }
 
-    /// A session has ended by an error: submits are refused, all else is kept.
+    /// A session has ended by an error: submits are refused unless the database may have them, all else is kept.
     fn fail(&mut self, why: String) {
-        let (waiting, last) = self.queue.take_submits();
-        let first = self.left.facts.first().or(waiting.first()).map(|fact| fact.number);
-        let (submits, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left.facts)
-            .into_iter()
-            .partition(|fact| matches!(fact.fact, Fact::Accepted(_)));
-        self.left.misfits.retain(|(number, _)| kept.iter().any(|fact| fact.number == *number));
-        self.left.facts = kept;
-        let refused = submits.len() + waiting.len();
-        let bytes = submits.iter().chain(&waiting).map(|fact| fact.bytes).sum();
-        self.queue.answered(refused, bytes);
-        for submit in submits {
-            if let Fact::Accepted(accepted) = submit.fact {
-                self.left.withdrawn.push(*accepted);
-            }
+        let (mut refused, last) = self.queue.take_submits();
+        self.left.is_held |= self.is_unsure;
+        let mut first = refused.first().map(|fact| fact.number);
+        if !self.left.is_held {
+            first = self.left.facts.first().map(|fact| fact.number).or(first);
+            let (submits, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left.facts)
+                .into_iter()
+                .partition(|fact| matches!(fact.fact, Fact::Accepted(_)));
+            self.left.facts = kept;
+            refused.extend(submits);
         }
+        self.queue.answered(refused.len(), refused.iter().map(|fact| fact.bytes).sum());
         let is_first = self.degraded.is_none();
-        if let Some(from) = first.filter(|_| is_first || refused > 0) {
+        if let Some(from) = first.filter(|_| is_first || !refused.is_empty()) {
             (self.door)(JournalAnswer::NotStored { from, to: last, why: why.clone() });
         }
         if self.degraded.as_ref() != Some(&why) {
@@ -296,10 +291,23 @@ impl WriterThread {
         }
     }
 
+    /// Removes ended jobs after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
+    /// while facts go on to arrive, and one step at least; when to look again, if anything is left.
+    fn pay_back(&mut self, session: &mut WriteSession<'_>, stored: usize) -> Result<Option<Instant>, String> {
+        for _ in 1..(2 * stored).div_ceil(EVICT_STEP) {
+            let next_look = self.evict(session)?;
+            if next_look.is_none_or(|next_look| next_look > Instant::now()) {
+                return Ok(next_look);
+            }
+        }
+        self.evict(session)
+    }
+
     /// Removes one step of ended jobs; when to look again, if anything is left.
     fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
         let (now, wall_us) = (Instant::now(), clock::wall_us());
-        if self.clock.look(wall_us, clock::boot_us()) {
+        self.clock.look(wall_us, clock::boot_us());
+        if self.clock.take_jump() {
             (self.door)(JournalAnswer::ClockJumped);
         }
         let believed_us = self.clock.is_believed().then_some(wall_us);
@@ -314,7 +322,7 @@ impl WriterThread {
         let fact = Fact::Evicted { jobs: jobs.clone().into() };
         let before_us = believed_us.map(|wall_us| wall_us.saturating_sub(self.keep.age_max_us));
         self.left.evicted = jobs;
-        let removed = session.transaction(|applier| {
+        let removed = session.transaction(&mut self.clock, |applier| {
             applier.apply(&fact)?;
             if let Some(before_us) = before_us {
                 applier.drop_old_attempts(before_us, EVICT_STEP)?;
@@ -335,7 +343,7 @@ impl WriterThread {
         let all = NUMBER_KINDS.map(|kind| (kind, 0));
         let mut next = unused;
         next.set(NumberKind::Epoch, self.epoch + 1);
-        let written = session.transaction(|applier| {
+        let written = session.transaction(&mut self.clock, |applier| {
             write_numbers(applier, &next, &all)?;
             applier.apply(&Fact::EpochEnded { at_us })
         });

@@ -273,3 +273,33 @@ fn a_start_long_after_the_last_commit_doubts_the_clock() {
         assert!(desk.close());
     }
 }
+
+/// Whether a start doubts the clock. The run ends clean, or is killed.
+fn doubts(folder: &Path, is_killed: bool) -> bool {
+    let journal = OpenJournal::open(settings(folder)).unwrap();
+    let is_doubted = journal.notes().contains(&OpenNote::ClockJumped);
+    if is_killed {
+        drop(journal);
+    } else {
+        assert!(Desk::start(journal).close());
+    }
+    is_doubted
+}
+
+#[test]
+fn a_restart_forgets_no_doubt_of_the_clock() {
+    let folder = used();
+    let sql = |sql: &str| {
+        Connection::open(folder.path().join("journal.db")).unwrap().execute(sql, []).unwrap();
+    };
+    sql("UPDATE epoch SET seen_us = seen_us - 31536000000000");
+    for is_killed in [true, true, false, true] {
+        assert!(doubts(folder.path(), is_killed), "the last commit has the time of the wrong clock");
+    }
+    // The same after a boot, whose clock begins anew.
+    sql("UPDATE epoch SET boot_id = 'other', seen_boot_us = seen_boot_us + 7000000000000, \
+         doubted_until_us = doubted_until_us + 7000000000000");
+    assert!(doubts(folder.path(), false) && doubts(folder.path(), false));
+    sql("UPDATE epoch SET doubted_until_us = 1");
+    assert!(!doubts(folder.path(), false), "the doubt is over");
+}

@@ -1,4 +1,4 @@
-//! Pages of ended jobs and deaths, the loading of unfinished jobs, and what goes when there is too much.
+//! Pages of ended jobs and deaths, and the loading of unfinished jobs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,14 +7,12 @@ mod common;
 use std::collections::BTreeMap;
 
 use bulkhead_facts::fact::{AttemptEnd, Fact};
-use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::bounds::LOAD_CHUNK;
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
-use bulkhead_journal::settings::{JournalSettings, KeepRules};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use common::{Desk, all_ended, assert_holds, attempt, end, payload, settings, submit};
+use common::{Desk, all_ended, attempt, end, payload, settings, submit};
 use rusqlite::Connection;
 
 #[test]
@@ -187,43 +185,4 @@ fn unfinished_jobs_are_loaded_by_turns_of_users_and_in_their_order() {
         .unwrap();
     assert!(plan.contains("SEARCH") && plan.contains("uid=? AND (urgency,id)>(?,?)"), "{plan}");
     assert!(desk.close());
-}
-
-#[test]
-fn the_oldest_of_who_has_most_goes_first_and_no_unfinished_job() {
-    let folder = tempfile::tempdir().unwrap();
-    let keep = KeepRules { jobs_max: 30, ..KeepRules::default() };
-    let open = || OpenJournal::open(JournalSettings { keep, ..settings(folder.path()) }).unwrap();
-    let mut desk = Desk::start(open());
-    let now_us = bulkhead_sys::clock::wall_us();
-    let mut fold = bulkhead_facts::fold::DurableState::default();
-    let mut tell = |fact: Fact| {
-        fold.add(&fact).unwrap();
-        desk.push(fact);
-    };
-    for job in 1..=100_u64 {
-        let uid = if job % 10 == 0 { 1001 } else { 1000 };
-        tell(Fact::Accepted(Box::new(submit(job, uid, None, vec![payload("x")]))));
-        if job % 2 == 0 {
-            tell(end(job, Some(1), Outcome::Done, now_us + job));
-        }
-    }
-    let mut gone: Vec<JobId> = Vec::new();
-    while gone.len() < 20 {
-        if let JournalAnswer::Evicted { jobs } = desk.answer() {
-            fold.add(&Fact::Evicted { jobs: jobs.clone().into() }).unwrap();
-            gone.extend(jobs);
-        }
-    }
-    // Of 40 ended jobs of one user and 10 of the other one, the oldest 20 of the former go.
-    let wanted: Vec<JobId> =
-        (1..=50).map(|half| 2 * half).filter(|job| job % 10 != 0).take(20).map(JobId).collect();
-    assert_eq!(gone, wanted);
-    assert!(desk.close());
-    assert_holds(folder.path(), &fold);
-    let connection = Connection::open(folder.path().join("journal.db")).unwrap();
-    let kept: (u64, u64) = connection
-        .query_row("SELECT sum(jobs), sum(bytes) FROM kept", [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap();
-    assert_eq!(kept, (30, 30 * (96 + 6)));
 }

@@ -3,7 +3,8 @@
 -- Numbers below this one were given out, or are reserved.
 CREATE TABLE number(name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
 
--- The runs of the daemon. `commits` and `seen_us` change with each commit; `next_job` is the first job number of the run.
+-- The runs of the daemon; `next_job` is the first job number of the run. Each commit changes `commits`, `seen_us` (the wall clock),
+-- `seen_boot_us` (the clock since boot) and `doubted_until_us`: until then, on the clock since boot, the wall clock is not believed.
 CREATE TABLE epoch(
     number INTEGER PRIMARY KEY,
     boot_id TEXT NOT NULL,
@@ -13,6 +14,8 @@ CREATE TABLE epoch(
     next_job INTEGER NOT NULL,
     commits INTEGER NOT NULL,
     seen_us INTEGER NOT NULL,
+    seen_boot_us INTEGER NOT NULL,
+    doubted_until_us INTEGER NOT NULL,
     ended_us INTEGER
 );
 
