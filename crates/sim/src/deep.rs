@@ -19,13 +19,21 @@ const SALT: u64 = 0x9393_585d;
 const FLAVOUR_SALT: u64 = 0x3ae1_045f;
 /// More flavours than the daemon keeps.
 const FLAVOURS: u64 = 100;
+/// The kind that fills them.
+const FILLING: &str = "quick";
 /// Jobs of one burst: several rings for each worker of a pool.
 const BURST: usize = 3000;
 
-/// Lets a seed fill the rings. Its workers have wide channels, and are not replaced for the number of their tasks.
+/// Lets a seed fill the rings. Its workers have wide channels, and are not replaced for the number of their tasks. Each offer of a
+/// task that keeps a log takes 1 MiB and two files, which little memory does not have for a whole ring.
 pub(crate) fn fill(scenario: &mut Scenario) -> bool {
+    let has_log = scenario.config.kinds.iter().any(|kind| kind.name == FILLING && kind.logs);
     let is_small = matches!(scenario.profile, Profile::Starved | Profile::Flood);
-    if is_small || scenario.crowd.is_some() || !SimRng::new(scenario.seed ^ SALT).chance(150) {
+    if is_small
+        || has_log && scenario.little_memory
+        || scenario.crowd.is_some()
+        || !SimRng::new(scenario.seed ^ SALT).chance(150)
+    {
         return false;
     }
     scenario.faults.narrow = 0;
@@ -73,11 +81,25 @@ impl World {
     /// Submits so many jobs of this flavour and waits until all have ended.
     fn burst(&mut self, flavour: u32, count: usize, truth: Truth) -> Verdict {
         let inputs = (0..count).map(|_| truth.hide(self.rng.draw())).collect();
-        let submit = Submit { kind: "quick".to_owned(), flavour, inputs, ..Submit::default() };
+        let submit = Submit { kind: FILLING.to_owned(), flavour, inputs, ..Submit::default() };
         let answer = self.ask_as_inspector(vec![Request::Submit(submit)])?;
         if !matches!(answer.as_slice(), [Reply::Accepted { refused: None, .. }]) {
             return broken("depth", format!("{count} jobs are not accepted: {answer:?}"));
         }
         self.rest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bounds of 20, 40 and 200 MiB, with 24 files or as many as wanted.
+    #[test]
+    fn rings_are_not_filled_with_logs_where_memory_is_little() {
+        for seed in [457, 949, 1081] {
+            let scenario = Scenario::new(seed);
+            assert!(scenario.logs && scenario.little_memory && !scenario.deep, "seed {seed}");
+        }
     }
 }

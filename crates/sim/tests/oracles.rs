@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::event::{Event, Now, Peer, ProcessEnd, Remains, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
-use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{RegisteredUse, Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::refusal::UnknownJobs;
@@ -17,6 +17,7 @@ use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::boxes::Guilt;
 use bulkhead_sim::oracle::Oracles;
+use bulkhead_sim::oracle::registrations::RegistrationOracle;
 use bulkhead_sim::report::Verdict;
 use bulkhead_sim::scenario::Scenario;
 use bulkhead_sim::task::TaskId;
@@ -35,6 +36,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Policy { crashes_max: Some(2), ..Policy::default() })
+    }
+
+    fn with(policy: Policy) -> Self {
         let mut scenario = Scenario::new(0);
         scenario.config.kinds.iter_mut().for_each(|kind| kind.logs = false);
         let mut bench = Self {
@@ -50,7 +55,7 @@ impl Bench {
             What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
         bench.decide(vec![placed], vec![]).unwrap();
         bench.tell(Event::ClientConnected { client: CLIENT, peer: Peer { uid: 1, admin: false } }).unwrap();
-        bench.submit(Policy { crashes_max: Some(2), ..Policy::default() });
+        bench.submit(policy);
         bench
     }
 
@@ -324,4 +329,65 @@ fn few_stops_of_a_program_are_recorded_and_only_those_that_were_told() {
     bench.now.mono_ns += 59_000_000_000;
     tell_stop(&mut bench, 1);
     assert_eq!(oracle(bench.decide(vec![stopped()], vec![])), "programs");
+}
+
+#[test]
+fn a_block_is_said_to_be_free_once() {
+    let arena = RegisteredUse { arena: Some(1), contexts: Vec::new() };
+    let submit = Submit { registered: Some(Box::new(arena)), ..Submit::default() };
+    let done = || ended(Outcome::Done, outcome::JobOutput::None);
+    let failed = || {
+        let failed = Outcome::Failed { message: String::new(), code: None };
+        ended(failed, outcome::JobOutput::None)
+    };
+    let cancelled = || ended(Outcome::Cancelled, outcome::JobOutput::None);
+    let freed = || Reply::Freed { jobs: vec![JobId(1)] };
+    let run = |replies: Vec<(Tag, Reply)>| {
+        let mut oracle = RegistrationOracle::default();
+        oracle.accepted((CLIENT, Tag(1)), &submit, JobId(1), 1);
+        let told = replies.into_iter().try_for_each(|(tag, reply)| {
+            oracle.decided(&Action::Reply { client: CLIENT, tag, reply, output: None })
+        });
+        told.and_then(|()| oracle.finish(&[]))
+    };
+    for end in [done as fn() -> Reply, failed] {
+        run(vec![(Tag(1), end())]).unwrap();
+        // The answer to a wait says nothing of the block.
+        run(vec![(Tag(2), end()), (Tag(0), freed())]).unwrap();
+        assert_eq!(oracle(run(vec![(Tag(1), end()), (Tag(0), freed())])), "registrations");
+        assert_eq!(oracle(run(vec![(Tag(0), freed()), (Tag(1), end())])), "registrations");
+        assert_eq!(oracle(run(vec![(Tag(2), end())])), "registrations");
+    }
+    run(vec![(Tag(1), cancelled()), (Tag(0), freed())]).unwrap();
+    assert_eq!(oracle(run(vec![(Tag(1), cancelled())])), "registrations");
+    assert_eq!(oracle(run(vec![(Tag(0), freed()), (Tag(0), freed())])), "registrations");
+}
+
+#[test]
+fn a_stop_of_a_killed_worker_is_no_matter() {
+    let mut bench = Bench::new();
+    let stopped = Event::Suspended { worker: WORKER, signal: 19 };
+    bench.decide(vec![], vec![Action::Kill { worker: WORKER, why: KillReason::Stop }]).unwrap();
+    bench.tell(stopped).unwrap();
+    bench.now.mono_ns += 60_000_000_000;
+    for _ in 0..10 {
+        bench.decide(vec![], vec![]).unwrap();
+    }
+}
+
+#[test]
+fn what_a_task_does_in_its_grace_is_no_matter_for_the_limit_that_it_met() {
+    for (told_to_end, is_sound) in [(true, true), (false, false)] {
+        let mut bench = Bench::with(Policy { no_progress_ms: Some(100), ..Policy::default() });
+        bench.offer(WORKER, 1, 1).unwrap();
+        bench.now.mono_ns += 100_000_000;
+        if told_to_end {
+            bench.decide(vec![], vec![Action::Unwant { worker: WORKER, seq: Seq(1) }]).unwrap();
+        }
+        bench.now.mono_ns += 20_000_000;
+        bench.workers.get_mut(&WORKER).unwrap().vitals.shown.progress_ns = bench.now.mono_ns;
+        let kill = Action::Kill { worker: WORKER, why: KillReason::NoProgress };
+        let verdict = bench.decide(vec![], vec![kill]);
+        assert_eq!(verdict.is_ok(), is_sound, "{verdict:?}");
+    }
 }

@@ -122,6 +122,8 @@ pub struct Oracles {
     pub depth: depth::DepthOracle,
     /// `expiry`.
     pub expiry: expiry::ExpiryOracle,
+    /// `limits`: who is killed for one has met it.
+    pub limits: limits::LimitOracle,
     /// `limits`: what met one is ended.
     pub overdue: overdue::OverdueOracle,
     /// `unwanted`.
@@ -170,6 +172,7 @@ impl Oracles {
             kept: kept::KeptOracle::new(&scenario.config),
             depth: depth::DepthOracle::default(),
             expiry: expiry::ExpiryOracle::new(&scenario.config),
+            limits: limits::LimitOracle::default(),
             overdue: overdue::OverdueOracle::new(&scenario.config),
             unwanted: unwanted::UnwantedOracle::default(),
             stacks: stacks::StackOracle::default(),
@@ -259,9 +262,9 @@ impl Oracles {
             self.overdue.decided(now, action);
             if let Action::Kill { worker, why } = action {
                 self.ledger.killed(*worker, *why);
-                if let Some(truth) = workers.get(worker) {
-                    limits::killed(now, why, truth, &self.ledger)?;
-                }
+            }
+            if let Some(truth) = target {
+                self.limits.decided(now, action, truth, &self.ledger)?;
             }
             if let Action::Offer { worker, seq, task } = action {
                 self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
@@ -300,7 +303,7 @@ impl Oracles {
                 self.expiry.begins(now, *id, job);
             }
             self.turns.accepted(*client, submit, *first, *count);
-            self.registrations.accepted(*client, submit, *first, *count);
+            self.registrations.accepted((*client, *tag), submit, *first, *count);
         }
         Ok(())
     }
@@ -346,7 +349,6 @@ impl Oracles {
     ) -> Verdict {
         self.replies.got(client, tag, reply, bytes, &self.ledger)?;
         self.outputs.attached(reply, output)?;
-        self.registrations.got(reply)?;
         if let Some(peer) = self.replies.peer(client) {
             self.users.got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
         }

@@ -105,8 +105,8 @@ impl OverdueOracle {
             Event::WorkerReady { worker, .. } | Event::BootstrapFailed { worker, .. } => {
                 self.over(*worker, AnyLimit::Bootstrap);
             }
-            // One that was asked to leave has its time for that, stopped or not.
-            Event::Suspended { worker, .. } if !self.is_leaving(*worker) => {
+            // One that was asked to leave has its time for that, stopped or not, and SIGKILL ends one that is stopped.
+            Event::Suspended { worker, .. } if !self.is_ending(*worker) => {
                 self.begin(now, *worker, AnyLimit::Stopped);
             }
             Event::Resumed { worker } => self.over(*worker, AnyLimit::Stopped),
@@ -160,8 +160,9 @@ impl OverdueOracle {
         }
     }
 
-    fn is_leaving(&self, worker: WorkerId) -> bool {
-        self.workers.get(&worker).is_some_and(|known| known.waits.contains_key(&AnyLimit::Leaving))
+    fn is_ending(&self, worker: WorkerId) -> bool {
+        let is_ending = |known: &Watched| known.is_killed || known.waits.contains_key(&AnyLimit::Leaving);
+        self.workers.get(&worker).is_some_and(is_ending)
     }
 
     /// The end of a turn, after the ledger has all of it.

@@ -1,6 +1,6 @@
 //! `registrations`: the core has a worker forget a registration only while the worker holds no offer that names it, and has it
-//! forget all in the end. It sends `Reply::Freed` for a job once, when no worker holds an offer of it, and not if the job is done or
-//! has failed.
+//! forget all in the end. It sends `Reply::Freed` for a job once, when no worker holds an offer of it, and not if it sends the client
+//! that submitted the job its end as done or failed.
 //!
 //! It follows offers, their ends and the replies to clients, and never asks the core. `files` counts descriptors and bytes.
 
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::action::{Action, TaskFile};
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Submit};
-use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::ids::{ClientId, JobId, RegistrationId, Seq, WorkerId};
+use bulkhead_proto::client::outcome::{JobEnded, Outcome};
+use bulkhead_proto::ids::{ClientId, JobId, RegistrationId, Seq, Tag, WorkerId};
 
 use crate::report::{Verdict, broken};
 
@@ -18,8 +18,10 @@ use crate::report::{Verdict, broken};
 #[derive(Debug)]
 struct ArenaJob {
     client: ClientId,
-    /// Whether its end says that its block is free.
-    told_by_end: Option<bool>,
+    /// The request that submitted it.
+    tag: Tag,
+    /// Whether its end has said to its client that its block is free.
+    is_told_by_end: bool,
     is_freed: bool,
 }
 
@@ -48,11 +50,11 @@ impl RegistrationOracle {
         }
     }
 
-    /// These jobs of a client were accepted.
-    pub fn accepted(&mut self, client: ClientId, submit: &Submit, first: JobId, count: u32) {
+    /// These jobs of a client and its request were accepted.
+    pub fn accepted(&mut self, (client, tag): (ClientId, Tag), submit: &Submit, first: JobId, count: u32) {
         if submit.registered.as_ref().is_some_and(|used| used.arena.is_some()) {
             for job in (first.0..first.0 + u64::from(count)).map(JobId) {
-                self.jobs.insert(job, ArenaJob { client, told_by_end: None, is_freed: false });
+                self.jobs.insert(job, ArenaJob { client, tag, is_told_by_end: false, is_freed: false });
             }
         }
     }
@@ -83,6 +85,10 @@ impl RegistrationOracle {
             Action::Reply { reply: Reply::Freed { jobs }, .. } => {
                 jobs.iter().try_for_each(|job| self.freed(*job))
             }
+            Action::Reply { client, tag, reply, .. } => {
+                let ends = reply.ends().unwrap_or_default();
+                ends.iter().try_for_each(|ended| self.ended((*client, *tag), ended))
+            }
             _ => Ok(()),
         }
     }
@@ -112,7 +118,7 @@ impl RegistrationOracle {
             );
             return broken("registrations", what);
         }
-        let known = self.jobs.get_mut(&job);
+        let known = self.jobs.get_mut(&job).filter(|known| !known.is_told_by_end);
         let before = known.map(|known| std::mem::replace(&mut known.is_freed, true));
         if before != Some(false) {
             return broken(
@@ -123,18 +129,14 @@ impl RegistrationOracle {
         Ok(())
     }
 
-    /// A client gets this reply.
-    ///
-    /// # Errors
-    /// A block was said to be free of which the end says so.
-    pub fn got(&mut self, reply: &Reply) -> Verdict {
-        for ended in reply.ends().unwrap_or_default() {
-            let Some(known) = self.jobs.get_mut(&ended.job) else { continue };
-            let is_told = matches!(ended.outcome, Outcome::Done | Outcome::Failed { .. });
-            known.told_by_end = Some(is_told);
-            if is_told && known.is_freed {
-                return broken("registrations", format!("the block of job {} was freed twice", ended.job));
-            }
+    /// A request is answered with this end.
+    fn ended(&mut self, asked: (ClientId, Tag), ended: &JobEnded) -> Verdict {
+        let is_reported = matches!(ended.outcome, Outcome::Done | Outcome::Failed { .. });
+        let known = self.jobs.get_mut(&ended.job).filter(|known| (known.client, known.tag) == asked);
+        let Some(known) = known.filter(|_| is_reported) else { return Ok(()) };
+        known.is_told_by_end = true;
+        if known.is_freed {
+            return broken("registrations", format!("the block of job {} was freed twice", ended.job));
         }
         Ok(())
     }
@@ -148,7 +150,7 @@ impl RegistrationOracle {
             return broken("registrations", format!("workers {left:?} keep what every client has dropped"));
         }
         let owed = |(_, known): &(&JobId, &ArenaJob)| {
-            known.told_by_end == Some(false) && !known.is_freed && !self.gone.contains(&known.client)
+            !known.is_told_by_end && !known.is_freed && !self.gone.contains(&known.client)
         };
         match self.jobs.iter().find(owed) {
             Some((job, known)) => broken(
