@@ -436,7 +436,7 @@ mod tests {
         let settings = JournalSettings { room_min_bytes: 0, ..JournalSettings::new(folder, "0") };
         let journal = OpenJournal::open(settings).unwrap();
         for fence in 1..=attempts {
-            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 7, 'a', 'lost', 5, NULL, NULL)";
+            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 7, 'a', 'lost', 5, NULL, NULL, 0)";
             journal.connection.execute(sql, [fence]).unwrap();
         }
         drop(journal);

@@ -4,7 +4,6 @@
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 
-use crate::retention::DROP_OLD_ATTEMPTS;
 use crate::rows::{COUNTS, SharedFields};
 
 /// All statements that store facts.
@@ -21,11 +20,13 @@ pub(crate) struct Statements<'a> {
     pub(crate) has_job: Statement<'a>,
     pub(crate) insert_input: Statement<'a>,
     pub(crate) drop_input: Statement<'a>,
+    pub(crate) input_bytes: Statement<'a>,
     pub(crate) insert_result: Statement<'a>,
     pub(crate) take_result: Statement<'a>,
     pub(crate) has_result: Statement<'a>,
     pub(crate) insert_attempt: Statement<'a>,
-    pub(crate) drop_old_attempts: Statement<'a>,
+    pub(crate) orphan_attempts: Statement<'a>,
+    pub(crate) drop_attempt: Statement<'a>,
     pub(crate) touch_epoch: Statement<'a>,
     pub(crate) end_epoch: Statement<'a>,
     pub(crate) add_kept: Statement<'a>,
@@ -59,13 +60,15 @@ impl<'a> Statements<'a> {
             has_job: new("SELECT 1 FROM job WHERE uid = ? AND urgency = ? AND id = ?")?,
             insert_input: new("INSERT INTO input VALUES (?, ?, ?)")?,
             drop_input: new("DELETE FROM input WHERE job = ?")?,
-            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(20)))?,
+            input_bytes: new("SELECT length(bytes) FROM input WHERE job = ?")?,
+            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(21)))?,
             take_result: new("DELETE FROM result WHERE job = ? RETURNING \
-                 fence, 0, attempts, crashes, retries, lost, asked, alone, \
-                 length(output), length(CAST(cause AS BLOB)), length(CAST(detail AS BLOB))")?,
+                 fence, 0, attempts, crashes, retries, lost, asked, alone, bytes")?,
             has_result: new("SELECT outcome = 'done' FROM result WHERE job = ?")?,
-            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {})", values(8)))?,
-            drop_old_attempts: new(DROP_OLD_ATTEMPTS)?,
+            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {}, 0)", values(8)))?,
+            orphan_attempts: new("UPDATE attempt SET is_orphan = 1 WHERE job = ?")?,
+            drop_attempt: new("DELETE FROM attempt WHERE id = ? RETURNING uid, \
+                 length(CAST(message AS BLOB)), length(CAST(death AS BLOB))")?,
             touch_epoch: new(
                 "UPDATE epoch SET commits = ?, seen_us = ?, seen_boot_us = ?, doubted_until_us = ? WHERE number = ?",
             )?,

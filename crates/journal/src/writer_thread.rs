@@ -24,7 +24,7 @@ use crate::fact_queue::{FactQueue, TakenWork, WaitingFact};
 use crate::numbers::{self, NUMBER_KINDS, NextNumbers, NumberKind};
 use crate::opening::OpenJournal;
 use crate::place::JournalPlace;
-use crate::retention;
+use crate::retention::{self, NextToGo};
 use crate::session::{FailedCommit, LogPages, WriteSession, in_words};
 use crate::settings::KeepRules;
 use crate::watched_files::{WatchedFiles, is_same, look};
@@ -291,7 +291,7 @@ impl WriterThread {
         }
     }
 
-    /// Removes ended jobs after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
+    /// Removes rows after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
     /// while facts go on to arrive, and one step at least; when to look again, if anything is left.
     fn pay_back(&mut self, session: &mut WriteSession<'_>, stored: usize) -> Result<Option<Instant>, String> {
         for _ in 1..(2 * stored).div_ceil(EVICT_STEP) {
@@ -303,7 +303,7 @@ impl WriterThread {
         self.evict(session)
     }
 
-    /// Removes one step of ended jobs; when to look again, if anything is left.
+    /// Removes one step of ended jobs or attempts; when to look again, if anything is left.
     fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
         let (now, wall_us) = (Instant::now(), clock::wall_us());
         self.clock.look(wall_us, clock::boot_us());
@@ -312,26 +312,24 @@ impl WriterThread {
         }
         let believed_us = self.clock.is_believed().then_some(wall_us);
         let found = retention::next_to_go(session.connection(), &self.keep, believed_us, EVICT_STEP);
-        let jobs = found.map_err(in_words)?;
-        if jobs.is_empty() {
+        let Some(next) = found.map_err(in_words)? else {
             let oldest_us = retention::oldest_us(session.connection()).map_err(in_words)?;
             let due_us = oldest_us.map(|oldest_us| oldest_us.saturating_add(self.keep.age_max_us));
             let left = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(wall_us)));
             return Ok(left.and_then(|left| now.checked_add(left.max(AGE_STEP))));
+        };
+        if let NextToGo::Jobs(jobs) = &next {
+            self.left.evicted.clone_from(jobs);
         }
-        let fact = Fact::Evicted { jobs: jobs.clone().into() };
-        let before_us = believed_us.map(|wall_us| wall_us.saturating_sub(self.keep.age_max_us));
-        self.left.evicted = jobs;
-        let removed = session.transaction(&mut self.clock, |applier| {
-            applier.apply(&fact)?;
-            if let Some(before_us) = before_us {
-                applier.drop_old_attempts(before_us, EVICT_STEP)?;
-            }
-            Ok(())
+        let removed = session.transaction(&mut self.clock, |applier| match next {
+            NextToGo::Jobs(jobs) => applier.apply(&Fact::Evicted { jobs: jobs.into() }),
+            NextToGo::Attempts(ids) => Ok(applier.drop_attempts(&ids)?),
         });
         self.settle(session, removed)?;
         let jobs = std::mem::take(&mut self.left.evicted);
-        (self.door)(JournalAnswer::Evicted { jobs });
+        if !jobs.is_empty() {
+            (self.door)(JournalAnswer::Evicted { jobs });
+        }
         session.vacuum(VACUUM_PAGES)?;
         session.copy_long_log()?;
         Ok(Some(now))

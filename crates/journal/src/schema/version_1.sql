@@ -59,6 +59,7 @@ CREATE TABLE job(
 CREATE TABLE input(job INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bytes BLOB NOT NULL);
 
 -- Jobs that have ended. `cause` is for people; `detail` (JSON) has all of it, and is NULL for a job that is simply done.
+-- `bytes` is about what the job takes in the database, with its input if that stays, without its attempts.
 CREATE TABLE result(
     job INTEGER PRIMARY KEY,
     submit INTEGER NOT NULL,
@@ -77,6 +78,7 @@ CREATE TABLE result(
     lost INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
     cause TEXT,
     detail TEXT,
     output BLOB
@@ -85,7 +87,8 @@ CREATE INDEX result_end ON result(at_us);
 CREATE INDEX result_user ON result(uid, at_us);
 CREATE INDEX result_not_done ON result(at_us) WHERE outcome <> 'done';
 
--- Attempts that ended without ending their job by that alone; `death` is JSON. They outlive a job that is forgotten.
+-- Attempts that ended without ending their job by that alone; `death` is JSON. They outlive a job that is forgotten or removed:
+-- `is_orphan` is 1 then, and they go by their own age, or to make room.
 CREATE TABLE attempt(
     id INTEGER PRIMARY KEY,
     job INTEGER NOT NULL,
@@ -95,11 +98,14 @@ CREATE TABLE attempt(
     how TEXT NOT NULL,
     at_us INTEGER NOT NULL,
     message TEXT,
-    death TEXT
+    death TEXT,
+    is_orphan INTEGER NOT NULL
 );
 CREATE INDEX attempt_job ON attempt(job, fence);
+CREATE INDEX attempt_orphan ON attempt(at_us) WHERE is_orphan;
+CREATE INDEX attempt_orphan_user ON attempt(uid, at_us) WHERE is_orphan;
 
--- How many ended jobs each user has, and about how many bytes they take.
+-- How many ended jobs each user has, and about how many bytes they and all attempts of the user's jobs take.
 CREATE TABLE kept(uid INTEGER PRIMARY KEY, jobs INTEGER NOT NULL, bytes INTEGER NOT NULL);
 
 CREATE VIEW jobs_v1 AS
