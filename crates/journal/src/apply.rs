@@ -157,9 +157,7 @@ impl<'a> Applier<'a> {
         for (job, input) in (start..).zip(&accepted.inputs) {
             self.insert_job(&shared, JobId(job), &DurableJob::default(), None)?;
             let bytes = input.as_bytes();
-            if !bytes.is_empty() {
-                self.statements.insert_input.execute(params![job, rows::checksum(bytes), bytes])?;
-            }
+            self.statements.insert_input.execute(params![job, rows::checksum(bytes), bytes])?;
         }
         self.last = Some(Rc::new(shared));
         Ok(())

@@ -55,7 +55,7 @@ CREATE TABLE job(
     PRIMARY KEY(uid, urgency, id)
 ) WITHOUT ROWID;
 
--- Inputs of jobs that may run again. No row: the input is empty, or its job is done.
+-- Inputs of jobs that may run again, also empty ones: a job that is not done and has no row here is damaged.
 CREATE TABLE input(job INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bytes BLOB NOT NULL);
 
 -- Jobs that have ended. `cause` is for people; `detail` (JSON) has all of it, and is NULL for a job that is simply done.
