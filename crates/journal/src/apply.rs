@@ -14,7 +14,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{Fence, JobId};
 use rusqlite::params;
 
-use crate::rows::{self, SharedFields, counts_of};
+use crate::rows::{self, COUNTS_WIDTH, SharedFields, counts_of};
 use crate::statements::{Statements, first};
 
 /// About the bytes that the row of an ended job, or of an attempt, takes besides its output or its texts.
@@ -170,12 +170,21 @@ impl<'a> Applier<'a> {
         counts: &DurableJob,
         expires_us: Option<u64>,
     ) -> rusqlite::Result<()> {
-        let DurableJob { fence: Fence(fence), is_open, attempts, crashes, retries, lost, asked, alone } =
-            counts;
+        let DurableJob {
+            fence: Fence(fence),
+            is_open,
+            attempts,
+            crashes,
+            retries,
+            lost,
+            lost_since,
+            asked,
+            alone,
+        } = counts;
         let SharedFields { first, uid, urgency, .. } = shared;
         self.statements.insert_job.execute(params![
-            uid, urgency, job.0, first.0, fence, is_open, attempts, crashes, retries, lost, asked, alone,
-            expires_us
+            uid, urgency, job.0, first.0, fence, is_open, attempts, crashes, retries, lost, lost_since,
+            asked, alone, expires_us
         ])?;
         Ok(())
     }
@@ -206,7 +215,7 @@ impl<'a> Applier<'a> {
     fn take(&mut self, job: JobId, shared: &SharedFields) -> Result<(DurableJob, Option<u64>), ApplyError> {
         let key = params![shared.uid, shared.urgency, job.0];
         let found = first(&mut self.statements.take_job, key, |row| {
-            Ok((counts_of(row, 0)?, row.get::<_, Option<u64>>(8)?))
+            Ok((counts_of(row, 0)?, row.get::<_, Option<u64>>(COUNTS_WIDTH)?))
         })?;
         match found {
             Some(found) => Ok(found),
@@ -240,7 +249,7 @@ impl<'a> Applier<'a> {
     }
 
     fn end_attempt(&mut self, ended: &EndedAttempt) -> Applied {
-        let EndedAttempt { job, fence, how, at_us, message, death } = ended;
+        let EndedAttempt { job, fence, number, how, at_us, message, death } = ended;
         let shared = match how {
             AttemptEnd::Uncharged => self.submit_of_known(*job)?,
             _ => self.change(*job, |counts| counts.end_attempt(*job, *fence, *how))?,
@@ -249,6 +258,7 @@ impl<'a> Applier<'a> {
         self.statements.insert_attempt.execute(params![
             job.0,
             fence.0,
+            number,
             shared.uid,
             shared.kind,
             how.word(),
@@ -278,7 +288,17 @@ impl<'a> Applier<'a> {
         let output = end.output.as_ref().map(|output| output.as_bytes());
         let texts = cause.as_ref().map_or(0, String::len) + detail.as_ref().map_or(0, String::len);
         let bytes = ROW_BYTES + input_bytes + (output.map_or(0, <[u8]>::len) + texts) as i64;
-        let DurableJob { fence: Fence(fence), attempts, crashes, retries, lost, asked, alone, .. } = counts;
+        let DurableJob {
+            fence: Fence(fence),
+            attempts,
+            crashes,
+            retries,
+            lost,
+            lost_since,
+            asked,
+            alone,
+            ..
+        } = counts;
         self.statements.insert_result.execute(params![
             job.0,
             shared.first.0,
@@ -295,6 +315,7 @@ impl<'a> Applier<'a> {
             crashes,
             retries,
             lost,
+            lost_since,
             asked,
             alone,
             bytes,
@@ -341,7 +362,7 @@ impl<'a> Applier<'a> {
     /// Takes the result of a job; its counts.
     fn take_result(&mut self, job: JobId, shared: &SharedFields) -> Result<DurableJob, ApplyError> {
         let taken = first(&mut self.statements.take_result, params![job.0], |row| {
-            Ok((counts_of(row, 0)?, row.get::<_, i64>(8)?))
+            Ok((counts_of(row, 0)?, row.get::<_, i64>(COUNTS_WIDTH)?))
         })?;
         let Some((counts, bytes)) = taken else {
             return Err(self.misfit_of_missing_result(job, shared)?.into());

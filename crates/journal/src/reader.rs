@@ -21,7 +21,7 @@ use crate::bounds::SLICE;
 use crate::connection;
 use crate::opening::EarlierRun;
 use crate::place::JournalPlace;
-use crate::rows::{self, ATTEMPT, COUNTS, StoredEnd, attempt_of, counts_of};
+use crate::rows::{self, ATTEMPT, COUNTS, COUNTS_WIDTH, StoredEnd, attempt_of, counts_of};
 
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
@@ -233,7 +233,7 @@ impl JournalReader {
                 let sql =
                     format!("SELECT {COUNTS}, expires_us FROM job WHERE uid = ? AND urgency = ? AND id = ?");
                 let key = params![submit.shared.uid, rows::urgency(&submit.shared.policy), job.0];
-                let found = self.one(&sql, key, |row| Ok((counts_of(row, 0)?, row.get(8)?)))?;
+                let found = self.one(&sql, key, |row| Ok((counts_of(row, 0)?, row.get(COUNTS_WIDTH)?)))?;
                 let Some((counts, own_us)) = found else { return Ok(None) };
                 (counts, if counts.asked > 0 { own_us } else { submit.shared.expires_us })
             }
@@ -469,7 +469,7 @@ mod tests {
         let settings = JournalSettings { room_min_bytes: 0, ..JournalSettings::new(folder, "0") };
         let journal = OpenJournal::open(settings).unwrap();
         for fence in 1..=attempts {
-            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 7, 'a', 'lost', 5, NULL, NULL, 0)";
+            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 1, 7, 'a', 'lost', 5, NULL, NULL, 0)";
             journal.connection.execute(sql, [fence]).unwrap();
         }
         drop(journal);

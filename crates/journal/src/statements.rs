@@ -53,7 +53,7 @@ impl<'a> Statements<'a> {
             drop_submit: new("DELETE FROM submit WHERE first = ?1 \
                  AND NOT EXISTS (SELECT 1 FROM job WHERE uid = ?3 AND urgency = ?4 AND id BETWEEN ?1 AND ?2) \
                  AND NOT EXISTS (SELECT 1 FROM result WHERE job BETWEEN ?1 AND ?2)")?,
-            insert_job: new(&format!("INSERT INTO job VALUES ({})", values(13)))?,
+            insert_job: new(&format!("INSERT INTO job VALUES ({})", values(14)))?,
             take_job: new(&format!(
                 "DELETE FROM job WHERE uid = ? AND urgency = ? AND id = ? RETURNING {COUNTS}, expires_us"
             ))?,
@@ -61,11 +61,11 @@ impl<'a> Statements<'a> {
             insert_input: new("INSERT INTO input VALUES (?, ?, ?)")?,
             drop_input: new("DELETE FROM input WHERE job = ?")?,
             input_bytes: new("SELECT length(bytes) FROM input WHERE job = ?")?,
-            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(21)))?,
+            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(22)))?,
             take_result: new("DELETE FROM result WHERE job = ? RETURNING \
-                 fence, 0, attempts, crashes, retries, lost, asked, alone, bytes")?,
+                 fence, 0, attempts, crashes, retries, lost, lost_since, asked, alone, bytes")?,
             has_result: new("SELECT outcome = 'done' FROM result WHERE job = ?")?,
-            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {}, 0)", values(8)))?,
+            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {}, 0)", values(9)))?,
             orphan_attempts: new("UPDATE attempt SET is_orphan = 1 WHERE job = ?")?,
             drop_attempt: new("DELETE FROM attempt WHERE id = ? RETURNING uid, \
                  length(CAST(message AS BLOB)), length(CAST(death AS BLOB))")?,

@@ -56,11 +56,11 @@ fn an_ended_job_is_told_as_clients_know_it() {
     accepted.policy.expires_ms = Some(40);
     desk.push(Fact::Accepted(Box::new(accepted)));
     let at_us = bulkhead_sys::clock::wall_us();
-    for (fence, how) in [(1, AttemptEnd::Failed), (2, AttemptEnd::Lost), (3, AttemptEnd::Charged)] {
+    for (fence, how) in [(2, AttemptEnd::Failed), (3, AttemptEnd::Lost), (4, AttemptEnd::Charged)] {
         desk.push(attempt(1, fence, how));
     }
-    desk.push(end(1, Some(3), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
-    desk.push(attempt(1, 3, AttemptEnd::Uncharged));
+    desk.push(end(1, Some(4), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
+    desk.push(attempt(1, 4, AttemptEnd::Uncharged));
     desk.push(end(2, None, Outcome::Expired, at_us));
     assert_eq!(desk.await_stored(), []);
     let reader = JournalReader::open(folder.path()).unwrap();

@@ -37,7 +37,8 @@ CREATE TABLE submit(
 CREATE UNIQUE INDEX submit_key ON submit(uid, key) WHERE key IS NOT NULL;
 
 -- Jobs that have not ended, in the order in which each user's jobs are loaded: urgency is 9 less the priority.
--- `expires_us` is that of a job that was asked to run again; else that of its submit counts.
+-- `lost_since` counts since the last request to run it again, as do
+-- `crashes` and `retries`. `expires_us` is that of a job that was asked to run again; else that of its submit counts.
 CREATE TABLE job(
     uid INTEGER NOT NULL,
     urgency INTEGER NOT NULL,
@@ -49,6 +50,7 @@ CREATE TABLE job(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
     expires_us INTEGER,
@@ -76,6 +78,7 @@ CREATE TABLE result(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
@@ -93,6 +96,7 @@ CREATE TABLE attempt(
     id INTEGER PRIMARY KEY,
     job INTEGER NOT NULL,
     fence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     uid INTEGER NOT NULL,
     kind TEXT NOT NULL,
     how TEXT NOT NULL,

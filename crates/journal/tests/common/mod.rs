@@ -222,6 +222,8 @@ pub fn attempt(job: u64, fence: u32, how: AttemptEnd) -> Fact {
     Fact::AttemptEnded(Box::new(EndedAttempt {
         job: JobId(job),
         fence: Fence(fence),
+        // As if the first offer had been given back.
+        number: fence.max(2) - 1,
         how,
         at_us: FAR_US,
         message: (how == AttemptEnd::Failed).then(|| "it said no".to_owned()),
