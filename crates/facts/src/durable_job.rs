@@ -23,6 +23,8 @@ pub struct DurableJob {
     pub retries: u8,
     /// Attempts that were lost.
     pub lost: u32,
+    /// Those of them since the same moment as `crashes` and `retries`: the budget that `lost_max` bounds.
+    pub lost_since: u32,
     /// How often a client asked to run it again.
     pub asked: u32,
     /// Whether it runs alone in a worker that has run nothing.
@@ -43,7 +45,7 @@ impl DurableJob {
         }
         self.fence = fence;
         self.is_open = true;
-        self.attempts += 1;
+        self.attempts = self.attempts.saturating_add(1);
         Ok(())
     }
 
@@ -64,13 +66,16 @@ impl DurableJob {
         self.is_open = false;
         match how {
             AttemptEnd::Charged => {
-                self.crashes += 1;
+                self.crashes = self.crashes.saturating_add(1);
                 self.alone = true;
             }
-            AttemptEnd::Failed => self.retries += 1,
-            AttemptEnd::Lost => self.lost += 1,
+            AttemptEnd::Failed => self.retries = self.retries.saturating_add(1),
+            AttemptEnd::Lost => {
+                self.lost = self.lost.saturating_add(1);
+                self.lost_since = self.lost_since.saturating_add(1);
+            }
             // It never began. Its fence stays, because no two offers have the same one.
-            AttemptEnd::GivenBack => self.attempts -= 1,
+            AttemptEnd::GivenBack => self.attempts = self.attempts.saturating_sub(1),
             AttemptEnd::Uncharged => {}
         }
         Ok(())
@@ -95,7 +100,8 @@ impl DurableJob {
     pub fn retry(&mut self) {
         self.crashes = 0;
         self.retries = 0;
-        self.asked += 1;
+        self.lost_since = 0;
+        self.asked = self.asked.saturating_add(1);
     }
 }
 
@@ -127,7 +133,8 @@ mod tests {
         assert_eq!(job.start(JOB, Fence(4)), Err(Misfit::AttemptOpen(JOB)));
         assert_eq!(job.end_attempt(JOB, Fence(4), AttemptEnd::Lost), Err(Misfit::AttemptOpen(JOB)));
         job.end_attempt(JOB, Fence(3), AttemptEnd::Lost).unwrap();
-        assert_eq!((job.attempts, job.lost, job.fence, job.is_open), (1, 1, Fence(3), false));
+        assert_eq!((job.attempts, job.lost, job.lost_since), (1, 1, 1));
+        assert_eq!((job.fence, job.is_open), (Fence(3), false));
         job.start(JOB, Fence(4)).unwrap();
         job.end(JOB, Some(Fence(4))).unwrap();
         assert_eq!((job.attempts, job.is_open), (2, false));
@@ -144,11 +151,22 @@ mod tests {
     }
 
     #[test]
+    fn counts_that_are_full_stay_full() {
+        let mut job =
+            DurableJob { crashes: u8::MAX, retries: u8::MAX, lost: u32::MAX, ..DurableJob::default() };
+        for (fence, how) in [(1, AttemptEnd::Charged), (2, AttemptEnd::Failed), (3, AttemptEnd::Lost)] {
+            job.end_attempt(JOB, Fence(fence), how).unwrap();
+        }
+        assert_eq!((job.crashes, job.retries, job.lost, job.lost_since), (u8::MAX, u8::MAX, u32::MAX, 1));
+    }
+
+    #[test]
     fn a_retry_has_fresh_budgets_and_stays_alone() {
         let mut job = DurableJob::default();
         job.end_attempt(JOB, Fence(1), AttemptEnd::Charged).unwrap();
         job.end_attempt(JOB, Fence(2), AttemptEnd::Failed).unwrap();
         job.end_attempt(JOB, Fence(3), AttemptEnd::Lost).unwrap();
+        assert_eq!(job.lost_since, 1);
         job.retry();
         let left = DurableJob {
             fence: Fence(3),

@@ -124,7 +124,7 @@ impl AcceptedJobs {
 pub enum AttemptEnd {
     /// It killed its worker, and the death is charged to the job.
     Charged,
-    /// Its own code reported a failure.
+    /// Its own code reported a failure, and the job is tried again. The last failure has no such fact: [`DurableEnd`] has its error.
     Failed,
     /// It was lost through no fault of the job: with its worker, the service or the machine.
     Lost,
@@ -164,6 +164,8 @@ pub struct EndedAttempt {
     pub job: JobId,
     /// Counts its offers; no death is charged twice to one of them.
     pub fence: Fence,
+    /// Which of its job's attempts it was, from 1, as people are shown it. Lower than `fence` once an offer was given back.
+    pub number: u32,
     /// How it ended.
     pub how: AttemptEnd,
     /// When.

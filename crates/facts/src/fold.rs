@@ -233,6 +233,7 @@ mod tests {
             Fact::AttemptEnded(Box::new(EndedAttempt {
                 job,
                 fence,
+                number: 1,
                 how,
                 at_us: 8,
                 message: None,

@@ -14,11 +14,11 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{Fence, JobId};
 use rusqlite::params;
 
-use crate::rows::{self, SharedFields, counts_of};
+use crate::rows::{self, COUNTS_WIDTH, SharedFields, counts_of};
 use crate::statements::{Statements, first};
 
-/// About the bytes that the row of an ended job takes besides its output and its texts.
-const RESULT_BYTES: i64 = 96;
+/// About the bytes that the row of an ended job, or of an attempt, takes besides its output or its texts.
+const ROW_BYTES: i64 = 96;
 
 /// Why a fact was not applied.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Applier<'a> {
     pub(crate) statements: Statements<'a>,
     /// The submit of the last fact.
     last: Option<Rc<SharedFields>>,
-    /// What users have more or less in ended jobs and their bytes, since the transaction began.
+    /// What users have more or less in ended jobs, and in bytes of these and of attempts, since the transaction began.
     kept: BTreeMap<u32, (i64, i64)>,
     /// The epoch that `EpochEnded` ends.
     epoch: u64,
@@ -102,12 +102,21 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
-    /// Removes some attempts that ended before this moment and whose jobs have no result.
+    /// Removes attempts by the numbers of their rows.
     ///
     /// # Errors
     /// SQLite's.
-    pub(crate) fn drop_old_attempts(&mut self, before_us: u64, most: usize) -> rusqlite::Result<usize> {
-        self.statements.drop_old_attempts.execute(params![before_us, most])
+    pub(crate) fn drop_attempts(&mut self, ids: &[i64]) -> rusqlite::Result<()> {
+        for id in ids {
+            let dropped = first(&mut self.statements.drop_attempt, params![id], |row| {
+                let [message, death] = [row.get(1)?, row.get(2)?].map(Option::<i64>::unwrap_or_default);
+                Ok((row.get(0)?, message + death))
+            })?;
+            if let Some((uid, bytes)) = dropped {
+                self.count_kept(uid, 0, -(ROW_BYTES + bytes));
+            }
+        }
+        Ok(())
     }
 
     fn accept(&mut self, accepted: &AcceptedJobs) -> Applied {
@@ -148,9 +157,7 @@ impl<'a> Applier<'a> {
         for (job, input) in (start..).zip(&accepted.inputs) {
             self.insert_job(&shared, JobId(job), &DurableJob::default(), None)?;
             let bytes = input.as_bytes();
-            if !bytes.is_empty() {
-                self.statements.insert_input.execute(params![job, rows::checksum(bytes), bytes])?;
-            }
+            self.statements.insert_input.execute(params![job, rows::checksum(bytes), bytes])?;
         }
         self.last = Some(Rc::new(shared));
         Ok(())
@@ -163,12 +170,21 @@ impl<'a> Applier<'a> {
         counts: &DurableJob,
         expires_us: Option<u64>,
     ) -> rusqlite::Result<()> {
-        let DurableJob { fence: Fence(fence), is_open, attempts, crashes, retries, lost, asked, alone } =
-            counts;
+        let DurableJob {
+            fence: Fence(fence),
+            is_open,
+            attempts,
+            crashes,
+            retries,
+            lost,
+            lost_since,
+            asked,
+            alone,
+        } = counts;
         let SharedFields { first, uid, urgency, .. } = shared;
         self.statements.insert_job.execute(params![
-            uid, urgency, job.0, first.0, fence, is_open, attempts, crashes, retries, lost, asked, alone,
-            expires_us
+            uid, urgency, job.0, first.0, fence, is_open, attempts, crashes, retries, lost, lost_since,
+            asked, alone, expires_us
         ])?;
         Ok(())
     }
@@ -199,7 +215,7 @@ impl<'a> Applier<'a> {
     fn take(&mut self, job: JobId, shared: &SharedFields) -> Result<(DurableJob, Option<u64>), ApplyError> {
         let key = params![shared.uid, shared.urgency, job.0];
         let found = first(&mut self.statements.take_job, key, |row| {
-            Ok((counts_of(row, 0)?, row.get::<_, Option<u64>>(8)?))
+            Ok((counts_of(row, 0)?, row.get::<_, Option<u64>>(COUNTS_WIDTH)?))
         })?;
         match found {
             Some(found) => Ok(found),
@@ -233,7 +249,7 @@ impl<'a> Applier<'a> {
     }
 
     fn end_attempt(&mut self, ended: &EndedAttempt) -> Applied {
-        let EndedAttempt { job, fence, how, at_us, message, death } = ended;
+        let EndedAttempt { job, fence, number, how, at_us, message, death } = ended;
         let shared = match how {
             AttemptEnd::Uncharged => self.submit_of_known(*job)?,
             _ => self.change(*job, |counts| counts.end_attempt(*job, *fence, *how))?,
@@ -242,6 +258,7 @@ impl<'a> Applier<'a> {
         self.statements.insert_attempt.execute(params![
             job.0,
             fence.0,
+            number,
             shared.uid,
             shared.kind,
             how.word(),
@@ -249,6 +266,8 @@ impl<'a> Applier<'a> {
             message,
             death
         ])?;
+        let texts = message.as_ref().map_or(0, String::len) + death.as_ref().map_or(0, String::len);
+        self.count_kept(shared.uid, 0, ROW_BYTES + texts as i64);
         Ok(())
     }
 
@@ -259,12 +278,27 @@ impl<'a> Applier<'a> {
             self.insert_job(&shared, job, &counts, expires_us)?;
             return Err(misfit.into());
         }
-        if end.outcome == Outcome::Done {
+        let input_bytes = if end.outcome == Outcome::Done {
             self.statements.drop_input.execute(params![job.0])?;
-        }
+            0
+        } else {
+            first(&mut self.statements.input_bytes, params![job.0], |row| row.get::<_, i64>(0))?.unwrap_or(0)
+        };
         let (cause, detail) = rows::cause_of(end);
         let output = end.output.as_ref().map(|output| output.as_bytes());
-        let DurableJob { fence: Fence(fence), attempts, crashes, retries, lost, asked, alone, .. } = counts;
+        let texts = cause.as_ref().map_or(0, String::len) + detail.as_ref().map_or(0, String::len);
+        let bytes = ROW_BYTES + input_bytes + (output.map_or(0, <[u8]>::len) + texts) as i64;
+        let DurableJob {
+            fence: Fence(fence),
+            attempts,
+            crashes,
+            retries,
+            lost,
+            lost_since,
+            asked,
+            alone,
+            ..
+        } = counts;
         self.statements.insert_result.execute(params![
             job.0,
             shared.first.0,
@@ -281,15 +315,15 @@ impl<'a> Applier<'a> {
             crashes,
             retries,
             lost,
+            lost_since,
             asked,
             alone,
+            bytes,
             cause,
             detail,
             output
         ])?;
-        let texts = cause.map_or(0, |text| text.len()) + detail.map_or(0, |text| text.len());
-        let bytes = output.map_or(0, <[u8]>::len) + texts;
-        self.count_kept(shared.uid, 1, RESULT_BYTES + bytes as i64);
+        self.count_kept(shared.uid, 1, bytes);
         Ok(())
     }
 
@@ -315,6 +349,7 @@ impl<'a> Applier<'a> {
             let shared = self.submit_of(*job)?;
             self.take_result(*job, &shared)?;
             self.statements.drop_input.execute(params![job.0])?;
+            self.statements.orphan_attempts.execute(params![job.0])?;
             let last = shared.first.0 + u64::from(shared.count) - 1;
             let row = params![shared.first.0, last, shared.uid, shared.urgency];
             if self.statements.drop_submit.execute(row)? > 0 {
@@ -327,14 +362,12 @@ impl<'a> Applier<'a> {
     /// Takes the result of a job; its counts.
     fn take_result(&mut self, job: JobId, shared: &SharedFields) -> Result<DurableJob, ApplyError> {
         let taken = first(&mut self.statements.take_result, params![job.0], |row| {
-            let lengths =
-                [row.get(8)?, row.get(9)?, row.get(10)?].map(|length: Option<i64>| length.unwrap_or(0));
-            Ok((counts_of(row, 0)?, lengths.iter().sum::<i64>()))
+            Ok((counts_of(row, 0)?, row.get::<_, i64>(COUNTS_WIDTH)?))
         })?;
         let Some((counts, bytes)) = taken else {
             return Err(self.misfit_of_missing_result(job, shared)?.into());
         };
-        self.count_kept(shared.uid, -1, -(RESULT_BYTES + bytes));
+        self.count_kept(shared.uid, -1, -bytes);
         Ok(counts)
     }
 

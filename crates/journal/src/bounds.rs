@@ -10,7 +10,7 @@ pub(crate) const COMMIT_FACTS_MAX: usize = 2048;
 pub(crate) const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// How long another process may hold the write lock.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a writer whose last commit failed waits before it tries again, unless there is new work.
+/// How long a writer whose last commit failed waits before it tries again, unless the run ends.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Pages in the write-ahead log from which on it is copied into the database after a commit: 4 MiB.
 pub(crate) const CHECKPOINT_PAGES: u32 = 1024;

@@ -51,9 +51,14 @@ struct Waiting {
     last: FactNo,
 }
 
-/// A fact that has no room.
+/// A fact that was not taken.
 #[derive(Debug)]
-pub struct QueueFull(pub Fact);
+pub enum NotQueued {
+    /// It has no room.
+    Full(Fact),
+    /// The end of the run was asked for before.
+    Closing(Fact),
+}
 
 impl FactQueue {
     pub(crate) fn new(facts_max: usize, bytes_max: usize) -> Self {
@@ -63,18 +68,21 @@ impl FactQueue {
     /// Adds a fact; the next one in number.
     ///
     /// # Errors
-    /// [`QueueFull`]: the fact, which keeps its number.
+    /// [`NotQueued`]: the fact, whose number stays free.
     ///
     /// # Panics
     /// If it is not the next one.
-    pub(crate) fn push(&self, number: FactNo, fact: Fact) -> Result<(), QueueFull> {
+    pub(crate) fn push(&self, number: FactNo, fact: Fact) -> Result<(), NotQueued> {
         let bytes = bytes_of(&fact);
         let mut waiting = self.lock();
         assert_eq!(number.0, waiting.last.0 + 1, "facts are numbered without a gap");
+        if waiting.close.is_some() {
+            return Err(NotQueued::Closing(fact));
+        }
         let share = |bound: usize| if matches!(fact, Fact::Accepted(_)) { bound / 4 * 3 } else { bound };
         let (facts, all) = (waiting.facts + 1, waiting.bytes + bytes);
         if facts > share(self.facts_max) || all > share(self.bytes_max) {
-            return Err(QueueFull(fact));
+            return Err(NotQueued::Full(fact));
         }
         (waiting.facts, waiting.bytes, waiting.last) = (facts, all, number);
         waiting.work.push_back(WaitingFact { number, fact, bytes });
@@ -233,7 +241,7 @@ mod tests {
         for number in 1..=3 {
             queue.push(FactNo(number), accepted(number, "x")).unwrap();
         }
-        assert!(matches!(queue.push(FactNo(4), accepted(4, "x")), Err(QueueFull(Fact::Accepted(_)))));
+        assert!(matches!(queue.push(FactNo(4), accepted(4, "x")), Err(NotQueued::Full(Fact::Accepted(_)))));
         queue.push(FactNo(4), forget(1)).unwrap();
         assert!(queue.push(FactNo(5), forget(1)).is_err());
         let taken = queue.take(2, usize::MAX);
@@ -255,6 +263,7 @@ mod tests {
         }
         assert!((9..=11).contains(&number), "{number} of 4.6 KiB in three quarters of 64 KiB");
         queue.close(NextNumbers::default());
+        assert!(matches!(queue.push(FactNo(number + 1), forget(1)), Err(NotQueued::Closing(_))));
         let first = queue.take(100, 4096);
         assert!(first.facts.len() == 1 && first.close.is_none());
         let rest = queue.take(100, usize::MAX);

@@ -3,13 +3,14 @@
 //! | file | what |
 //! |---|---|
 //! | `opening.rs`, `place.rs`, `fault.rs`, `numbers.rs`, `clock_rule.rs` | the start of a run, and why there is none |
-//! | `writer.rs`, `writer_thread.rs`, `session.rs`, `fact_queue.rs`, `answer.rs` | the thread that writes |
+//! | `writer.rs`, `writer_thread.rs`, `session.rs`, `fact_queue.rs`, `answer.rs`, `answer_door.rs` | the thread that writes |
 //! | `schema.rs`, `statements.rs`, `apply.rs`, `rows.rs` | tables, the view for people, one fact as statements |
 //! | `reader.rs`, `loading.rs`, `views.rs` | what is stored: one job, pages of ended jobs and deaths, unfinished jobs |
 //! | `watched_files.rs`, `retention.rs` | what happens to the files, and which ended jobs go |
 //!
 //! It stores what it is told and decides nothing about jobs. Only the thread that writes ever waits for the disk.
 
+mod answer_door;
 mod apply;
 mod clock_rule;
 mod connection;
@@ -34,5 +35,5 @@ pub mod reader;
 pub mod settings;
 pub mod writer;
 
-pub use fact_queue::QueueFull;
+pub use fact_queue::NotQueued;
 pub use rows::StoredEnd;

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::bounds::LOAD_CHUNK;
 use crate::reader::{JournalReader, StoredSubmit};
-use crate::rows::{COUNTS, counts_of};
+use crate::rows::{COUNTS, COUNTS_WIDTH, counts_of};
 
 /// How far the loading has come.
 #[derive(Clone, Debug)]
@@ -118,9 +118,12 @@ impl JournalReader {
                 }
             };
             let counts = counts_of(row, from)?;
-            let own_us: Option<u64> = row.get(from + 8)?;
+            let own_us: Option<u64> = row.get(from + COUNTS_WIDTH)?;
             let expires_us = if counts.asked > 0 { own_us } else { shared.shared.expires_us };
-            last = LastLoaded { urgency: row.get(from + 9)?, id: row.get(from + 10)? };
+            last = LastLoaded {
+                urgency: row.get(from + COUNTS_WIDTH + 1)?,
+                id: row.get(from + COUNTS_WIDTH + 2)?,
+            };
             chunk.jobs.push(UnfinishedJob { job: JobId(last.id), submit: first, counts, expires_us });
             count += 1;
         }

@@ -88,6 +88,12 @@ impl NextNumbers {
         Self(std::array::from_fn(|at| self.0[at].max(other.0[at])))
     }
 
+    /// The lower of both counts, kind by kind.
+    #[must_use]
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at].min(other.0[at])))
+    }
+
     /// After one more run, which has a block of each kind.
     #[must_use]
     pub fn with_a_run(self) -> Self {

@@ -98,7 +98,12 @@ impl OpenJournal {
         let reserved = first.with_a_run();
         numbers::write(&place.folder, &place.numbers, &reserved)
             .map_err(|error| OpenFault::Io { path: place.numbers.clone(), error })?;
-        begin_run(&mut connection, &epoch, &clock, first.of(NumberKind::Job), &reserved).map_err(fault)?;
+        if let Err(error) = begin_run(&mut connection, &epoch, &clock, first.of(NumberKind::Job), &reserved) {
+            // None was given out. A file that is ahead of the database would make it look like an older copy; if it cannot be put
+            // back, only numbers are passed over.
+            drop(numbers::write(&place.folder, &place.numbers, &first));
+            return Err(fault(error));
+        }
         Ok(Self { place, lock, settings, connection, clock, reserved, first, epoch, before, notes })
     }
 

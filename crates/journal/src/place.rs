@@ -3,7 +3,7 @@
 //! Everything here is looked at before a database is opened, and each reason to refuse the folder is an [`OpenFault`]. A folder
 //! that is missing is made, closed to others. Nothing else is changed. Driven by `opening.rs`.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,9 +45,17 @@ impl JournalPlace {
     pub(crate) fn prepare(&self, room_min_bytes: u64) -> Result<Vec<OpenNote>, OpenFault> {
         let folder = || self.folder.clone();
         let io = |error| OpenFault::Io { path: folder(), error };
+        let missing: Vec<&Path> = self.folder.ancestors().take_while(|path| !path.exists()).collect();
         match DirBuilder::new().recursive(true).mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(io(error)),
             _ => {}
+        }
+        // A new folder is durable once the folder that holds its name is synced.
+        for parent in missing.iter().filter_map(|path| path.parent()) {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(|error| OpenFault::Io { path: parent.to_owned(), error })?;
         }
         let seen = std::fs::metadata(&self.folder).map_err(io)?;
         if !seen.is_dir() {

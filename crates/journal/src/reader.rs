@@ -21,7 +21,7 @@ use crate::bounds::SLICE;
 use crate::connection;
 use crate::opening::EarlierRun;
 use crate::place::JournalPlace;
-use crate::rows::{self, ATTEMPT, COUNTS, StoredEnd, attempt_of, counts_of};
+use crate::rows::{self, ATTEMPT, COUNTS, COUNTS_WIDTH, StoredEnd, attempt_of, counts_of};
 
 /// Steps of SQLite's machine between two looks at the clock.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
@@ -37,9 +37,19 @@ pub struct JournalReader {
 #[derive(Clone, Debug, Default)]
 struct Deadline(Arc<Mutex<Option<Instant>>>);
 
+/// A deadline that is set, until this is dropped.
+struct SetDeadline<'a>(&'a Deadline);
+
+impl Drop for SetDeadline<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 impl Deadline {
-    fn set(&self, at: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    fn set(&self, at: Instant) -> SetDeadline<'_> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        SetDeadline(self)
     }
 
     fn is_over(&self) -> bool {
@@ -127,8 +137,18 @@ pub struct EndedFilter {
 pub struct JournalPage<T> {
     /// The rows; none: the time was over before one was found.
     pub rows: Vec<T>,
+    /// Jobs whose rows would be among them and cannot be read.
+    pub unreadable: Vec<JobId>,
     /// Where the next page begins; `None`: there is none.
     pub next: Option<PageCursor>,
+}
+
+/// A row of a page as it was read.
+struct PageRow<T> {
+    cursor: PageCursor,
+    job: JobId,
+    /// `None`: it is passed over.
+    value: rusqlite::Result<Option<T>>,
 }
 
 /// A table that is checked after a run that did not end by itself: all but the inputs, which are checked when they are read.
@@ -195,7 +215,7 @@ impl JournalReader {
     /// Everything about a job. `None`: it is not known.
     ///
     /// # Errors
-    /// SQLite's. [`rusqlite::Error::FromSqlConversionFailure`]: its input is damaged.
+    /// SQLite's. [`rusqlite::Error::FromSqlConversionFailure`]: its input is damaged or missing.
     pub fn job(&self, job: JobId) -> rusqlite::Result<Option<StoredJob>> {
         // One snapshot for all of it: the job may end meanwhile.
         let reading = self.connection.unchecked_transaction()?;
@@ -213,7 +233,7 @@ impl JournalReader {
                 let sql =
                     format!("SELECT {COUNTS}, expires_us FROM job WHERE uid = ? AND urgency = ? AND id = ?");
                 let key = params![submit.shared.uid, rows::urgency(&submit.shared.policy), job.0];
-                let found = self.one(&sql, key, |row| Ok((counts_of(row, 0)?, row.get(8)?)))?;
+                let found = self.one(&sql, key, |row| Ok((counts_of(row, 0)?, row.get(COUNTS_WIDTH)?)))?;
                 let Some((counts, own_us)) = found else { return Ok(None) };
                 (counts, if counts.asked > 0 { own_us } else { submit.shared.expires_us })
             }
@@ -236,15 +256,16 @@ impl JournalReader {
     /// The input of a job that is not done.
     ///
     /// # Errors
-    /// SQLite's. [`rusqlite::Error::FromSqlConversionFailure`]: the disk has changed it.
+    /// SQLite's. [`rusqlite::Error::FromSqlConversionFailure`]: the disk has changed it, or its row is missing.
     pub fn input(&self, job: JobId) -> rusqlite::Result<Payload> {
         let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
         let found = self.one("SELECT checksum, bytes FROM input WHERE job = ?", [job.0], read)?;
-        let Some((checksum, bytes)) = found else { return Ok(Payload::default()) };
-        if checksum == rows::checksum(&bytes) {
-            return Ok(Payload::from(bytes));
-        }
-        let why = format!("the input of job {job} is damaged");
+        let what = match found {
+            Some((checksum, bytes)) if checksum == rows::checksum(&bytes) => return Ok(Payload::from(bytes)),
+            Some(_) => "damaged",
+            None => "missing",
+        };
+        let why = format!("the input of job {job} is {what}");
         Err(rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, why.into()))
     }
 
@@ -296,19 +317,13 @@ impl JournalReader {
         let sql = ended_sql(filter);
         let start = start_of(after);
         self.page(&sql, params![start.at_us, start.id, filter.uid], most, |row| {
-            let job = JobRow {
-                job: JobId(row.get(1)?),
-                kind: row.get(2)?,
-                state: JobState::Ended,
-                outcome: row.get(3)?,
-                attempts: row.get(4)?,
-                crashes: row.get(5)?,
-                uid: row.get(6)?,
-                accepted_us: row.get(7)?,
-            };
-            let cursor = PageCursor { at_us: row.get(0)?, id: job.job.0 };
-            let is_wanted = !filter.is_not_done || job.outcome.as_deref() != Some(Outcome::Done.word());
-            Ok((cursor, is_wanted.then_some(job)))
+            let job = JobId(row.get(1)?);
+            let cursor = PageCursor { at_us: row.get(0)?, id: job.0 };
+            let value = ended_row(row, job).map(|row| {
+                let is_wanted = !filter.is_not_done || row.outcome.as_deref() != Some(Outcome::Done.word());
+                is_wanted.then_some(row)
+            });
+            Ok(PageRow { cursor, job, value })
         })
     }
 
@@ -328,13 +343,13 @@ impl JournalReader {
         self.page(sql, params![start.id], most, |row| {
             let (of, has_death) =
                 (row.get::<_, u32>(3)?, row.get_ref(4)?.data_type() != rusqlite::types::Type::Null);
-            let death = if has_death && uid.is_none_or(|uid| uid == of) {
-                let (job, kind, uid) = (JobId(row.get(1)?), row.get(2)?, of);
-                Some(DeathRow { job, kind, uid, death: rows::from_json(row, 4)? })
+            let job = JobId(row.get(1)?);
+            let value = if has_death && uid.is_none_or(|uid| uid == of) {
+                death_row(row, job, of).map(Some)
             } else {
-                None
+                Ok(None)
             };
-            Ok((PageCursor { at_us: 0, id: row.get(0)? }, death))
+            Ok(PageRow { cursor: PageCursor { at_us: 0, id: row.get(0)? }, job, value })
         })
     }
 
@@ -349,13 +364,14 @@ impl JournalReader {
         Ok((found != "ok").then_some(found))
     }
 
-    /// Reads rows until the page is full, none is left or the time is over. A row may be passed over.
+    /// Reads rows until the page is full, none is left or the time is over. A row may be passed over, and one whose value cannot be
+    /// read does not end the page.
     fn page<T>(
         &self,
         sql: &str,
         params: impl Params,
         most: usize,
-        read: impl Fn(&Row<'_>) -> rusqlite::Result<(PageCursor, Option<T>)>,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<PageRow<T>>,
     ) -> rusqlite::Result<JournalPage<T>> {
         self.page_within(SLICE, sql, params, most, read)
     }
@@ -366,20 +382,24 @@ impl JournalReader {
         sql: &str,
         params: impl Params,
         most: usize,
-        read: impl Fn(&Row<'_>) -> rusqlite::Result<(PageCursor, Option<T>)>,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<PageRow<T>>,
     ) -> rusqlite::Result<JournalPage<T>> {
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query(params)?;
         let (mut found, mut last) = (Vec::new(), None);
-        self.deadline.set(Some(Instant::now() + slice));
+        let mut unreadable = Vec::new();
+        let _set = self.deadline.set(Instant::now() + slice);
         let next = loop {
             match rows.next() {
                 Ok(None) => break None,
-                Ok(Some(_)) if found.len() == most => break last,
+                Ok(Some(_)) if found.len() + unreadable.len() == most => break last,
                 Ok(Some(row)) => {
-                    let (cursor, value) = read(row)?;
+                    let PageRow { cursor, job, value } = read(row)?;
                     last = Some(cursor);
-                    found.extend(value);
+                    match value {
+                        Ok(value) => found.extend(value),
+                        Err(_) => unreadable.push(job),
+                    }
                 }
                 // With at least one row looked at, the next page gets on from there.
                 Err(error)
@@ -388,18 +408,31 @@ impl JournalReader {
                 {
                     break last;
                 }
-                Err(error) => {
-                    self.deadline.set(None);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
             if self.deadline.is_over() && last.is_some() {
                 break last;
             }
         };
-        self.deadline.set(None);
-        Ok(JournalPage { rows: found, next })
+        Ok(JournalPage { rows: found, unreadable, next })
     }
+}
+
+fn ended_row(row: &Row<'_>, job: JobId) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        job,
+        kind: row.get(2)?,
+        state: JobState::Ended,
+        outcome: row.get(3)?,
+        attempts: row.get(4)?,
+        crashes: row.get(5)?,
+        uid: row.get(6)?,
+        accepted_us: row.get(7)?,
+    })
+}
+
+fn death_row(row: &Row<'_>, job: JobId, uid: u32) -> rusqlite::Result<DeathRow> {
+    Ok(DeathRow { job, kind: row.get(2)?, uid, death: rows::from_json(row, 4)? })
 }
 
 /// The statement of a page of ended jobs: an index has the order, so that a page takes no longer for a later cursor.
@@ -436,7 +469,7 @@ mod tests {
         let settings = JournalSettings { room_min_bytes: 0, ..JournalSettings::new(folder, "0") };
         let journal = OpenJournal::open(settings).unwrap();
         for fence in 1..=attempts {
-            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 7, 'a', 'lost', 5, NULL, NULL)";
+            let sql = "INSERT INTO attempt VALUES (NULL, 1, ?, 1, 7, 'a', 'lost', 5, NULL, NULL, 0)";
             journal.connection.execute(sql, [fence]).unwrap();
         }
         drop(journal);
@@ -471,7 +504,8 @@ mod tests {
             let start = start_of(after);
             let sql = "SELECT id, fence FROM attempt WHERE id < ? ORDER BY id DESC";
             let page = reader.page_within(Duration::ZERO, sql, [start.id], 100, |row| {
-                Ok((PageCursor { at_us: 0, id: row.get(0)? }, Some(row.get::<_, u32>(1)?)))
+                let cursor = PageCursor { at_us: 0, id: row.get(0)? };
+                Ok(PageRow { cursor, job: JobId(1), value: row.get::<_, u32>(1).map(Some) })
             });
             let page = page.unwrap();
             after = page.next;
@@ -497,10 +531,31 @@ mod tests {
         let sql =
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n WHERE x < 0";
         let begun = Instant::now();
-        let found = reader.page(sql, [], 1, |row| Ok((PageCursor { at_us: 0, id: row.get(0)? }, Some(()))));
+        let found = reader.page(sql, [], 1, |row| {
+            let cursor = PageCursor { at_us: 0, id: row.get(0)? };
+            Ok(PageRow { cursor, job: JobId(1), value: Ok(Some(())) })
+        });
         assert_eq!(found.unwrap_err().sqlite_error_code(), Some(ErrorCode::OperationInterrupted));
         assert!(begun.elapsed() >= SLICE);
         let cheap = reader.connection.query_row("SELECT 1", [], |row| row.get::<_, u32>(0));
         assert_eq!(cheap.unwrap(), 1, "the next statement has time again");
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_ends_no_page_and_leaves_no_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = reader(folder.path(), 10);
+        let sql = "SELECT id FROM attempt WHERE id < ? ORDER BY id DESC";
+        let read = |row: &Row<'_>| {
+            let cursor = PageCursor { at_us: 0, id: row.get(0)? };
+            let value = if cursor.id == 9 { Err(rusqlite::Error::InvalidQuery) } else { Ok(Some(cursor.id)) };
+            Ok(PageRow { cursor, job: JobId(cursor.id), value })
+        };
+        let page = reader.page(sql, [99], 3, read).unwrap();
+        assert_eq!((page.rows, page.unreadable), (vec![10, 8], vec![JobId(9)]));
+        assert_eq!(page.next, Some(PageCursor { at_us: 0, id: 8 }));
+        let broken = |_: &Row<'_>| -> rusqlite::Result<PageRow<()>> { Err(rusqlite::Error::InvalidQuery) };
+        reader.page_within(Duration::ZERO, sql, [99], 3, broken).unwrap_err();
+        assert!(!reader.deadline.is_over(), "the next statement has time again");
     }
 }

@@ -13,8 +13,10 @@ use rusqlite::Row;
 use rusqlite::types::Type;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+/// How many columns [`counts_of`] reads.
+pub(crate) const COUNTS_WIDTH: usize = 9;
 /// The columns of [`counts_of`], in its order.
-pub(crate) const COUNTS: &str = "fence, is_open, attempts, crashes, retries, lost, asked, alone";
+pub(crate) const COUNTS: &str = "fence, is_open, attempts, crashes, retries, lost, lost_since, asked, alone";
 
 /// What is known of an end besides its columns.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,8 +70,9 @@ pub(crate) fn counts_of(row: &Row<'_>, from: usize) -> rusqlite::Result<DurableJ
         crashes: row.get(from + 3)?,
         retries: row.get(from + 4)?,
         lost: row.get(from + 5)?,
-        asked: row.get(from + 6)?,
-        alone: row.get(from + 7)?,
+        lost_since: row.get(from + 6)?,
+        asked: row.get(from + 7)?,
+        alone: row.get(from + 8)?,
     })
 }
 
@@ -119,55 +122,56 @@ pub struct StoredEnd {
 
 impl StoredEnd {
     /// The columns of [`Self::of`], in its order, of `result` and `submit` joined.
-    pub(crate) const COLUMNS: &str = "job, result.fence, 0, attempts, crashes, retries, lost, asked, alone, \
+    pub(crate) const COLUMNS: &str = "job, result.fence, 0, attempts, crashes, retries, lost, lost_since, asked, alone, \
         result.submit, result.uid, result.kind, accepted_us, \
         end_fence, at_us, started_us, waited_us, ran_us, detail, output";
 
     pub(crate) fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let detail: Option<String> = row.get(18)?;
-        let detail = if detail.is_some() { from_json(row, 18)? } else { EndDetail::default() };
-        let output: Option<Vec<u8>> = row.get(19)?;
-        let fence: Option<u32> = row.get(13)?;
+        let detail: Option<String> = row.get(19)?;
+        let detail = if detail.is_some() { from_json(row, 19)? } else { EndDetail::default() };
+        let output: Option<Vec<u8>> = row.get(20)?;
+        let fence: Option<u32> = row.get(14)?;
         let end = DurableEnd {
             job: JobId(row.get(0)?),
             fence: fence.map(Fence),
             outcome: detail.outcome.unwrap_or(Outcome::Done),
             output: output.map(Payload::from),
-            at_us: row.get(14)?,
-            started_us: row.get(15)?,
-            waited_us: row.get(16)?,
-            ran_us: row.get(17)?,
+            at_us: row.get(15)?,
+            started_us: row.get(16)?,
+            waited_us: row.get(17)?,
+            ran_us: row.get(18)?,
             by: detail.by,
             survivors: detail.survivors,
         };
         Ok(Self {
             end,
             counts: counts_of(row, 1)?,
-            submit: JobId(row.get(9)?),
-            uid: row.get(10)?,
-            kind: row.get(11)?,
-            accepted_us: row.get(12)?,
+            submit: JobId(row.get(10)?),
+            uid: row.get(11)?,
+            kind: row.get(12)?,
+            accepted_us: row.get(13)?,
         })
     }
 }
 
 /// The columns of [`attempt_of`], in its order.
-pub(crate) const ATTEMPT: &str = "job, fence, how, at_us, message, death";
+pub(crate) const ATTEMPT: &str = "job, fence, number, how, at_us, message, death";
 
 /// A row of the table of attempts.
 pub(crate) fn attempt_of(row: &Row<'_>) -> rusqlite::Result<EndedAttempt> {
-    let how: String = row.get(2)?;
+    let how: String = row.get(3)?;
     let how = AttemptEnd::of_word(&how).ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(2, Type::Text, format!("{how:?} ends no attempt").into())
+        rusqlite::Error::FromSqlConversionFailure(3, Type::Text, format!("{how:?} ends no attempt").into())
     })?;
-    let death: Option<String> = row.get(5)?;
+    let death: Option<String> = row.get(6)?;
     Ok(EndedAttempt {
         job: JobId(row.get(0)?),
         fence: Fence(row.get(1)?),
+        number: row.get(2)?,
         how,
-        at_us: row.get(3)?,
-        message: row.get(4)?,
-        death: if death.is_some() { Some(Box::new(from_json(row, 5)?)) } else { None },
+        at_us: row.get(4)?,
+        message: row.get(5)?,
+        death: if death.is_some() { Some(Box::new(from_json(row, 6)?)) } else { None },
     })
 }
 

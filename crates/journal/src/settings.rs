@@ -24,11 +24,12 @@ pub struct JournalSettings {
 /// How long ended jobs are kept, and how many. Jobs that have not ended are never removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepRules {
-    /// The longest time after their end, in microseconds.
+    /// The longest time after their end, in microseconds. Attempts of jobs that are gone go at the same age.
     pub age_max_us: u64,
     /// Most ended jobs. Beyond it, the oldest of the user with most of them goes first.
     pub jobs_max: u64,
-    /// Most bytes of their rows, in the same way.
+    /// Most bytes of their rows, of inputs that stay for them, and of attempts, in the same way. Attempts of jobs that are gone go
+    /// first.
     pub bytes_max: u64,
 }
 

@@ -4,7 +4,6 @@
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
 
-use crate::retention::DROP_OLD_ATTEMPTS;
 use crate::rows::{COUNTS, SharedFields};
 
 /// All statements that store facts.
@@ -21,11 +20,13 @@ pub(crate) struct Statements<'a> {
     pub(crate) has_job: Statement<'a>,
     pub(crate) insert_input: Statement<'a>,
     pub(crate) drop_input: Statement<'a>,
+    pub(crate) input_bytes: Statement<'a>,
     pub(crate) insert_result: Statement<'a>,
     pub(crate) take_result: Statement<'a>,
     pub(crate) has_result: Statement<'a>,
     pub(crate) insert_attempt: Statement<'a>,
-    pub(crate) drop_old_attempts: Statement<'a>,
+    pub(crate) orphan_attempts: Statement<'a>,
+    pub(crate) drop_attempt: Statement<'a>,
     pub(crate) touch_epoch: Statement<'a>,
     pub(crate) end_epoch: Statement<'a>,
     pub(crate) add_kept: Statement<'a>,
@@ -52,20 +53,22 @@ impl<'a> Statements<'a> {
             drop_submit: new("DELETE FROM submit WHERE first = ?1 \
                  AND NOT EXISTS (SELECT 1 FROM job WHERE uid = ?3 AND urgency = ?4 AND id BETWEEN ?1 AND ?2) \
                  AND NOT EXISTS (SELECT 1 FROM result WHERE job BETWEEN ?1 AND ?2)")?,
-            insert_job: new(&format!("INSERT INTO job VALUES ({})", values(13)))?,
+            insert_job: new(&format!("INSERT INTO job VALUES ({})", values(14)))?,
             take_job: new(&format!(
                 "DELETE FROM job WHERE uid = ? AND urgency = ? AND id = ? RETURNING {COUNTS}, expires_us"
             ))?,
             has_job: new("SELECT 1 FROM job WHERE uid = ? AND urgency = ? AND id = ?")?,
             insert_input: new("INSERT INTO input VALUES (?, ?, ?)")?,
             drop_input: new("DELETE FROM input WHERE job = ?")?,
-            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(20)))?,
+            input_bytes: new("SELECT length(bytes) FROM input WHERE job = ?")?,
+            insert_result: new(&format!("INSERT INTO result VALUES ({})", values(22)))?,
             take_result: new("DELETE FROM result WHERE job = ? RETURNING \
-                 fence, 0, attempts, crashes, retries, lost, asked, alone, \
-                 length(output), length(CAST(cause AS BLOB)), length(CAST(detail AS BLOB))")?,
+                 fence, 0, attempts, crashes, retries, lost, lost_since, asked, alone, bytes")?,
             has_result: new("SELECT outcome = 'done' FROM result WHERE job = ?")?,
-            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {})", values(8)))?,
-            drop_old_attempts: new(DROP_OLD_ATTEMPTS)?,
+            insert_attempt: new(&format!("INSERT INTO attempt VALUES (NULL, {}, 0)", values(9)))?,
+            orphan_attempts: new("UPDATE attempt SET is_orphan = 1 WHERE job = ?")?,
+            drop_attempt: new("DELETE FROM attempt WHERE id = ? RETURNING uid, \
+                 length(CAST(message AS BLOB)), length(CAST(death AS BLOB))")?,
             touch_epoch: new(
                 "UPDATE epoch SET commits = ?, seen_us = ?, seen_boot_us = ?, doubted_until_us = ? WHERE number = ?",
             )?,

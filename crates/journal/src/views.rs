@@ -101,8 +101,8 @@ impl StoredJob {
     /// The last failure after which the job was tried again.
     fn last_failure(&self) -> Option<LastFailure> {
         let failed =
-            self.attempts.iter().rev().find_map(|attempt| Some((attempt.fence, attempt.message.clone()?)));
-        failed.map(|(fence, message)| LastFailure { attempt: fence.0, message })
+            self.attempts.iter().rev().find_map(|attempt| Some((attempt.number, attempt.message.clone()?)));
+        failed.map(|(attempt, message)| LastFailure { attempt, message })
     }
 
     /// The input as text: a program as its words, other input as UTF-8 with replacements.

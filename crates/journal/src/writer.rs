@@ -13,7 +13,8 @@ use std::thread::{Builder, JoinHandle};
 use bulkhead_facts::fact::{Fact, FactNo};
 
 use crate::answer::JournalAnswer;
-use crate::fact_queue::{FactQueue, QueueFull};
+use crate::answer_door::AnswerDoor;
+use crate::fact_queue::{FactQueue, NotQueued};
 use crate::numbers::{NextNumbers, NumberKind};
 use crate::opening::OpenJournal;
 use crate::writer_thread::WriterThread;
@@ -33,7 +34,7 @@ impl fmt::Debug for JournalWriter {
 }
 
 impl JournalWriter {
-    /// Starts the thread. It calls `door` with each answer; the call must not block, because no commit begins before it returns.
+    /// Starts the thread. It calls `door` with each answer, the last time with [`JournalAnswer::Closed`] also if the thread panics; the call must not block, because no commit begins before it returns.
     ///
     /// # Errors
     /// No thread can be started.
@@ -42,7 +43,7 @@ impl JournalWriter {
         let queue = Arc::new(FactQueue::new(settings.queue_facts_max, settings.queue_bytes_max));
         let taken = Arc::clone(&queue);
         let thread = Builder::new().name("journal".to_owned()).spawn(move || {
-            let (writer, connection) = WriterThread::new(journal, taken, Box::new(door));
+            let (writer, connection) = WriterThread::new(journal, taken, AnswerDoor::new(door));
             writer.run(connection);
         })?;
         Ok(Self { queue, thread })
@@ -51,11 +52,11 @@ impl JournalWriter {
     /// Hands over a fact. Never waits.
     ///
     /// # Errors
-    /// [`QueueFull`]: what waits for the disk has met its bound. The number is free for the next fact.
+    /// [`NotQueued`]: what waits for the disk has met its bound, or [`Self::close`] was called. The number is free for the next fact.
     ///
     /// # Panics
     /// If the number does not follow that of the fact before.
-    pub fn push(&self, number: FactNo, fact: Fact) -> Result<(), QueueFull> {
+    pub fn push(&self, number: FactNo, fact: Fact) -> Result<(), NotQueued> {
         self.queue.push(number, fact)
     }
 
@@ -65,7 +66,8 @@ impl JournalWriter {
     }
 
     /// Asks for the end of the run after all that waits; the last answer is [`JournalAnswer::Closed`]. `unused` has the first
-    /// number of each kind that was not given out: the next run begins there. Never waits.
+    /// number of each kind that was not given out: the next run begins there, but not below the first number of this run, nor above
+    /// what is reserved. Facts are refused from now on. Never waits.
     pub fn close(&self, unused: NextNumbers) {
         self.queue.close(unused);
     }

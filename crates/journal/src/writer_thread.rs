@@ -16,6 +16,7 @@ use bulkhead_sys::lock::InstanceLock;
 use rusqlite::{Connection, params};
 
 use crate::answer::JournalAnswer;
+use crate::answer_door::AnswerDoor;
 use crate::apply::{Applier, ApplyError};
 use crate::bounds::{COMMIT_BYTES_MAX, COMMIT_FACTS_MAX, EVICT_STEP, RETRY_AFTER, VACUUM_PAGES};
 use crate::clock_rule::ClockRule;
@@ -24,12 +25,10 @@ use crate::fact_queue::{FactQueue, TakenWork, WaitingFact};
 use crate::numbers::{self, NUMBER_KINDS, NextNumbers, NumberKind};
 use crate::opening::OpenJournal;
 use crate::place::JournalPlace;
-use crate::retention;
+use crate::retention::{self, NextToGo};
 use crate::session::{FailedCommit, LogPages, WriteSession, in_words};
 use crate::settings::KeepRules;
 use crate::watched_files::{WatchedFiles, is_same, look};
-
-type Door = Box<dyn FnMut(JournalAnswer) + Send>;
 
 /// Jobs that come of age are looked for at most so often.
 const AGE_STEP: Duration = Duration::from_secs(60);
@@ -39,7 +38,7 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// The state of the thread.
 pub(crate) struct WriterThread {
     queue: Arc<FactQueue>,
-    door: Door,
+    door: AnswerDoor,
     place: JournalPlace,
     keep: KeepRules,
     clock: ClockRule,
@@ -48,6 +47,8 @@ pub(crate) struct WriterThread {
     commits: u64,
     /// What identifies the database, once it was seen.
     database: Option<FileSeen>,
+    /// The first numbers that this run may give out.
+    first: NextNumbers,
     reserved: NextNumbers,
     left: LeftWork,
     /// Whether the last transaction failed so late that it may be in the database.
@@ -74,8 +75,8 @@ struct LeftWork {
 }
 
 impl WriterThread {
-    pub(crate) fn new(journal: OpenJournal, queue: Arc<FactQueue>, door: Door) -> (Self, Connection) {
-        let epoch = journal.epoch().number;
+    pub(crate) fn new(journal: OpenJournal, queue: Arc<FactQueue>, door: AnswerDoor) -> (Self, Connection) {
+        let (epoch, first) = (journal.epoch().number, *journal.first_numbers());
         let OpenJournal { place, lock, settings, connection, clock, reserved, .. } = journal;
         let writer = Self {
             queue,
@@ -86,6 +87,7 @@ impl WriterThread {
             epoch,
             commits: 0,
             database: None,
+            first,
             reserved,
             left: LeftWork::default(),
             is_unsure: false,
@@ -101,11 +103,11 @@ impl WriterThread {
         loop {
             let is_last = self.queue.is_closing();
             let result = next.and_then(|connection| self.serve(connection));
-            let Err(why) = result else { return (self.door)(JournalAnswer::Closed { is_clean: true }) };
+            let Err(why) = result else { return self.door.tell(JournalAnswer::Closed { is_clean: true }) };
             self.fail(why);
             // One session more is tried for what is left.
             if is_last {
-                return (self.door)(JournalAnswer::Closed { is_clean: false });
+                return self.door.tell(JournalAnswer::Closed { is_clean: false });
             }
             self.queue.rest(RETRY_AFTER);
             next = self.reopen();
@@ -205,11 +207,11 @@ impl WriterThread {
         });
         self.settle(session, written)?;
         self.degraded = None;
-        (self.door)(JournalAnswer::Recovered);
+        self.door.tell(JournalAnswer::Recovered);
         let LeftWork { facts, reserve, evicted, misfits, .. } = std::mem::take(&mut self.left);
         self.answer(misfits, &facts, &reserve);
         if !evicted.is_empty() {
-            (self.door)(JournalAnswer::Evicted { jobs: evicted });
+            self.door.tell(JournalAnswer::Evicted { jobs: evicted });
         }
         Ok(())
     }
@@ -257,13 +259,13 @@ impl WriterThread {
     ) {
         self.queue.answered(facts.len(), facts.iter().map(|fact| fact.bytes).sum());
         for (fact, misfit) in misfits {
-            (self.door)(JournalAnswer::DoesNotFit { fact, misfit });
+            self.door.tell(JournalAnswer::DoesNotFit { fact, misfit });
         }
         if let Some(last) = facts.last() {
-            (self.door)(JournalAnswer::Stored { up_to: last.number });
+            self.door.tell(JournalAnswer::Stored { up_to: last.number });
         }
         for (kind, _) in reserve {
-            (self.door)(JournalAnswer::Reserved { kind: *kind, next: self.reserved.of(*kind) });
+            self.door.tell(JournalAnswer::Reserved { kind: *kind, next: self.reserved.of(*kind) });
         }
     }
 
@@ -283,15 +285,15 @@ impl WriterThread {
         self.queue.answered(refused.len(), refused.iter().map(|fact| fact.bytes).sum());
         let is_first = self.degraded.is_none();
         if let Some(from) = first.filter(|_| is_first || !refused.is_empty()) {
-            (self.door)(JournalAnswer::NotStored { from, to: last, why: why.clone() });
+            self.door.tell(JournalAnswer::NotStored { from, to: last, why: why.clone() });
         }
         if self.degraded.as_ref() != Some(&why) {
             self.degraded = Some(why.clone());
-            (self.door)(JournalAnswer::Degraded { why });
+            self.door.tell(JournalAnswer::Degraded { why });
         }
     }
 
-    /// Removes ended jobs after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
+    /// Removes rows after a commit of so many facts: up to twice as many, so that what is beyond the bounds is paid back also
     /// while facts go on to arrive, and one step at least; when to look again, if anything is left.
     fn pay_back(&mut self, session: &mut WriteSession<'_>, stored: usize) -> Result<Option<Instant>, String> {
         for _ in 1..(2 * stored).div_ceil(EVICT_STEP) {
@@ -303,35 +305,33 @@ impl WriterThread {
         self.evict(session)
     }
 
-    /// Removes one step of ended jobs; when to look again, if anything is left.
+    /// Removes one step of ended jobs or attempts; when to look again, if anything is left.
     fn evict(&mut self, session: &mut WriteSession<'_>) -> Result<Option<Instant>, String> {
         let (now, wall_us) = (Instant::now(), clock::wall_us());
         self.clock.look(wall_us, clock::boot_us());
         if self.clock.take_jump() {
-            (self.door)(JournalAnswer::ClockJumped);
+            self.door.tell(JournalAnswer::ClockJumped);
         }
         let believed_us = self.clock.is_believed().then_some(wall_us);
         let found = retention::next_to_go(session.connection(), &self.keep, believed_us, EVICT_STEP);
-        let jobs = found.map_err(in_words)?;
-        if jobs.is_empty() {
+        let Some(next) = found.map_err(in_words)? else {
             let oldest_us = retention::oldest_us(session.connection()).map_err(in_words)?;
             let due_us = oldest_us.map(|oldest_us| oldest_us.saturating_add(self.keep.age_max_us));
             let left = due_us.map(|due_us| Duration::from_micros(due_us.saturating_sub(wall_us)));
             return Ok(left.and_then(|left| now.checked_add(left.max(AGE_STEP))));
+        };
+        if let NextToGo::Jobs(jobs) = &next {
+            self.left.evicted.clone_from(jobs);
         }
-        let fact = Fact::Evicted { jobs: jobs.clone().into() };
-        let before_us = believed_us.map(|wall_us| wall_us.saturating_sub(self.keep.age_max_us));
-        self.left.evicted = jobs;
-        let removed = session.transaction(&mut self.clock, |applier| {
-            applier.apply(&fact)?;
-            if let Some(before_us) = before_us {
-                applier.drop_old_attempts(before_us, EVICT_STEP)?;
-            }
-            Ok(())
+        let removed = session.transaction(&mut self.clock, |applier| match next {
+            NextToGo::Jobs(jobs) => applier.apply(&Fact::Evicted { jobs: jobs.into() }),
+            NextToGo::Attempts(ids) => Ok(applier.drop_attempts(&ids)?),
         });
         self.settle(session, removed)?;
         let jobs = std::mem::take(&mut self.left.evicted);
-        (self.door)(JournalAnswer::Evicted { jobs });
+        if !jobs.is_empty() {
+            self.door.tell(JournalAnswer::Evicted { jobs });
+        }
         session.vacuum(VACUUM_PAGES)?;
         session.copy_long_log()?;
         Ok(Some(now))
@@ -341,7 +341,8 @@ impl WriterThread {
     fn end(&mut self, session: &mut WriteSession<'_>, unused: NextNumbers) -> Result<(), String> {
         let at_us = clock::wall_us();
         let all = NUMBER_KINDS.map(|kind| (kind, 0));
-        let mut next = unused;
+        // Numbers that were given out stay used, whatever the daemon says.
+        let mut next = unused.max(self.first).min(self.reserved);
         next.set(NumberKind::Epoch, self.epoch + 1);
         let written = session.transaction(&mut self.clock, |applier| {
             write_numbers(applier, &next, &all)?;

@@ -56,11 +56,11 @@ fn an_ended_job_is_told_as_clients_know_it() {
     accepted.policy.expires_ms = Some(40);
     desk.push(Fact::Accepted(Box::new(accepted)));
     let at_us = bulkhead_sys::clock::wall_us();
-    for (fence, how) in [(1, AttemptEnd::Failed), (2, AttemptEnd::Lost), (3, AttemptEnd::Charged)] {
+    for (fence, how) in [(2, AttemptEnd::Failed), (3, AttemptEnd::Lost), (4, AttemptEnd::Charged)] {
         desk.push(attempt(1, fence, how));
     }
-    desk.push(end(1, Some(3), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
-    desk.push(attempt(1, 3, AttemptEnd::Uncharged));
+    desk.push(end(1, Some(4), Outcome::Crashed { crashes: 1, last: "SIGSEGV".to_owned() }, at_us));
+    desk.push(attempt(1, 4, AttemptEnd::Uncharged));
     desk.push(end(2, None, Outcome::Expired, at_us));
     assert_eq!(desk.await_stored(), []);
     let reader = JournalReader::open(folder.path()).unwrap();
@@ -97,6 +97,12 @@ fn an_input_that_the_disk_has_changed_is_not_run() {
     other.execute("UPDATE input SET bytes = CAST('sixteen lettres!' AS BLOB)", []).unwrap();
     let text = reader.input(JobId(1)).unwrap_err().to_string();
     assert!(text.contains("the input of job 1 is damaged"), "{text}");
+    other.execute("DELETE FROM input", []).unwrap();
+    let text = reader.input(JobId(1)).unwrap_err().to_string();
+    assert!(text.contains("the input of job 1 is missing"), "{text}");
+    desk.push(Fact::Accepted(Box::new(submit(2, 1000, None, vec![payload("")]))));
+    desk.await_stored();
+    assert_eq!(reader.input(JobId(2)).unwrap(), payload(""), "an empty input is an input");
     assert!(desk.close());
 }
 
@@ -117,7 +123,7 @@ fn deaths_outlive_a_job_that_is_forgotten() {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = reader.deaths(uid, after, 3).unwrap();
-            assert!(page.rows.len() <= 3);
+            assert!(page.rows.len() <= 3 && page.unreadable.is_empty());
             found.extend(page.rows.iter().map(|row| row.job.0));
             after = page.next;
             if after.is_none() {
@@ -127,6 +133,12 @@ fn deaths_outlive_a_job_that_is_forgotten() {
         assert_eq!(found.len(), wanted, "{found:?}");
         assert!(found.is_sorted_by(|one, other| one > other), "{found:?}");
     }
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute("UPDATE attempt SET death = '{}' WHERE job IN (17, 18)", []).unwrap();
+    let page = reader.deaths(None, None, 4).unwrap();
+    assert_eq!(page.rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), [19, 16]);
+    assert_eq!(page.unreadable, [18, 17].map(JobId));
+    assert_eq!(reader.deaths(Some(1001), None, 2).unwrap().unreadable, [JobId(17)]);
     assert!(desk.close());
 }
 

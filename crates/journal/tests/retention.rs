@@ -6,13 +6,14 @@ mod common;
 
 use std::path::Path;
 
-use bulkhead_facts::fact::{Fact, FactNo};
+use bulkhead_facts::fact::{AttemptEnd, Fact, FactNo};
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::opening::OpenJournal;
+use bulkhead_journal::reader::{EndedFilter, JournalReader};
 use bulkhead_journal::settings::{JournalSettings, KeepRules};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use common::{Desk, assert_holds, end, payload, settings, submit};
+use common::{Desk, FAR_US, all_ended, assert_holds, attempt, end, payload, settings, submit};
 use rusqlite::Connection;
 
 /// A desk of a journal that keeps so much.
@@ -109,4 +110,93 @@ fn the_oldest_of_who_has_most_goes_first_and_no_unfinished_job() {
         .query_row("SELECT sum(jobs), sum(bytes) FROM kept", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap();
     assert_eq!(kept, (30, 30 * (96 + 6)));
+}
+
+/// One value of the database.
+fn value(folder: &Path, sql: &str) -> u64 {
+    let connection = Connection::open(folder.join("journal.db")).unwrap();
+    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Waits until a query of the database has this value.
+fn await_value(folder: &Path, sql: &str, wanted: u64) {
+    let begun = std::time::Instant::now();
+    while value(folder, sql) != wanted {
+        assert!(begun.elapsed() < common::PATIENCE, "{sql} is {} and not {wanted}", value(folder, sql));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn bytes_count_inputs_that_stay_and_attempts_and_no_more_goes_than_needs_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let long = "x".repeat(100_000);
+    for job in 1..=20_u64 {
+        desk.push(Fact::Accepted(Box::new(submit(job, 1000, None, vec![payload(&long)]))));
+        let outcome = if job % 2 == 0 { Outcome::Done } else { Outcome::Cancelled };
+        desk.push(end(job, Some(1), outcome, FAR_US + job));
+    }
+    let message = "y".repeat(50_000);
+    for job in 31..=34 {
+        desk.push(Fact::Accepted(Box::new(submit(job, 1000, None, vec![payload("z")]))));
+        let Fact::AttemptEnded(mut ended) = attempt(job, 1, AttemptEnd::Failed) else { panic!("no attempt") };
+        ended.message = Some(message.clone());
+        desk.push(Fact::AttemptEnded(ended));
+    }
+    for job in [32, 33] {
+        desk.push(end(job, None, Outcome::Cancelled, FAR_US));
+        desk.push(Fact::Forgotten { job: JobId(job) });
+    }
+    assert_eq!(desk.await_stored(), []);
+    let all = value(folder.path(), "SELECT bytes FROM kept");
+    assert!((1_200_000..1_210_000).contains(&all), "ten inputs and four messages, and not {all} bytes");
+    assert!(desk.close());
+    // Two attempts of jobs that are gone, then two inputs with the done job between them: no attempt of a job that goes on.
+    let keep = KeepRules { bytes_max: 950_000, ..KeepRules::default() };
+    let desk = keeping(folder.path(), keep);
+    let mut gone = Vec::new();
+    while gone.len() < 3 {
+        let JournalAnswer::Evicted { jobs } = desk.answer() else { panic!("something else is answered") };
+        gone.extend(jobs);
+    }
+    assert_eq!(gone, [1, 2, 3].map(JobId));
+    assert!(desk.close());
+    assert_eq!(value(folder.path(), "SELECT sum(job) FROM attempt"), 31 + 34);
+    assert!((850_001..=950_000).contains(&value(folder.path(), "SELECT bytes FROM kept")));
+    let reader = JournalReader::open(folder.path()).unwrap();
+    assert_eq!(all_ended(&reader, EndedFilter::default()).len(), 17);
+    // What users have is what their rows say.
+    let counted = "SELECT (SELECT sum(bytes) FROM result) + (SELECT sum(96 + ifnull(length(message), 0) \
+                   + ifnull(length(death), 0)) FROM attempt)";
+    assert_eq!(value(folder.path(), "SELECT bytes FROM kept"), value(folder.path(), counted));
+}
+
+#[test]
+fn old_attempts_go_by_themselves_and_never_with_a_job_that_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    for job in 1..=4 {
+        desk.push(Fact::Accepted(Box::new(submit(job, 1000, None, vec![payload("x")]))));
+        let Fact::AttemptEnded(mut ended) = attempt(job, 1, AttemptEnd::Lost) else { panic!("no attempt") };
+        ended.at_us = 9;
+        desk.push(Fact::AttemptEnded(ended));
+    }
+    // Job 1 goes on, job 2 has ended, and the others are gone, with one attempt more that is not old.
+    desk.push(attempt(4, 2, AttemptEnd::Lost));
+    for job in 2..=4 {
+        desk.push(end(job, None, Outcome::Cancelled, FAR_US));
+    }
+    desk.push(Fact::Forgotten { job: JobId(3) });
+    desk.push(Fact::Forgotten { job: JobId(4) });
+    desk.await_stored();
+    await_value(folder.path(), "SELECT sum(10 * job + fence) FROM attempt", 11 + 21 + 42);
+    assert!(desk.close());
+    let connection = Connection::open(folder.path().join("journal.db")).unwrap();
+    for (filter, index) in [("at_us < 5", "attempt_orphan "), ("uid = 1000", "attempt_orphan_user ")] {
+        let sql =
+            format!("EXPLAIN QUERY PLAN SELECT id FROM attempt WHERE is_orphan AND {filter} ORDER BY at_us");
+        let plan: String = connection.query_row(&sql, [], |row| row.get(3)).unwrap();
+        assert!(plan.contains(index), "{plan}");
+    }
 }

@@ -37,7 +37,8 @@ CREATE TABLE submit(
 CREATE UNIQUE INDEX submit_key ON submit(uid, key) WHERE key IS NOT NULL;
 
 -- Jobs that have not ended, in the order in which each user's jobs are loaded: urgency is 9 less the priority.
--- `expires_us` is that of a job that was asked to run again; else that of its submit counts.
+-- `lost_since` counts since the last request to run it again, as do
+-- `crashes` and `retries`. `expires_us` is that of a job that was asked to run again; else that of its submit counts.
 CREATE TABLE job(
     uid INTEGER NOT NULL,
     urgency INTEGER NOT NULL,
@@ -49,16 +50,18 @@ CREATE TABLE job(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
     expires_us INTEGER,
     PRIMARY KEY(uid, urgency, id)
 ) WITHOUT ROWID;
 
--- Inputs of jobs that may run again. No row: the input is empty, or its job is done.
+-- Inputs of jobs that may run again, also empty ones: a job that is not done and has no row here is damaged.
 CREATE TABLE input(job INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bytes BLOB NOT NULL);
 
 -- Jobs that have ended. `cause` is for people; `detail` (JSON) has all of it, and is NULL for a job that is simply done.
+-- `bytes` is about what the job takes in the database, with its input if that stays, without its attempts.
 CREATE TABLE result(
     job INTEGER PRIMARY KEY,
     submit INTEGER NOT NULL,
@@ -75,8 +78,10 @@ CREATE TABLE result(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
     cause TEXT,
     detail TEXT,
     output BLOB
@@ -85,21 +90,26 @@ CREATE INDEX result_end ON result(at_us);
 CREATE INDEX result_user ON result(uid, at_us);
 CREATE INDEX result_not_done ON result(at_us) WHERE outcome <> 'done';
 
--- Attempts that ended without ending their job by that alone; `death` is JSON. They outlive a job that is forgotten.
+-- Attempts that ended without ending their job by that alone; `death` is JSON. They outlive a job that is forgotten or removed:
+-- `is_orphan` is 1 then, and they go by their own age, or to make room.
 CREATE TABLE attempt(
     id INTEGER PRIMARY KEY,
     job INTEGER NOT NULL,
     fence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     uid INTEGER NOT NULL,
     kind TEXT NOT NULL,
     how TEXT NOT NULL,
     at_us INTEGER NOT NULL,
     message TEXT,
-    death TEXT
+    death TEXT,
+    is_orphan INTEGER NOT NULL
 );
 CREATE INDEX attempt_job ON attempt(job, fence);
+CREATE INDEX attempt_orphan ON attempt(at_us) WHERE is_orphan;
+CREATE INDEX attempt_orphan_user ON attempt(uid, at_us) WHERE is_orphan;
 
--- How many ended jobs each user has, and about how many bytes they take.
+-- How many ended jobs each user has, and about how many bytes they and all attempts of the user's jobs take.
 CREATE TABLE kept(uid INTEGER PRIMARY KEY, jobs INTEGER NOT NULL, bytes INTEGER NOT NULL);
 
 CREATE VIEW jobs_v1 AS

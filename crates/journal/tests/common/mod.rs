@@ -29,6 +29,9 @@ use rusqlite::{Connection, OpenFlags};
 /// No answer takes so long on a machine that works.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// In the year 2096: what ends then is not old enough to go.
+pub const FAR_US: u64 = 4_000_000_000_000_000;
+
 /// Settings that fit a small disk.
 pub fn settings(folder: &Path) -> JournalSettings {
     JournalSettings { room_min_bytes: 1 << 20, ..JournalSettings::new(folder, "0.0.0-test") }
@@ -131,8 +134,7 @@ pub fn assert_holds(folder: &Path, state: &DurableState) {
             assert_eq!(reader.submit_of_key(shared.uid, key).unwrap().as_ref(), Some(&stored.submit));
         }
     }
-    let inputs = state.jobs.values().filter_map(|folded| folded.input.as_ref());
-    let inputs = inputs.filter(|input| !input.as_bytes().is_empty()).count();
+    let inputs = state.jobs.values().filter(|folded| folded.input.is_some()).count();
     let connection =
         Connection::open_with_flags(folder.join("journal.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let rows: usize = connection.query_row("SELECT count(*) FROM input", [], |row| row.get(0)).unwrap();
@@ -220,8 +222,10 @@ pub fn attempt(job: u64, fence: u32, how: AttemptEnd) -> Fact {
     Fact::AttemptEnded(Box::new(EndedAttempt {
         job: JobId(job),
         fence: Fence(fence),
+        // As if the first offer had been given back.
+        number: fence.max(2) - 1,
         how,
-        at_us: 9,
+        at_us: FAR_US,
         message: (how == AttemptEnd::Failed).then(|| "it said no".to_owned()),
         death: matches!(how, AttemptEnd::Charged | AttemptEnd::Uncharged).then(|| Box::new(death)),
     }))
@@ -292,8 +296,7 @@ impl FactMill {
                     Outcome::Lost { reason: "power".to_owned() },
                 ];
                 let outcome = outcomes[self.dice.below(7) as usize].clone();
-                // No job is old enough to go by its age: they end in the year 2096.
-                let at_us = 4_000_000_000_000_000 + self.dice.below(50);
+                let at_us = FAR_US + self.dice.below(50);
                 let fence = (outcome != Outcome::Cancelled).then_some(fence);
                 end(job, fence, outcome, at_us)
             }

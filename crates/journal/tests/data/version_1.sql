@@ -50,12 +50,13 @@ CREATE TABLE job(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
     expires_us INTEGER,
     PRIMARY KEY(uid, urgency, id)
 ) WITHOUT ROWID;
-INSERT INTO job VALUES(1000,8,3,1,0,0,0,0,0,0,0,0,NULL);
+INSERT INTO job VALUES(1000,8,3,1,0,0,0,0,0,0,0,0,0,NULL);
 CREATE TABLE input(job INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bytes BLOB NOT NULL);
 INSERT INTO input VALUES(2,-5796723930563297850,X'696e');
 INSERT INTO input VALUES(3,-5796723930563297850,X'696e');
@@ -75,33 +76,39 @@ CREATE TABLE result(
     crashes INTEGER NOT NULL,
     retries INTEGER NOT NULL,
     lost INTEGER NOT NULL,
+    lost_since INTEGER NOT NULL,
     asked INTEGER NOT NULL,
     alone INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
     cause TEXT,
     detail TEXT,
     output BLOB
 );
-INSERT INTO result VALUES(1,1,1000,'a','done',4000000000000000,3999999999999999,5,7,1,1,1,0,0,0,0,0,NULL,NULL,X'726573756c74');
-INSERT INTO result VALUES(2,1,1000,'a','crashed',4000000000000000,3999999999999999,5,7,1,1,1,1,0,0,0,1,'crashed: killed 1 worker, by SIGSEGV; quarantined','{"outcome":{"outcome":"crashed","crashes":1,"last":"SIGSEGV"},"survivors":[{"pid":9,"uid":null,"name":"x"}]}',NULL);
+INSERT INTO result VALUES(1,1,1000,'a','done',4000000000000000,3999999999999999,5,7,1,1,1,0,0,0,0,0,0,102,NULL,NULL,X'726573756c74');
+INSERT INTO result VALUES(2,1,1000,'a','crashed',4000000000000000,3999999999999999,5,7,1,1,1,1,0,0,0,0,1,255,'crashed: killed 1 worker, by SIGSEGV; quarantined','{"outcome":{"outcome":"crashed","crashes":1,"last":"SIGSEGV"},"survivors":[{"pid":9,"uid":null,"name":"x"}]}',NULL);
 CREATE TABLE attempt(
     id INTEGER PRIMARY KEY,
     job INTEGER NOT NULL,
     fence INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     uid INTEGER NOT NULL,
     kind TEXT NOT NULL,
     how TEXT NOT NULL,
     at_us INTEGER NOT NULL,
     message TEXT,
-    death TEXT
+    death TEXT,
+    is_orphan INTEGER NOT NULL
 );
-INSERT INTO attempt VALUES(1,2,1,1000,'a','charged',9,NULL,'{"at_us":9,"part":null,"attempt":1,"worker":4,"pid":99,"death":{"death":"fault","signal":11,"core":false,"address":16},"charged":true,"evidence":{"frames":[],"other_frames":[],"searched":false,"program":null,"progress":null,"last_words":"","stack_text":"","seen":null,"shortened":false}}');
+INSERT INTO attempt VALUES(1,2,1,1,1000,'a','charged',9,NULL,'{"at_us":9,"part":null,"attempt":1,"worker":4,"pid":99,"death":{"death":"fault","signal":11,"core":false,"address":16},"charged":true,"evidence":{"frames":[],"other_frames":[],"searched":false,"program":null,"progress":null,"last_words":"","stack_text":"","seen":null,"shortened":false}}',0);
 CREATE TABLE kept(uid INTEGER PRIMARY KEY, jobs INTEGER NOT NULL, bytes INTEGER NOT NULL);
-INSERT INTO kept VALUES(1000,2,355);
+INSERT INTO kept VALUES(1000,2,740);
 CREATE UNIQUE INDEX submit_key ON submit(uid, key) WHERE key IS NOT NULL;
 CREATE INDEX result_end ON result(at_us);
 CREATE INDEX result_user ON result(uid, at_us);
 CREATE INDEX result_not_done ON result(at_us) WHERE outcome <> 'done';
 CREATE INDEX attempt_job ON attempt(job, fence);
+CREATE INDEX attempt_orphan ON attempt(at_us) WHERE is_orphan;
+CREATE INDEX attempt_orphan_user ON attempt(uid, at_us) WHERE is_orphan;
 CREATE VIEW jobs_v1 AS
 -- For people and scripts: columns may be added, none changes its meaning. Times are UTC, spans are seconds.
 --   job           its number
