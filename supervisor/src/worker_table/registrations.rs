@@ -109,7 +109,7 @@ impl WorkerProcess {
         let files = self.ring.unclosed();
         let told = match files {
             0 => ToldUnclosed::None,
-            ..=UNCLOSED_MAX => ToldUnclosed::Some,
+            1..=UNCLOSED_MAX => ToldUnclosed::Some,
             _ => ToldUnclosed::Many,
         };
         let is_new = std::mem::replace(&mut self.told_unclosed, told) != told;
