@@ -221,7 +221,7 @@ fn a_transaction_that_failed_after_its_commit_counts_once_with_its_submits() {
         let last = FactNo(desk.pushed);
         while stored < last {
             match answers.next().unwrap_or_else(|| desk.answer()) {
-                JournalAnswer::Stored { up_to } => stored = up_to.max(stored),
+                JournalAnswer::Stored { up_to, .. } => stored = up_to.max(stored),
                 JournalAnswer::NotStored { from, to, .. } => refused.push((from, to)),
                 JournalAnswer::Degraded { why } => {
                     assert!(why.ends_with("journal.db has 2 names"), "{why}");
@@ -267,7 +267,7 @@ fn a_submit_that_was_refused_is_not_there_after_a_restart() {
         loop {
             match desk.answer() {
                 JournalAnswer::NotStored { from, to, .. } => refused.push(from..=to),
-                JournalAnswer::Stored { up_to } => stored = up_to,
+                JournalAnswer::Stored { up_to, .. } => stored = up_to,
                 JournalAnswer::Closed { .. } => break,
                 _ => {}
             }
