@@ -16,6 +16,8 @@ pub enum JournalAnswer {
     Stored {
         /// The last of them.
         up_to: FactNo,
+        /// How many transactions of this run the database has with them: see `loading.rs`.
+        commits: u64,
     },
     /// These facts could not be stored. Submits among them are refused and never will be, also not by a later run; all others are
     /// kept and written anew. A submit whose commit failed so late that the database may have it is not among them: it is kept too.

@@ -135,12 +135,12 @@ impl fmt::Display for OpenFault {
                 folder.display()
             ),
             Self::InUse { folder, pid } => {
-                write!(out, "the state folder {} is in use by ", folder.display())?;
-                match pid {
-                    Some(pid) => write!(out, "process {pid}")?,
-                    None => out.write_str("another process")?,
-                }
-                out.write_str(": stop that daemon, or choose another folder")
+                let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                write!(
+                    out,
+                    "the state folder {} is in use by {who}: stop that daemon, or choose another folder",
+                    folder.display()
+                )
             }
             Self::BadNumbers { path } => write!(
                 out,
@@ -164,11 +164,8 @@ impl fmt::Display for OpenFault {
                 path.display()
             ),
             Self::Locked { path } => {
-                write!(
-                    out,
-                    "another program has locked {}: end it, and start the daemon again",
-                    path.display()
-                )
+                let path = path.display();
+                write!(out, "another program has locked {path}: end it, and start the daemon again")
             }
             Self::LogHeld { path } => write!(
                 out,

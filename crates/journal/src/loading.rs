@@ -2,6 +2,10 @@
 //!
 //! So among what is loaded a user's jobs stand in the order in which they are to run, and no user waits until another one's jobs are
 //! all loaded. Inputs are not among them: [`JournalReader::input`] reads one. Jobs of the run that loads are left out.
+//!
+//! A chunk is older than what the writer stores meanwhile, and a job in it may have ended since. So a chunk says how many transactions
+//! of this run its snapshot has, as each `JournalAnswer::Stored` does. The daemon remembers an end of a job that it has not loaded until
+//! a chunk has at least the transactions of that answer, and leaves out the jobs of earlier chunks that it remembers or knows.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -46,6 +50,8 @@ pub struct UnfinishedJob {
 pub struct UnfinishedChunk {
     /// The jobs; none: all are loaded.
     pub jobs: Vec<UnfinishedJob>,
+    /// How many transactions of this run are in the snapshot that they were read from.
+    pub commits: u64,
     /// Their submits, by the first job.
     pub submits: BTreeMap<JobId, StoredSubmit>,
 }
@@ -75,7 +81,9 @@ impl JournalReader {
     pub fn load(&self, loading: &mut Loading) -> rusqlite::Result<UnfinishedChunk> {
         let reading = self.connection.unchecked_transaction()?;
         let mut users = loading.users.clone();
-        let mut chunk = UnfinishedChunk::default();
+        let sql = "SELECT commits FROM epoch ORDER BY number DESC LIMIT 1";
+        let commits = self.connection.query_row(sql, [], |row| row.get(0))?;
+        let mut chunk = UnfinishedChunk { commits, ..UnfinishedChunk::default() };
         while chunk.jobs.len() < LOAD_CHUNK
             && let Some((uid, last)) = users.pop_front()
         {

@@ -262,7 +262,7 @@ impl WriterThread {
             self.door.tell(JournalAnswer::DoesNotFit { fact, misfit });
         }
         if let Some(last) = facts.last() {
-            self.door.tell(JournalAnswer::Stored { up_to: last.number });
+            self.door.tell(JournalAnswer::Stored { up_to: last.number, commits: self.commits });
         }
         for (kind, _) in reserve {
             self.door.tell(JournalAnswer::Reserved { kind: *kind, next: self.reserved.of(*kind) });

@@ -221,7 +221,7 @@ fn a_transaction_that_failed_after_its_commit_counts_once_with_its_submits() {
         let last = FactNo(desk.pushed);
         while stored < last {
             match answers.next().unwrap_or_else(|| desk.answer()) {
-                JournalAnswer::Stored { up_to } => stored = up_to.max(stored),
+                JournalAnswer::Stored { up_to, .. } => stored = up_to.max(stored),
                 JournalAnswer::NotStored { from, to, .. } => refused.push((from, to)),
                 JournalAnswer::Degraded { why } => {
                     assert!(why.ends_with("journal.db has 2 names"), "{why}");
@@ -267,7 +267,7 @@ fn a_submit_that_was_refused_is_not_there_after_a_restart() {
         loop {
             match desk.answer() {
                 JournalAnswer::NotStored { from, to, .. } => refused.push(from..=to),
-                JournalAnswer::Stored { up_to } => stored = up_to,
+                JournalAnswer::Stored { up_to, .. } => stored = up_to,
                 JournalAnswer::Closed { .. } => break,
                 _ => {}
             }
@@ -289,18 +289,24 @@ fn a_submit_that_was_refused_is_not_there_after_a_restart() {
         }
         // Otherwise the second name came too early or too late.
         if is_inside && is_unanswered_there {
-            return;
+            break;
         }
     }
+}
+
+/// The files of a folder in use, as they are.
+fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["journal.db", "journal.db-wal", "numbers"] {
+        fs::write(copy.path().join(name), fs::read(folder.join(name)).unwrap()).unwrap();
+    }
+    copy
 }
 
 /// What a power cut leaves of a folder whose log had a page that a failed sync did not write: `before` is the log as it was then. A
 /// page that was written since is on the disk.
 fn power_cut(folder: &Path, before: &[u8]) -> tempfile::TempDir {
-    let image = tempfile::tempdir().unwrap();
-    for name in ["journal.db", "journal.db-wal", "numbers"] {
-        fs::copy(folder.join(name), image.path().join(name)).unwrap();
-    }
+    let image = copy_of(folder);
     let path = image.path().join("journal.db-wal");
     let mut log = fs::read(&path).unwrap();
     for (now, then) in log.chunks_mut(4096).zip(before.chunks(4096)).skip(1) {
@@ -316,10 +322,7 @@ fn power_cut(folder: &Path, before: &[u8]) -> tempfile::TempDir {
 fn commits_after_a_crash_do_not_stand_behind_a_hole_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let (desk, mut state) = with_one_job(folder.path());
-    let crashed = tempfile::tempdir().unwrap();
-    for name in ["journal.db", "journal.db-wal", "numbers"] {
-        fs::copy(folder.path().join(name), crashed.path().join(name)).unwrap();
-    }
+    let crashed = copy_of(folder.path());
     assert!(desk.close());
     let log = fs::read(crashed.path().join("journal.db-wal")).unwrap();
     let reader = Connection::open(crashed.path().join("journal.db")).unwrap();

@@ -38,7 +38,7 @@ fn write_for_ever(folder: &Path, seed: u64) -> ! {
             desk.push(mill.next().0);
         }
         match desk.answer() {
-            JournalAnswer::Stored { up_to: FactNo(up_to) } => {
+            JournalAnswer::Stored { up_to: FactNo(up_to), .. } => {
                 stored = up_to;
                 writeln!(out, "stored {up_to}").unwrap();
                 out.flush().unwrap();

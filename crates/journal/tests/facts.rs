@@ -84,7 +84,7 @@ fn an_answer_covers_all_facts_before_it() {
         desk.push(accept(job));
     }
     while last < FactNo(2000) {
-        let JournalAnswer::Stored { up_to } = desk.answer() else { panic!("something else is answered") };
+        let JournalAnswer::Stored { up_to, .. } = desk.answer() else { panic!("something else is answered") };
         assert!(up_to > last, "{up_to} after {last}");
         last = up_to;
     }

@@ -95,7 +95,7 @@ fn a_full_disk_refuses_submits_and_keeps_results_until_there_is_room() {
     fs::remove_file(&ballast).unwrap();
     loop {
         match desk.answer() {
-            JournalAnswer::Stored { up_to } if up_to == result => break,
+            JournalAnswer::Stored { up_to, .. } if up_to == result => break,
             JournalAnswer::Stored { .. } => {}
             JournalAnswer::NotStored { .. } | JournalAnswer::Degraded { .. } | JournalAnswer::Recovered => {}
             other => panic!("{other:?}"),

@@ -52,7 +52,7 @@ fn microseconds(batch: usize, without: &[&str]) -> (f64, f64) {
         }
         let last = FactNo(desk.pushed);
         desk.answers_until(|answer| {
-            *answer == bulkhead_journal::answer::JournalAnswer::Stored { up_to: last }
+            matches!(answer, bulkhead_journal::answer::JournalAnswer::Stored { up_to, .. } if *up_to == last)
         });
         (writer_cpu_us() - begun_us) / JOBS as f64
     };

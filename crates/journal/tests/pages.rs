@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use bulkhead_facts::fact::{AttemptEnd, Fact};
+use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::bounds::LOAD_CHUNK;
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
@@ -196,5 +197,32 @@ fn unfinished_jobs_are_loaded_by_turns_of_users_and_in_their_order() {
         )
         .unwrap();
     assert!(plan.contains("SEARCH") && plan.contains("uid=? AND (urgency,id)>(?,?)"), "{plan}");
+    assert!(desk.close());
+}
+
+#[test]
+fn a_chunk_tells_whether_an_end_was_stored_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let many = vec![payload("x"); LOAD_CHUNK + 1];
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, many))));
+    desk.await_stored();
+    assert!(desk.close());
+    let mut desk = Desk::open(folder.path());
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(1 << 40)).unwrap();
+    let before = reader.load(&mut loading).unwrap();
+    // Job 1 ends after its chunk was read, the last job before.
+    let mut stored = Vec::new();
+    for job in [1, LOAD_CHUNK as u64 + 1] {
+        desk.push(end(job, None, Outcome::Cancelled, bulkhead_sys::clock::wall_us()));
+        let JournalAnswer::Stored { commits, .. } = desk.answer() else {
+            panic!("something else is answered")
+        };
+        stored.push(commits);
+    }
+    let after = reader.load(&mut loading).unwrap();
+    assert!(before.jobs.iter().any(|job| job.job == JobId(1)) && before.commits < stored[0]);
+    assert!(after.jobs.is_empty() && after.commits >= stored[1] && stored[1] > stored[0]);
     assert!(desk.close());
 }

@@ -49,7 +49,7 @@ fn what_is_too_much_goes_faster_than_facts_arrive() {
         let (mut commits, mut stored): (Vec<(u64, usize)>, _) = (Vec::new(), FactNo(0));
         while stored < FactNo(desk.pushed) {
             match desk.answer() {
-                JournalAnswer::Stored { up_to } => {
+                JournalAnswer::Stored { up_to, .. } => {
                     commits.push((up_to.0 - stored.0, 0));
                     stored = up_to;
                 }
@@ -69,7 +69,7 @@ fn what_is_too_much_goes_faster_than_facts_arrive() {
         }
         // Otherwise the writer has taken the facts in small portions.
         if !large.is_empty() {
-            return;
+            break;
         }
     }
 }

@@ -75,7 +75,9 @@ impl Desk {
 
     /// Takes answers until everything that was pushed is stored; those that say something else.
     pub fn await_stored(&self) -> Vec<JournalAnswer> {
-        self.answers_until(|answer| *answer == JournalAnswer::Stored { up_to: FactNo(self.pushed) })
+        self.answers_until(
+            |answer| matches!(answer, JournalAnswer::Stored { up_to, .. } if up_to.0 == self.pushed),
+        )
     }
 
     /// Takes answers until this one; those before it that are not `Stored`.
