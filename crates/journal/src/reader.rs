@@ -354,7 +354,8 @@ impl JournalReader {
     }
 
     /// Checks one table, and not its inputs: what SQLite finds wrong with it, as a text for people. Takes time in proportion to its
-    /// size, and keeps the log from being emptied meanwhile.
+    /// size, and keeps the log from being emptied meanwhile. SQLite cannot do it in parts: it needs a reader and a thread of its own,
+    /// because no other read of this reader begins before it returns.
     ///
     /// # Errors
     /// SQLite's. [`ErrorCode::DatabaseCorrupt`]: the database is damaged too.

@@ -149,10 +149,12 @@ impl<'a> WriteSession<'a> {
     /// Copies all of the log into the database, and empties it.
     ///
     /// # Errors
-    /// Why not, as a text for people: also if a reader needs the log for longer than a second.
+    /// Why not, as a text for people: also if another program needs the log, or locks the database, for longer than a second.
     pub(crate) fn empty_log(&mut self) -> Result<(), String> {
         if !connection::empty_log(self.connection).map_err(in_words)? {
-            return Err("another program reads the database, so its log cannot be emptied".to_owned());
+            return Err(
+                "another program reads or locks the database, so its log cannot be emptied".to_owned()
+            );
         }
         self.pages.0.store(0, Ordering::Relaxed);
         self.files.log_was_emptied()
