@@ -7,6 +7,7 @@
 //! `task_files/checked_file.rs`. Driven by `lib.rs`.
 
 use std::cell::RefCell;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use bulkhead_proto::worker::message::{TaskMessage, TaskUses};
 use bulkhead_sys::bell::Bell;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
-use bulkhead_sys::poll::{PollTarget, wait};
+use bulkhead_sys::poll::{PollTarget, Readiness, wait};
 use bulkhead_task::TaskFailure;
 
 use crate::closer::Closer;
@@ -98,13 +99,8 @@ impl Runtime {
     /// Runs tasks until there is a reason to exit.
     pub(crate) fn serve(&mut self) -> Result<ExitReason> {
         loop {
-            let idle = self.idle_work.as_ref().map(|work| work.when.as_fd());
-            let watched = [self.channel.as_fd(), self.early_files.as_fd()].map(PollTarget::readable);
-            let [channel, lane] = watched;
-            // Without such work the lane stands for it.
-            let watched = [channel, lane, idle.map_or(lane, PollTarget::readable)];
             let arena = self.early_files.arena().filter(|arena| arena.may_give_back());
-            let [channel, lane, idle] = wait(watched, arena.map(|_| ARENA_IDLE)).context("cannot wait")?;
+            let [channel, lane, idle] = self.wait(arena.map(|_| ARENA_IDLE)).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(ExitReason::Closed)
             } else if channel.readable {
@@ -123,6 +119,17 @@ impl Runtime {
             };
             if let Some(leave) = leave {
                 return Ok(leave);
+            }
+        }
+    }
+
+    /// Waits for a message, a frame, and the moment for idle work, if there is any: most workers have two descriptors to poll.
+    fn wait(&self, timeout: Option<Duration>) -> io::Result<[Readiness; 3]> {
+        let [channel, lane] = [self.channel.as_fd(), self.early_files.as_fd()].map(PollTarget::readable);
+        match &self.idle_work {
+            Some(work) => wait([channel, lane, PollTarget::readable(work.when.as_fd())], timeout),
+            None => {
+                wait([channel, lane], timeout).map(|[channel, lane]| [channel, lane, Readiness::default()])
             }
         }
     }
