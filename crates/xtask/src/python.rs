@@ -167,7 +167,8 @@ fn build(profile: WheelProfile) -> Result<(PathBuf, File)> {
     }
     let root = cargo::workspace();
     let mut command = Command::new(maturin.program("maturin"));
-    command.args(["build", "--locked", "--strip", "--profile", name]);
+    // Deflate at its best: the wheel is near its bound.
+    command.args(["build", "--locked", "--strip", "--compression-level", "9", "--profile", name]);
     if profile == WheelProfile::Dev {
         // It runs on this machine alone.
         command.args(["--compatibility", "linux"]);
