@@ -74,8 +74,8 @@ fn a_daemon_that_is_asked_something_is_seen_to_answer() {
     asking.join().expect("it was answered");
 }
 
-/// Each wakes the loop, once for its request and once for its result; it is told that it was accepted, and how it ended. A
-/// processor clock of a worker is read for some jobs, and what is not for a job (memory) has room for a few calls.
+/// For each job the loop wakes twice (request, doorbell), receives the request, reads the doorbell, and sends three messages (task,
+/// `Accepted`, `Ended`). For some jobs it reads the worker's processor clock. `OTHERS` leaves room for calls about memory.
 #[test]
 fn a_single_job_costs_the_supervisor_seven_system_calls_and_a_clock() {
     const JOBS: usize = 200;

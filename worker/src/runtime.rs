@@ -200,7 +200,7 @@ impl Runtime {
     /// Runs a claimed task and closes all of its files. Returns its end and whether it panicked.
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
         let grace = Duration::from_millis(u64::from(task.grace_ms));
-        // Who closed the doorbell is told after the task.
+        // `take` rings once more after the task, and returns the error if the doorbell was closed.
         let bell = || drop(self.ring_if_asleep());
         let ask = || self.early_files.ask_for_output(task.seq);
         let output = TaskOutput::new(&self.ring, files, task.stage, task.output);

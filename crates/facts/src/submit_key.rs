@@ -1,4 +1,4 @@
-//! The key of a submit, by which a repeated submit is known, and the digest by which a different one is told apart.
+//! The key of a submit, which names a repeated submit, and the digest, which differs if the same key comes with another job.
 //!
 //! A key belongs to the user who sent it. Both are compared and stored, and nothing else is done with them.
 

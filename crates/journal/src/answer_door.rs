@@ -9,7 +9,7 @@ use crate::answer::JournalAnswer;
 /// The door.
 pub(crate) struct AnswerDoor {
     tell: Box<dyn FnMut(JournalAnswer) + Send>,
-    /// Whether nothing more is told: the end was, or the last call has panicked.
+    /// The door is not called any more: it was called with `Closed`, or its last call has panicked.
     is_shut: bool,
 }
 

@@ -8,7 +8,7 @@
 //! | `reader.rs`, `loading.rs`, `views.rs` | what is stored: one job, pages of ended jobs and deaths, unfinished jobs |
 //! | `watched_files.rs`, `retention.rs` | what happens to the files, and which ended jobs go |
 //!
-//! It stores what it is told and decides nothing about jobs. Only the thread that writes ever waits for the disk.
+//! It stores facts and decides nothing about jobs. Only the thread that writes ever waits for the disk.
 
 mod answer_door;
 mod apply;

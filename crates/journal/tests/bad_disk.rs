@@ -1,5 +1,5 @@
-//! A disk that fails, and files that others change under the writer: nothing is told as stored that is not, and nothing is lost
-//! that was told.
+//! A disk that fails, and files that others change under the writer: `Stored` is answered only for what is stored, and that is
+//! not lost.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
 //! A bell (eventfd) that wakes a thread out of its poll: rung by any thread, also of another process that has its
 //! descriptor, any number of times.
 //!
-//! It only wakes: what there is to do is told elsewhere. Both processes have one open file description, so either can clear
+//! It only wakes: it does not say what there is to do. Both processes have one open file description, so either can clear
 //! O_NONBLOCK and take rings of the other: no call here relies on that flag where it must not block. Used by the client's
 //! session, and as the doorbell of a worker.
 

@@ -166,7 +166,7 @@ fn a_job_that_crashed_frees_its_block_once() {
     assert_eq!(rig.freed(), [job]);
 }
 
-/// A wait that is told after the end leaves nothing to say of the block.
+/// `Ended` frees the block. The answer to a `Wait`, which is sent after it, sends no `Freed` beside it.
 #[test]
 fn an_end_that_frees_a_block_is_followed_by_no_other_word_of_it() {
     let mut rig = Rig::with(Config { client_credit_bytes: 10_000, ..of_one(1) });

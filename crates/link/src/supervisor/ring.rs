@@ -291,8 +291,9 @@ impl<P: Words> Ring<P> {
     /// rung for yet. Both fences are SeqCst, so one of them comes first. If the worker's does, the supervisor's last
     /// look sees DONE, and it does not sleep. If the supervisor's does, the worker sees the odd value: it rings, or
     /// has rung for this nap already, and that doorbell wakes the supervisor, which reads all boxes before its next
-    /// sleep. Waking makes NAP even, which only saves doorbells: each sleep begins with a new odd value. So a busy supervisor gets no doorbells,
-    /// and a sleeping one at most one from each worker per nap; more of them are a violation.
+    /// sleep. Waking makes NAP even, which only saves doorbells: each sleep begins with a new odd value. So a busy
+    /// supervisor gets no doorbells, and a sleeping one at most one from each worker per nap; more of them are a
+    /// violation.
     pub fn nap(&mut self, asleep: bool) {
         self.nap = match (self.nap % 2 == 1, asleep) {
             (odd, true) => self.nap + if odd { 2 } else { 1 },

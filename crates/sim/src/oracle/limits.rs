@@ -1,8 +1,8 @@
 //! `limits`: a worker is killed for a limit only if its task met it, by the usage of the fake worker when it was last shown
 //! to the core.
 //!
-//! It judges kills as they are decided. Limits come from the submit, usage from the fake worker. A task that is told to end has
-//! met its limit of time by then: what it does in its grace is no matter. `overdue.rs` judges the other way round.
+//! It judges kills as they are decided. Limits come from the submit, usage from the fake worker. A task that the core asks to end has
+//! met its limit of time by then: what it does in its grace changes nothing. `overdue.rs` judges the other way round.
 
 use std::collections::BTreeMap;
 
