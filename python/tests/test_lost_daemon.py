@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ from bulkhead import Executor, _link, _lost_daemon, _private
 def kill_daemon(executor: Executor) -> None:
     assert executor._pool._link is not None
     os.kill(executor._pool._link.daemon.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def daemons_stop_after(go: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Meanwhile a lost daemon is not stopped before `go` is set, so its calls wait to be sent again."""
+    usual = _private.PrivateDaemon.stop
+
+    def stop(daemon: _private.PrivateDaemon, *args: Any, **options: Any) -> None:
+        assert go.wait(60)
+        usual(daemon, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_private.PrivateDaemon, "stop", stop)
+        yield
 
 
 def runs(path: Path) -> Counter[str]:
@@ -107,14 +122,7 @@ def test_a_call_is_cancelled_while_it_waits_to_be_sent_again(make: Callable[...,
     executor, path, go = make(1, retries=1), tmp_path / "runs", threading.Event()
     future = executor.submit(calls.note_and_wait, str(path), 1, str(tmp_path / "gate"))
     wait_until(path.exists, "it runs")
-    usual = _private.PrivateDaemon.stop
-
-    def stop(daemon: _private.PrivateDaemon, *args: Any, **options: Any) -> None:
-        assert go.wait(60)
-        usual(daemon, *args, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(_private.PrivateDaemon, "stop", stop)
+    with daemons_stop_after(go, monkeypatch):
         kill_daemon(executor)
         wait_until(lambda: executor._pool.lost._taken, "it waits")
         assert future.cancel()
@@ -150,17 +158,12 @@ def test_the_next_daemon_is_lost_while_calls_are_sent_again(make: Callable[..., 
 def test_what_waits_to_be_sent_again_is_cancelled_by_shutdown(
     make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor, go, usual = make(1, retries=1), threading.Event(), _private.PrivateDaemon.stop
+    executor, go = make(1, retries=1), threading.Event()
     futures = [executor.submit(calls.note_and_wait, str(tmp_path / "runs"), 0, str(tmp_path / "gate"))]
     futures += [executor.submit(calls.note_and_return, str(tmp_path / "runs"), number) for number in range(1, 20)]
     wait_until((tmp_path / "runs").exists, "one runs")
 
-    def stop(daemon: _private.PrivateDaemon, *args: Any, **options: Any) -> None:
-        assert go.wait(60)
-        usual(daemon, *args, **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(_private.PrivateDaemon, "stop", stop)
+    with daemons_stop_after(go, monkeypatch):
         kill_daemon(executor)
         wait_until(lambda: len(executor._pool.lost._taken) == len(futures), "all wait")
         executor.shutdown(wait=False, cancel_futures=True)

@@ -184,20 +184,23 @@ fn empty_log(connection: &Connection, path: &Path) -> Result<(), OpenFault> {
     if is_clean { Ok(()) } else { Err(OpenFault::LogHeld { path: path.to_owned() }) }
 }
 
-fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> {
-    let sql = "SELECT number, boot_id, version, pid, started_us, ended_us, seen_us FROM epoch \
-               ORDER BY number DESC LIMIT 1";
-    let read = |row: &rusqlite::Row<'_>| {
-        let epoch = Epoch {
-            number: row.get(0)?,
-            boot_id: row.get(1)?,
-            version: row.get(2)?,
-            pid: row.get(3)?,
-            started_us: row.get(4)?,
-        };
-        Ok(EarlierRun { epoch, ended_us: row.get(5)?, seen_us: row.get(6)? })
+/// The columns of `epoch` that [`earlier_run_of`] reads.
+pub(crate) const EARLIER_RUN: &str = "number, boot_id, version, pid, started_us, ended_us, seen_us";
+
+pub(crate) fn earlier_run_of(row: &rusqlite::Row<'_>) -> rusqlite::Result<EarlierRun> {
+    let epoch = Epoch {
+        number: row.get(0)?,
+        boot_id: row.get(1)?,
+        version: row.get(2)?,
+        pid: row.get(3)?,
+        started_us: row.get(4)?,
     };
-    connection.query_row(sql, [], read).optional()
+    Ok(EarlierRun { epoch, ended_us: row.get(5)?, seen_us: row.get(6)? })
+}
+
+fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> {
+    let sql = format!("SELECT {EARLIER_RUN} FROM epoch ORDER BY number DESC LIMIT 1");
+    connection.query_row(&sql, [], earlier_run_of).optional()
 }
 
 /// What the last commit says of the clocks.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_facts::durable_job::DurableJob;
-use bulkhead_facts::fact::{AcceptedJobs, EndedAttempt, Epoch};
+use bulkhead_facts::fact::{AcceptedJobs, EndedAttempt};
 use bulkhead_facts::submit_key::{DIGEST_BYTES, SubmitDigest, SubmitKey};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::{DeathRow, JobRow};
@@ -19,7 +19,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
 
 use crate::bounds::SLICE;
 use crate::connection;
-use crate::opening::EarlierRun;
+use crate::opening::{EARLIER_RUN, EarlierRun, earlier_run_of};
 use crate::place::JournalPlace;
 use crate::rows::{self, ATTEMPT, COUNTS, COUNTS_WIDTH, StoredEnd, attempt_of, counts_of};
 
@@ -290,18 +290,8 @@ impl JournalReader {
     /// # Errors
     /// SQLite's.
     pub fn run_of(&self, job: JobId) -> rusqlite::Result<Option<EarlierRun>> {
-        let sql = "SELECT number, boot_id, version, pid, started_us, ended_us, seen_us FROM epoch \
-                   WHERE next_job <= ? ORDER BY number DESC LIMIT 1";
-        self.one(sql, [job.0], |row| {
-            let epoch = Epoch {
-                number: row.get(0)?,
-                boot_id: row.get(1)?,
-                version: row.get(2)?,
-                pid: row.get(3)?,
-                started_us: row.get(4)?,
-            };
-            Ok(EarlierRun { epoch, ended_us: row.get(5)?, seen_us: row.get(6)? })
-        })
+        let sql = format!("SELECT {EARLIER_RUN} FROM epoch WHERE next_job <= ? ORDER BY number DESC LIMIT 1");
+        self.one(&sql, [job.0], earlier_run_of)
     }
 
     /// A page of ended jobs, those that ended last first: at most `most`, from this cursor on.
