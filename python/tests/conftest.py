@@ -30,6 +30,11 @@ def wait_until(is_met: Callable[[], Any], what: str) -> Any:
         time.sleep(0.005)
 
 
+def written(path: Path, what: str) -> str:
+    """The text of a file once a call has written some: there is an empty file before that."""
+    return str(wait_until(lambda: path.exists() and path.read_text(), what))
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:

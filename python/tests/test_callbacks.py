@@ -14,7 +14,7 @@ from typing import Any
 
 import calls
 import pytest
-from conftest import wait_until
+from conftest import wait_until, written
 from test_surroundings import environment
 
 import bulkhead
@@ -104,7 +104,7 @@ def test_it_asks_whether_a_call_runs(executor: Executor, in_callback: Any, tmp_p
 def test_it_cancels(make: Callable[..., Executor], in_callback: Any, tmp_path: Path) -> None:
     executor, path = make(2), tmp_path / "pid"
     running = executor.submit(calls.sleep, 1000, str(path))
-    wait_until(path.exists, "it runs")
+    written(path, "it runs")
     assert in_callback(executor, running.cancel) is True
     assert running.cancelled() and executor.submit(calls.add, 1).result(60) == 2
 
@@ -158,7 +158,7 @@ def test_it_ends_another_executor(make: Callable[..., Executor], in_callback: An
 def test_a_cancelled_calls_callback_shuts_down(make: Callable[..., Executor], tmp_path: Path) -> None:
     executor, path = make(1), tmp_path / "pid"
     future = executor.submit(calls.sleep, 1000, str(path))
-    wait_until(path.exists, "it runs")
+    written(path, "it runs")
     future.add_done_callback(lambda _: executor.shutdown(wait=True))
     thread = threading.Thread(target=future.cancel, daemon=True)
     thread.start()

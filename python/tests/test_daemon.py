@@ -17,7 +17,7 @@ from typing import Any
 
 import calls
 import pytest
-from conftest import is_alive, wait_until
+from conftest import is_alive, wait_until, written
 
 import bulkhead
 from bulkhead import Executor, _folder, _link, _private
@@ -73,7 +73,7 @@ def test_its_folder_goes_with_it(place: Path) -> None:
 def test_it_ends_with_a_program_that_is_killed(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     program = start_program(place, tmp_path, f"    executor.submit(calls.sleep_holding_the_gil, 1000, {str(path)!r}).result()\n")
-    worker, child = map(int, wait_until(lambda: path.exists() and path.read_text(), "it runs").split())
+    worker, child = map(int, written(path, "it runs").split())
     assert len(processes_of(str(place))) >= 3
     program.kill()
     program.wait()
@@ -93,7 +93,7 @@ def test_a_forked_child_does_not_hold_it(place: Path, tmp_path: Path) -> None:
         "        time.sleep(1000)\n"
         "    time.sleep(1000)\n",
     )
-    child = int(wait_until(lambda: child_path.exists() and child_path.read_text(), "it has forked"))
+    child = int(written(child_path, "it has forked"))
     try:
         worker = int(wait_until(path.read_text, "the call has begun"))
         program.kill()
@@ -108,7 +108,7 @@ def test_a_forked_child_does_not_hold_it(place: Path, tmp_path: Path) -> None:
 def test_a_program_and_its_daemon_are_killed(place: Path, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     program = start_program(place, tmp_path, f"    executor.submit(calls.sleep, 1000, {str(path)!r}).result()\n")
-    worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    worker = int(written(path, "it runs"))
     daemon = next(pid for pid in processes_of(str(place)) if b"bulkhead-supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(program.pid, signal.SIGSTOP)
     os.kill(daemon, signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_a_daemon_that_is_lost(place: Path, make: Callable[..., Executor], tmp_p
     path, executor = tmp_path / "pid", make(2)
     futures = [executor.submit(calls.sleep, 1000, str(path)), *[executor.submit(calls.sleep, 1000) for _ in range(50)]]
     found = executor.map(calls.add, range(3))
-    worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    worker = int(written(path, "it runs"))
     assert executor._pool._link is not None
     os.kill(executor._pool._link.daemon.pid, signal.SIGKILL)
     for future in futures:
@@ -363,7 +363,7 @@ def test_the_end_waits_for_a_grace(make: Callable[..., Executor], tmp_path: Path
     monkeypatch.setattr(_link, "STOP_TIMEOUT", 0.2)
     path, executor = tmp_path / "said", make(1, cancel_grace=30)
     future = executor.submit(calls.end_slowly, str(path), 1.0)
-    wait_until(path.exists, "it runs")
+    written(path, "it runs")
     future.cancel()
     executor.shutdown()
     assert path.read_text() == "ended by itself"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import calls
 import pytest
-from conftest import is_alive, wait_until
+from conftest import is_alive, wait_until, written
 
 import bulkhead
 from bulkhead import Executor
@@ -78,7 +78,7 @@ def die_once(path: str) -> str:
 def test_processes_that_it_started_die_with_it(executor: Executor, tmp_path: Path) -> None:
     path = tmp_path / "pids"
     future = executor.submit(calls.sleep_holding_the_gil, 1000, str(path))
-    worker, child = map(int, wait_until(lambda: path.exists() and path.read_text(), "it runs").split())
+    worker, child = map(int, written(path, "it runs").split())
     os.kill(worker, signal.SIGKILL)
     assert isinstance(future.exception(60), bulkhead.WorkerCrashed)
     wait_until(lambda: not is_alive(child), "its child is gone")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import calls
 import pytest
-from conftest import is_alive, wait_until
+from conftest import is_alive, wait_until, written
 
 import bulkhead
 from bulkhead import Executor
@@ -95,7 +95,7 @@ def test_priority(make: Callable[..., Executor], tmp_path: Path) -> None:
 def test_cancel_of_a_running_call(executor: Executor, tmp_path: Path) -> None:
     path = tmp_path / "pids"
     future = executor.submit(calls.sleep_holding_the_gil, 1000, str(path))
-    worker, child = map(int, wait_until(lambda: path.exists() and path.read_text(), "it runs").split())
+    worker, child = map(int, written(path, "it runs").split())
     assert future.running() and future.cancel() and future.cancelled() and future.cancel()
     with pytest.raises(cf.CancelledError):
         future.result()

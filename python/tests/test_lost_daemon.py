@@ -15,7 +15,7 @@ from typing import Any
 import calls
 import numpy
 import pytest
-from conftest import is_alive, wait_until
+from conftest import is_alive, wait_until, written
 
 import bulkhead
 from bulkhead import Executor, _link, _lost_daemon, _private
@@ -121,7 +121,7 @@ def test_a_function_by_value_is_sent_again(make: Callable[..., Executor], tmp_pa
 def test_a_call_is_cancelled_while_it_waits_to_be_sent_again(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor, path, go = make(1, retries=1), tmp_path / "runs", threading.Event()
     future = executor.submit(calls.note_and_wait, str(path), 1, str(tmp_path / "gate"))
-    wait_until(path.exists, "it runs")
+    written(path, "it runs")
     with daemons_stop_after(go, monkeypatch):
         kill_daemon(executor)
         wait_until(lambda: executor._pool.lost._taken, "it waits")
@@ -161,7 +161,7 @@ def test_what_waits_to_be_sent_again_is_cancelled_by_shutdown(
     executor, go = make(1, retries=1), threading.Event()
     futures = [executor.submit(calls.note_and_wait, str(tmp_path / "runs"), 0, str(tmp_path / "gate"))]
     futures += [executor.submit(calls.note_and_return, str(tmp_path / "runs"), number) for number in range(1, 20)]
-    wait_until((tmp_path / "runs").exists, "one runs")
+    written(tmp_path / "runs", "one runs")
 
     with daemons_stop_after(go, monkeypatch):
         kill_daemon(executor)

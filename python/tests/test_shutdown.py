@@ -13,7 +13,7 @@ from pathlib import Path
 
 import calls
 import pytest
-from conftest import children, is_alive, wait_until
+from conftest import children, is_alive, wait_until, written
 
 import bulkhead
 from bulkhead import Executor
@@ -72,7 +72,7 @@ def test_cancel_futures_leaves_the_oldest_calls_though_nothing_has_begun(make: C
 def test_workers_are_ended_at_once(make: Callable[..., Executor], tmp_path: Path, way: str) -> None:
     executor, path = make(1), tmp_path / "pid"
     running, waiting = executor.submit(calls.sleep, 1000, str(path)), executor.submit(calls.add, 1)
-    pid = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    pid = int(written(path, "it runs"))
     getattr(executor, way)()
     for future in (running, waiting):
         assert isinstance(future.exception(60), bulkhead.Lost)
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_a_program_and_leaves_nothing(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "main.py")], env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
     )
-    worker = int(wait_until(lambda: path.exists() and path.read_text(), "it runs"))
+    worker = int(written(path, "it runs"))
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     _, words = process.communicate(timeout=60)
