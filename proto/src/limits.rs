@@ -20,6 +20,8 @@ pub const UNREAD_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 pub const UNREAD_ALLOWANCE_BYTES: usize = 4 << 10;
 /// Most jobs in one submit, ids in one request, and ends or workers in one reply.
 pub const BATCH_MAX: usize = 4096;
+/// Longest key of a durable submit, in bytes.
+pub const KEY_MAX_BYTES: usize = 128;
 
 /// Most rows of one reply with a list of jobs: each takes several pieces of memory, and many clients may ask at once.
 pub const ROWS_MAX: usize = 512;

@@ -54,6 +54,7 @@ fn answers(action: &Action) -> &'static [&'static str] {
         | Action::Forget { .. }
         | Action::DropScratch { .. }
         | Action::Ready { .. }
+        | Action::ReserveJobs { .. }
         | Action::Exit => &[],
     }
 }

@@ -185,7 +185,8 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
         | Refusal::NotEnded { .. }
         | Refusal::NoLog { .. }
         | Refusal::WrongState { .. }
-        | Refusal::Denied { .. } => FAILED,
+        | Refusal::Denied { .. }
+        | Refusal::KeyTaken { .. } => FAILED,
     }
 }
 

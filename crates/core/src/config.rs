@@ -3,7 +3,7 @@
 //! The supervisor reads files and arguments into these plain values; the core does not know where they come from.
 //! Limits that no configuration may exceed are in `proto`'s `limits`.
 
-use bulkhead_proto::ids::PoolId;
+use bulkhead_proto::ids::{JobId, PoolId};
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 
@@ -116,6 +116,30 @@ pub struct Config {
     pub ageing_ms: u64,
     /// Bounds that are lower than the configuration says.
     pub lowered: LoweredBounds,
+    /// Whether jobs may be durable, and what the journal has given for that.
+    pub journal: JournalUse,
+}
+
+/// What the core has of a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalUse {
+    /// There is none: every job is volatile. Why, as a text for people.
+    None(String),
+    /// There is one.
+    Open(OpenJournal),
+}
+
+/// An open journal, as far as the core decides by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJournal {
+    /// The numbers of jobs that may be given out at first: from the first one to before the second.
+    pub jobs: (JobId, JobId),
+    /// Most facts that are made and not stored.
+    pub facts_max: u64,
+    /// Most bytes of these.
+    pub fact_bytes_max: u64,
+    /// Whether the run before has not ended by itself: a job of it may be what took the machine down.
+    pub was_unclean: bool,
 }
 
 /// How long other workers wait for the first one of their pool, with [`Config::one_first`].
@@ -247,6 +271,7 @@ impl Default for Config {
             backoff_max_ms: 30_000,
             ageing_ms: 10_000,
             lowered: LoweredBounds::default(),
+            journal: JournalUse::None("this daemon has no state folder".to_owned()),
         }
     }
 }

@@ -3,11 +3,16 @@
 //! The shell (the supervisor's loop, or the simulation) makes an event from what it saw, and decides nothing. A batch of
 //! events is one turn of `Core::step`.
 
+use std::rc::Rc;
+
+use bulkhead_facts::durable_job::DurableJob;
+use bulkhead_facts::fact::{AcceptedJobs, FactNo};
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::Survivor;
+use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
-use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
 /// The two clocks. The shell reads them once for each turn.
@@ -260,6 +265,57 @@ pub enum Event {
         log: LogId,
     },
 
+    /// All facts up to this one are stored, or had an event of their own. The actions that waited for them are performed before the
+    /// core hears of it.
+    Stored {
+        /// The last of them.
+        up_to: FactNo,
+    },
+    /// The submits among these facts are not stored, and never will be. All other facts are stored later.
+    NotStored {
+        /// The first fact.
+        from: FactNo,
+        /// The last one.
+        to: FactNo,
+        /// Why, as a text for people.
+        why: String,
+    },
+    /// A submit is not stored, because its key names one that is.
+    KeyKnown {
+        /// The fact of the submit.
+        fact: FactNo,
+        /// The first job of the submit that has the key.
+        first: JobId,
+        /// How many jobs that submit had.
+        count: u32,
+        /// Whether that submit asked for the same.
+        is_same: bool,
+    },
+    /// Nothing can be stored for now, for this reason.
+    JournalFailed {
+        /// Why, as a text for people.
+        why: String,
+    },
+    /// New facts are stored again.
+    JournalRecovered,
+    /// The journal has removed these ended jobs.
+    JournalEvicted {
+        /// Which.
+        jobs: Vec<JobId>,
+    },
+    /// Jobs of earlier runs that have not ended.
+    Reloaded {
+        /// Some of them, after those of the event before.
+        jobs: Vec<ReloadedJobs>,
+        /// Whether there are no more.
+        is_all: bool,
+    },
+    /// Numbers of jobs below this one may be given out.
+    JobsReserved {
+        /// The first number that may not.
+        end: JobId,
+    },
+
     /// Take no new jobs, end what was accepted, then stop (the first SIGTERM).
     Drain {
         /// How long that may take, in milliseconds.
@@ -267,6 +323,30 @@ pub enum Event {
     },
     /// Stop at once (a second SIGTERM, or SIGINT).
     Stop,
+}
+
+/// Unfinished jobs of one submit of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadedJobs {
+    /// What they share, as it was accepted; without inputs.
+    pub submit: Rc<AcceptedJobs>,
+    /// The jobs.
+    pub jobs: Vec<ReloadedJob>,
+}
+
+/// An unfinished job of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadedJob {
+    /// Its number.
+    pub job: JobId,
+    /// Its counts. An attempt that was started and has no end is lost.
+    pub counts: DurableJob,
+    /// When it expires if it has no attempt until then, wall time in microseconds since 1970.
+    pub expires_us: Option<u64>,
+    /// Its input.
+    pub input: Payload,
+    /// The deaths of its attempts, oldest first.
+    pub deaths: Vec<JobDeath>,
 }
 
 /// How the process of a worker ended, as the shell can tell. Why the core had it killed, and whether it left because it was

@@ -70,6 +70,41 @@ pub enum Fact {
     },
 }
 
+impl Fact {
+    /// About the memory that it takes, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        const ROW: usize = 128;
+        match self {
+            Self::Accepted(accepted) => {
+                let inputs = accepted.inputs.iter().map(|input| ROW + input.as_bytes().len());
+                3 * ROW + inputs.sum::<usize>()
+            }
+            Self::AttemptEnded(ended) => {
+                let death = ended.death.as_ref().map_or(0, |death| 512 + death.evidence.wire_bytes());
+                ROW + ended.message.as_ref().map_or(0, String::len)
+                    + usize::try_from(death).unwrap_or(usize::MAX / 4)
+            }
+            Self::Ended(end) => {
+                let text = match &end.outcome {
+                    Outcome::Failed { message: text, .. }
+                    | Outcome::Crashed { last: text, .. }
+                    | Outcome::Lost { reason: text } => text.len(),
+                    Outcome::Done | Outcome::TimedOut { .. } | Outcome::Cancelled | Outcome::Expired => 0,
+                };
+                let survivors: u64 = end.survivors.iter().map(|one| one.wire_bytes()).sum();
+                let output = end.output.as_ref().map_or(0, |output| output.as_bytes().len());
+                2 * ROW + text + output + usize::try_from(survivors).unwrap_or(usize::MAX / 4)
+            }
+            Self::Evicted { jobs } => ROW + 8 * jobs.len(),
+            Self::Epoch(_)
+            | Self::EpochEnded { .. }
+            | Self::Started { .. }
+            | Self::Retried { .. }
+            | Self::Forgotten { .. } => ROW,
+        }
+    }
+}
+
 /// One run of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Epoch {

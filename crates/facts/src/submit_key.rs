@@ -6,10 +6,9 @@ use std::fmt;
 
 use bulkhead_proto::codec;
 use bulkhead_proto::job::{Payload, Policy};
+use bulkhead_proto::limits::KEY_MAX_BYTES;
 use sha2::{Digest, Sha256};
 
-/// Longest key of a submit, in bytes.
-pub const KEY_MAX_BYTES: usize = 128;
 /// Bytes of a digest.
 pub const DIGEST_BYTES: usize = 32;
 

@@ -9,7 +9,6 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bulkhead_facts::fact::{Fact, FactNo};
-use bulkhead_proto::client::outcome::Outcome;
 
 use crate::numbers::{NextNumbers, NumberKind};
 
@@ -73,7 +72,7 @@ impl FactQueue {
     /// # Panics
     /// If it is not the next one.
     pub(crate) fn push(&self, number: FactNo, fact: Fact) -> Result<(), NotQueued> {
-        let bytes = bytes_of(&fact);
+        let bytes = fact.memory_bytes();
         let mut waiting = self.lock();
         assert_eq!(number.0, waiting.last.0 + 1, "facts are numbered without a gap");
         if waiting.close.is_some() {
@@ -169,39 +168,6 @@ impl FactQueue {
     /// No code panics between two changes that belong together.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// About the memory of a fact, in bytes.
-fn bytes_of(fact: &Fact) -> usize {
-    const ROW: usize = 128;
-    match fact {
-        Fact::Accepted(accepted) => {
-            let inputs = accepted.inputs.iter().map(|input| ROW + input.as_bytes().len());
-            3 * ROW + inputs.sum::<usize>()
-        }
-        Fact::AttemptEnded(ended) => {
-            let death = ended.death.as_ref().map_or(0, |death| 512 + death.evidence.wire_bytes());
-            ROW + ended.message.as_ref().map_or(0, String::len)
-                + usize::try_from(death).unwrap_or(usize::MAX / 4)
-        }
-        Fact::Ended(end) => {
-            let text = match &end.outcome {
-                Outcome::Failed { message: text, .. }
-                | Outcome::Crashed { last: text, .. }
-                | Outcome::Lost { reason: text } => text.len(),
-                Outcome::Done | Outcome::TimedOut { .. } | Outcome::Cancelled | Outcome::Expired => 0,
-            };
-            let survivors: u64 = end.survivors.iter().map(|one| one.wire_bytes()).sum();
-            let output = end.output.as_ref().map_or(0, |output| output.as_bytes().len());
-            2 * ROW + text + output + usize::try_from(survivors).unwrap_or(usize::MAX / 4)
-        }
-        Fact::Evicted { jobs } => ROW + 8 * jobs.len(),
-        Fact::Epoch(_)
-        | Fact::EpochEnded { .. }
-        | Fact::Started { .. }
-        | Fact::Retried { .. }
-        | Fact::Forgotten { .. } => ROW,
     }
 }
 

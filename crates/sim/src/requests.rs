@@ -114,7 +114,18 @@ impl World {
         let held = attached && self.rng.chance(500);
         let flavour = self.some_flavour();
         let registered = self.use_something(place, attached && kind != "fan");
-        Request::Submit(Submit { kind, policy, attached, held, progress, flavour, files, registered, inputs })
+        Request::Submit(Submit {
+            kind,
+            policy,
+            attached,
+            held,
+            progress,
+            flavour,
+            files,
+            registered,
+            durable: None,
+            inputs,
+        })
     }
 
     /// A receipt of some of the held ends that a client got, now and then of one that it did not get.

@@ -219,7 +219,7 @@ impl Sabotage {
         self.spoil_arenas(&mut out.actions);
         self.spoil_waiting(&mut out.actions);
         self.spoil_registrations(&mut out.actions);
-        let Output { records, actions } = out;
+        let Output { records, actions, .. } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
             Self::LoseEnds => actions.retain(|action| !is_end(action)),

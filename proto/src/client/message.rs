@@ -238,8 +238,19 @@ pub struct Submit {
     pub files: Vec<FileUse>,
     /// What the jobs use that the connection registered. In a box, because most jobs use nothing.
     pub registered: Option<Box<RegisteredUse>>,
+    /// Set for durable jobs: they are answered as accepted once the journal has them, and outlive the daemon. Their inputs and results
+    /// are inline. `None`: the jobs are volatile. In a box, because volatile jobs need none.
+    pub durable: Option<Box<DurableSubmit>>,
     /// The inputs; each makes one job.
     pub inputs: Vec<Payload>,
+}
+
+/// What a submit of durable jobs says besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct DurableSubmit {
+    /// The user's name for this submit: a second submit with the same key is the same jobs. 1 to
+    /// [`crate::limits::KEY_MAX_BYTES`] bytes.
+    pub key: Option<Vec<u8>>,
 }
 
 /// What the jobs of a submit use that the connection registered, by the client's numbers.

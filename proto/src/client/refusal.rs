@@ -85,6 +85,18 @@ pub enum Refusal {
         /// What is needed, as a text for people.
         needed: String,
     },
+    /// The jobs cannot be durable now. None of them was accepted.
+    NotDurable {
+        /// Why, as a text for people.
+        why: String,
+    },
+    /// The key of a durable submit names other jobs of this user.
+    KeyTaken {
+        /// The first of those jobs.
+        first: JobId,
+        /// How many they are.
+        count: u32,
+    },
 }
 
 impl Refusal {
@@ -107,7 +119,9 @@ impl Refusal {
             | Self::Draining
             | Self::UnknownKind { .. }
             | Self::Invalid { .. }
-            | Self::Denied { .. } => {}
+            | Self::Denied { .. }
+            | Self::NotDurable { .. }
+            | Self::KeyTaken { .. } => {}
         }
         same
     }
@@ -208,6 +222,16 @@ impl fmt::Display for Refusal {
             Self::WrongState { job, needed } => write!(out, "job {job}: {}", Plain(needed)),
             Self::Invalid { why } => write!(out, "invalid request: {}", Plain(why)),
             Self::Denied { needed } => write!(out, "not allowed: {}", Plain(needed)),
+            Self::NotDurable { why } => {
+                write!(out, "the jobs cannot be durable: {}; `--volatile` submits jobs that end with the daemon", Plain(why))
+            }
+            Self::KeyTaken { first, count: 1 } => {
+                write!(out, "the key names a different submit, job {first}: another submit needs another key")
+            }
+            Self::KeyTaken { first, count } => {
+                let last = first.0.saturating_add(u64::from(count.saturating_sub(1)));
+                write!(out, "the key names a different submit, jobs {first} to {last}: another submit needs another key")
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str
 const ARROWS: [Row; 17] = [
     ("proto", &[], Some(&["bincode", "serde", "smallvec"])),
     ("crates/facts", &["proto"], Some(&["sha2"])),
-    ("crates/core", &["proto"], Some(&["slab", "thin-vec"])),
+    ("crates/core", &["facts", "proto"], Some(&["slab", "thin-vec"])),
     ("crates/sim", &["core", "proto"], Some(&[])),
     ("crates/sys", &[], None),
     ("crates/link", &["proto", "sys"], None),

@@ -14,6 +14,7 @@ mod death;
 mod deliver;
 mod dispatch;
 mod drain;
+mod durable;
 mod end;
 mod evict;
 mod lend;
@@ -254,6 +255,14 @@ impl Core {
             Event::LogClosed { log } => self.jobs.log_closed(log),
             Event::OutputFreed { output } => self.jobs.output_freed(output),
             Event::LogFreed { log } => self.jobs.log_freed(log),
+            Event::Stored { up_to } => self.facts_stored(up_to),
+            Event::NotStored { from, to, why } => self.submits_not_stored((from, to), &why),
+            Event::KeyKnown { fact, first, count, is_same } => self.key_known(fact, (first, count), is_same),
+            Event::JournalFailed { why } => self.journal_failed(why),
+            Event::JournalRecovered => self.journal_recovered(),
+            Event::JournalEvicted { jobs } => self.journal_evicted(&jobs),
+            Event::Reloaded { jobs, is_all } => self.reloaded(jobs, is_all),
+            Event::JobsReserved { end } => self.jobs_reserved(end),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),
         }

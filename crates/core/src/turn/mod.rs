@@ -7,6 +7,7 @@
 mod alarms;
 mod charges;
 mod counted;
+mod fact_line;
 mod fair_ring;
 mod random;
 mod records;
@@ -18,6 +19,7 @@ mod values;
 
 use std::sync::Arc;
 
+use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::view::Totals;
@@ -34,10 +36,11 @@ pub use user_turns::UserTurns;
 pub use values::{AccountId, BoundOrigin, Resource};
 pub(crate) use values::{Flavour, Owner, TaskLimits};
 
-use crate::action::{Action, Output};
+use crate::action::{Action, Output, WaitingAction};
 use crate::config::Config;
 use crate::event::Now;
 use crate::turn::alarms::Alarms;
+use crate::turn::fact_line::FactLine;
 use crate::turn::random::Rng;
 use crate::turn::run_clock::RunClock;
 
@@ -84,6 +87,7 @@ pub(crate) struct Turn {
     out: Output,
     alarms: Alarms,
     records: RecentRecords,
+    facts: FactLine,
     totals: Totals,
     charges: Charges,
     random: Rng,
@@ -100,6 +104,7 @@ impl Turn {
             out: Output::default(),
             alarms: Alarms::default(),
             records: RecentRecords::default(),
+            facts: FactLine::default(),
             totals: Totals::default(),
             charges: Charges::default(),
             random: Rng::new(config.seed),
@@ -135,7 +140,12 @@ impl Turn {
     /// Whether no turn has begun, and no decision is left over from the last one.
     pub(crate) fn is_at_rest(&self) -> bool {
         let is_posted = self.charges.is_empty();
-        !self.is_open && is_posted && self.out.actions.is_empty() && self.out.records.is_empty()
+        !self.is_open
+            && is_posted
+            && self.out.actions.is_empty()
+            && self.out.records.is_empty()
+            && self.out.facts.is_empty()
+            && self.out.waiting.is_empty()
     }
 
     /// Whether [`Self::judge_lateness`] has to be called before a turn at this time begins.
@@ -214,6 +224,41 @@ impl Turn {
     pub(crate) fn act(&mut self, action: Action) {
         assert!(self.is_open, "actions belong to a turn");
         self.out.actions.push(action);
+    }
+
+    /// Appends a fact; its number.
+    ///
+    /// # Panics
+    /// Between two turns: it would be stored after what waits for it is done.
+    pub(crate) fn fact(&mut self, fact: Fact) -> FactNo {
+        assert!(self.is_open, "facts belong to a turn");
+        let number = self.facts.add(&fact);
+        self.out.facts.push(fact);
+        number
+    }
+
+    /// Appends an action that waits until all facts so far are stored; if they are, for the shell at once.
+    ///
+    /// # Panics
+    /// As [`Self::act`].
+    pub(crate) fn act_after_facts(&mut self, action: Action) {
+        match self.facts.awaited() {
+            None => self.act(action),
+            Some(after) => {
+                assert!(self.is_open, "actions belong to a turn");
+                self.out.waiting.push(WaitingAction { after, action });
+            }
+        }
+    }
+
+    /// Which facts are made and not stored.
+    pub(crate) fn facts(&self) -> &FactLine {
+        &self.facts
+    }
+
+    /// All facts up to this one are stored.
+    pub(crate) fn facts_stored(&mut self, up_to: FactNo) {
+        self.facts.stored(up_to);
     }
 
     /// Appends a record; `owner` says who may see all of it.

@@ -168,6 +168,7 @@ impl SessionOutbox {
             flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
             registered: uses(arena, &spec.contexts),
+            durable: spec.durable.clone(),
             inputs,
         };
         let frame = RequestFrame { tag: self.next_tag(), request: Request::Submit(submit) };
