@@ -371,7 +371,7 @@ fn a_later_run_goes_on_with_what_is_unfinished() {
     let answer = next.answer(ADMIN, Request::Job { job: first });
     assert!(matches!(answer, Reply::Refused(Refusal::Gone { .. })), "the journal answers for it");
     let detail = next.detail(second);
-    assert_eq!((detail.row.attempts, detail.deaths.len()), (1, 1));
+    assert_eq!((detail.row.attempts, detail.deaths.len()), (2, 1), "it runs again");
     assert_eq!(next.recorded(|what| matches!(what, What::Reloaded { jobs: 3, kindless: 0 })), 1);
     for job in [second, third, fourth] {
         while next.holder(job).is_none() {
