@@ -34,6 +34,8 @@ pub struct KnownJob {
     pub policy: Policy,
     /// Whether it is attached.
     pub attached: bool,
+    /// Whether it is durable.
+    pub durable: bool,
     /// Whether its result is held until its client has received it.
     pub held: bool,
     /// Whether its client has received the result.
@@ -117,6 +119,7 @@ impl KnownJob {
             flavour: 0,
             policy,
             attached: false,
+            durable: false,
             held: false,
             received: false,
             input,
