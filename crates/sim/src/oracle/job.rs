@@ -36,6 +36,8 @@ pub struct KnownJob {
     pub attached: bool,
     /// Whether it is durable.
     pub durable: bool,
+    /// A client asked to forget it, and is answered once that is stored.
+    pub forget_asked: bool,
     /// Whether its result is held until its client has received it.
     pub held: bool,
     /// Whether its client has received the result.
@@ -120,6 +122,7 @@ impl KnownJob {
             policy,
             attached: false,
             durable: false,
+            forget_asked: false,
             held: false,
             received: false,
             input,

@@ -140,6 +140,9 @@ impl JobOracle {
                 });
                 self.cancels.extend(jobs.iter().map(|job| (*job, false)));
             }
+            Event::ClientSaid { request: Request::Forget { jobs }, .. } if self.has_journal => {
+                jobs.iter().for_each(|job| self.change(*job, |job| job.forget_asked = true));
+            }
             Event::ClientSaid { request: Request::CancelWaiting { .. }, .. } => {
                 self.asked_waiting(now, event)
             }

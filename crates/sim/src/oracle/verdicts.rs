@@ -257,7 +257,7 @@ impl JobOracle {
         let rows: BTreeSet<JobId> = listed.iter().map(|row| row.job).collect();
         let (mut unexplained, mut last) = (0, JobId(0));
         // A daemon that ends has put durable jobs off.
-        let is_put_off = |job: &KnownJob| self.stopping && job.durable;
+        let is_put_off = |job: &KnownJob| self.stopping && job.durable || job.forget_asked;
         let known = self.jobs.iter().filter(|(_, job)| !is_put_off(job));
         for (id, job) in known.filter(|(id, job)| !job.forgotten && !rows.contains(id)) {
             let left = has_left(job, &self.gone, now, self.vanished_ns);
