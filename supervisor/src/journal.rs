@@ -234,16 +234,14 @@ impl RunningJournal {
 
 /// The event of a fact that does not fit what is stored. Retention may have removed its job meanwhile: then there is none.
 fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
-    match misfit {
-        Misfit::KeyTaken { first, count, is_same } => Some(Event::KeyKnown { fact, first, count, is_same }),
-        other => {
-            log::warn!(
-                "the journal has not stored a fact that does not fit fact={fact} why={:?}",
-                other.to_string()
-            );
-            None
-        }
+    if let Misfit::KeyTaken { first, count, is_same } = misfit {
+        return Some(Event::KeyKnown { fact, first, count, is_same });
     }
+    log::warn!(
+        "the journal has not stored a fact that does not fit fact={fact} why={:?}",
+        misfit.to_string()
+    );
+    None
 }
 
 fn reloaded(chunk: ChunkToRun) -> Event {
