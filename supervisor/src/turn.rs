@@ -336,6 +336,9 @@ fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
             | What::Degraded { .. }
             | What::Recovered { .. }
             | What::Short { .. }
+            | What::Reloaded { .. }
+            | What::JournalFailed { .. }
+            | What::JournalRecovered
             | What::Draining { .. }
             | What::Stopped,
             _,
@@ -366,6 +369,7 @@ fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
             | What::EndedQueued { .. }
             | What::RetryAsked { .. }
             | What::Evicted { .. }
+            | What::Kindless { .. }
             | What::Recycled { .. },
             None,
         ) => Some(LineAbout::Workers),
@@ -386,6 +390,8 @@ fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
         | What::SpawnFailed { .. }
         | What::Stuck { .. }
         | What::LivesOn { .. }
+        | What::JournalFailed { .. }
+        | What::Kindless { .. }
         | What::Degraded { .. } => {
             log::warn!("{}", record.what);
         }
@@ -412,6 +418,8 @@ fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
         | What::RetryAsked { .. }
         | What::Recovered { .. }
         | What::Short { .. }
+        | What::Reloaded { .. }
+        | What::JournalRecovered
         | What::Evicted { .. }
         | What::Draining { .. }
         | What::Stopped
