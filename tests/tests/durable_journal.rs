@@ -118,6 +118,28 @@ fn no_number_of_a_job_is_given_out_twice_however_the_daemon_ends() {
 }
 
 #[test]
+fn workers_and_records_go_on_counting_over_runs() {
+    let (mut daemon, setup, _) = daemon_with_journal();
+    let (mut worker, mut record) = (0, 0);
+    for end in ["TERM", "KILL", "TERM"] {
+        assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["x"]).len(), 1);
+        let workers: Vec<u64> = daemon.workers().iter().map(|row| row.worker.0).collect();
+        let records = Wire::connect(&daemon.socket()).records();
+        let (least, first) = (*workers.iter().min().expect("workers"), records[0].index);
+        assert!(
+            least > worker && first > record,
+            "worker {least} after {worker}, record {first} after {record}"
+        );
+        worker = *workers.iter().max().expect("workers");
+        record = records.last().expect("records").index;
+        daemon.end(end);
+        daemon.start_again(&setup);
+    }
+    let (_, last) = (daemon.end("TERM"), worker);
+    assert!(last > 1_000_000, "a run that was killed has used its block: {last}");
+}
+
+#[test]
 fn the_journal_tells_how_each_run_ended() {
     let (mut daemon, setup, journal) = daemon_with_journal();
     let runs = || query(&journal, "SELECT number, ended_us IS NOT NULL, pid FROM epoch ORDER BY number");
