@@ -1,6 +1,8 @@
 //! Durable jobs over the end of their daemon, with real daemons that are killed and stopped.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use bulkhead_journal::reader::JournalReader;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
@@ -8,6 +10,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder};
+use bulkhead_tests::or_skip;
 use bulkhead_tests::wire::{Wire, submit};
 
 /// Beyond every number of a job.
@@ -148,5 +151,60 @@ fn a_database_that_is_removed_refuses_durable_jobs_until_a_restart_and_numbers_g
     assert!(daemon.log().contains("is gone, with the jobs in it: job numbers go on at"), "{}", daemon.log());
     let after = submit_durable(&daemon, "noop", &["x"]);
     assert!(after.0 > before.0 + 1, "job {} comes after job {}", after.0, before.0);
+    await_all_ended(&journal);
+}
+
+/// A `sqlite3` that holds the write lock of a journal until it is dropped; `Err`: there is none.
+struct ForeignLock(Child);
+
+impl ForeignLock {
+    fn take(journal: &Path) -> Result<Self, String> {
+        let mut command = Command::new("sqlite3");
+        command.arg(journal.join("journal.db")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| format!("sqlite3 cannot be run: {error}"))?;
+        let mut stdin = child.stdin.take().expect("its standard input is piped");
+        let text = ".timeout 60000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n";
+        stdin.write_all(text.as_bytes()).expect("it reads");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its standard output is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it answers");
+        child.stdin = Some(stdin);
+        let lock = Self(child);
+        assert_eq!(line, "locked\n");
+        Ok(lock)
+    }
+}
+
+impl Drop for ForeignLock {
+    fn drop(&mut self) {
+        // It may be dead already.
+        drop(self.0.kill());
+        self.0.wait().expect("it is this process's child");
+    }
+}
+
+#[test]
+fn a_foreign_lock_refuses_durable_jobs_and_no_others_until_it_is_gone() {
+    let (mut daemon, setup, journal) = daemon_with_journal();
+    submit_durable(&daemon, "noop", &["x"]);
+    await_all_ended(&journal);
+    let lock = or_skip!(ForeignLock::take(&journal));
+    let why = refusal(&daemon);
+    assert!(why.contains("another program has locked the database for 1 s"), "{why}");
+    assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["on"]).len(), 1);
+    drop(lock);
+    eventually("durable jobs are taken again", || {
+        let reply = Wire::connect(&daemon.socket()).call(durable("noop", &["x"]));
+        matches!(reply, Reply::Accepted { .. }).then_some(())
+    });
+    await_all_ended(&journal);
+    // A daemon that cannot write the end of its run ends nevertheless, and says so.
+    let lock = or_skip!(ForeignLock::take(&journal));
+    assert!(daemon.end("INT").success());
+    assert!(daemon.log().contains("the journal has no end of this run"), "{}", daemon.log());
+    drop(lock);
+    daemon.start_again(&setup);
+    assert!(daemon.log().contains("the last run ended without a stop"), "{}", daemon.log());
+    submit_durable(&daemon, "noop", &["x"]);
     await_all_ended(&journal);
 }
