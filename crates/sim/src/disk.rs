@@ -48,7 +48,7 @@ pub(crate) fn keep(seed: u64, config: &mut Config) -> Option<DiskFaults> {
         return None;
     }
     let mut rng = SimRng::new(seed ^ 0xd15c_0a11);
-    let block = *rng.pick(&[50, 1000, 1_000_000]);
+    let block = *rng.pick(&[10_000, 1_000_000]);
     config.journal = JournalUse::Open(OpenJournal {
         jobs: (JobId(1), JobId(1 + block)),
         facts_max: *rng.pick(&[16, 300, 100_000]),

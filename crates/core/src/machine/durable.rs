@@ -206,6 +206,7 @@ impl Core {
     /// The jobs of a submit that waits never were.
     fn end_submit(&mut self, fact: FactNo, reply: Reply) {
         let Some(admission) = self.held_back.take_submit(fact) else { return };
+        self.turn.fact_refused(fact);
         self.release_held(&admission);
         if matches!(reply, Reply::Refused(_)) {
             self.turn.count(Counter::Refused, u64::from(admission.count));

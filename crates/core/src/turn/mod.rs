@@ -246,6 +246,11 @@ impl Turn {
         self.facts.stored(up_to);
     }
 
+    /// This fact never will be stored: nothing waits for it.
+    pub(crate) fn fact_refused(&mut self, fact: FactNo) {
+        self.facts.refused(fact);
+    }
+
     /// Appends a record; `owner` says who may see all of it.
     ///
     /// # Panics
