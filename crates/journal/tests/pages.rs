@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use bulkhead_facts::fact::{AttemptEnd, Fact};
 use bulkhead_journal::answer::JournalAnswer;
-use bulkhead_journal::bounds::LOAD_CHUNK;
+use bulkhead_journal::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
+use bulkhead_journal::reloading::{ChunkToRun, JobToRun, SubmitToRun};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use common::{Desk, all_ended, attempt, end, payload, settings, submit};
@@ -224,5 +225,53 @@ fn a_chunk_tells_whether_an_end_was_stored_before_it() {
     let after = reader.load(&mut loading).unwrap();
     assert!(before.jobs.iter().any(|job| job.job == JobId(1)) && before.commits < stored[0]);
     assert!(after.jobs.is_empty() && after.commits >= stored[1] && stored[1] > stored[0]);
+    assert!(desk.close());
+}
+
+#[test]
+fn a_job_to_run_comes_with_its_input_and_its_deaths_and_a_damaged_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let inputs = ["a", "damaged", "c"].map(payload).to_vec();
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, inputs))));
+    desk.push(Fact::Accepted(Box::new(submit(4, 1001, None, vec![payload("d"), payload("e")]))));
+    desk.push(attempt(3, 1, AttemptEnd::Charged));
+    desk.push(attempt(3, 2, AttemptEnd::Charged));
+    desk.push(end(5, None, Outcome::Cancelled, bulkhead_sys::clock::wall_us()));
+    desk.await_stored();
+    assert!(desk.close());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute("UPDATE input SET bytes = CAST('DAMAGED' AS BLOB) WHERE job = 2", []).unwrap();
+    drop(other);
+    let desk = Desk::open(folder.path());
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(100)).unwrap();
+    let chunk = reader.load_to_run(&mut loading).unwrap();
+    let mut shape = Vec::new();
+    for SubmitToRun { submit, jobs } in &chunk.submits {
+        let of_job = |job: &JobToRun| (submit.first.0, job.job.0, job.input.clone(), job.deaths.len());
+        shape.extend(jobs.iter().map(of_job));
+    }
+    assert_eq!(shape, [(1, 1, payload("a"), 0), (1, 3, payload("c"), 2), (4, 4, payload("d"), 0)]);
+    assert_eq!(chunk.submits[0].jobs[1].counts.crashes, 2);
+    assert!(matches!(&chunk.damaged[..], [(JobId(2), why)] if why.contains("the input of job 2 is damaged")));
+    assert!(chunk.is_last);
+    assert!(reader.load_to_run(&mut loading).unwrap().submits.is_empty(), "no job comes twice");
+    assert!(desk.close());
+}
+
+#[test]
+fn the_last_chunk_to_run_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("x"); LOAD_CHUNK]))));
+    desk.push(Fact::Accepted(Box::new(submit(5000, 1000, None, vec![payload("x"); FIRST_LOAD_CHUNK + 1]))));
+    desk.await_stored();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(1 << 40)).unwrap();
+    let chunks = [(); 3].map(|()| reader.load_to_run(&mut loading).unwrap());
+    let count = |chunk: &ChunkToRun| chunk.submits.iter().map(|submit| submit.jobs.len()).sum::<usize>();
+    let told = chunks.each_ref().map(|chunk| (chunk.is_last, count(chunk)));
+    assert_eq!(told, [(false, FIRST_LOAD_CHUNK), (false, LOAD_CHUNK), (true, 1)]);
     assert!(desk.close());
 }

@@ -37,12 +37,13 @@ mod survivors;
 mod tests;
 mod workers;
 
+use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
 use crate::client::Clients;
-use crate::config::Config;
+use crate::config::{Config, RunNumbers};
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::cancel_waiting::WaitingCancels;
@@ -121,7 +122,7 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(config.all_pools().count(), config.first_job()),
+            jobs: Jobs::new(config.all_pools().count(), config.first_job(), config.first),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
@@ -188,6 +189,22 @@ impl Core {
         match owner {
             Owner::User(uid) => Some(*uid),
             Owner::Service | Owner::Administrators => None,
+        }
+    }
+
+    /// The number that the next job gets.
+    pub fn next_job(&self) -> JobId {
+        JobId(self.jobs.last_id().0 + 1)
+    }
+
+    /// The numbers that are given out next. Asked often: it costs a few loads.
+    pub fn next_numbers(&self) -> RunNumbers {
+        let (scratch, log) = self.jobs.next_files();
+        RunNumbers {
+            worker: self.workers.next_number(),
+            record: self.turn.records().next_index(),
+            scratch,
+            log,
         }
     }
 

@@ -103,7 +103,7 @@ impl Turn {
             started_us: None,
             out: Output::default(),
             alarms: Alarms::default(),
-            records: RecentRecords::default(),
+            records: RecentRecords::new(config.first.record),
             facts: FactLine::new(&config.journal),
             totals: Totals::default(),
             charges: Charges::default(),
