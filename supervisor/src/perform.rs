@@ -87,7 +87,7 @@ impl Performer {
             Action::DropLog { log } => self.outputs.drop_log(log),
             Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
             Action::Ready { status } => self.notifier.ready(&status),
-            Action::ReserveJobs { .. } => {}
+            Action::ReserveJobs { .. } | Action::LookUp { .. } => {}
             Action::Exit => return true,
             Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
             Action::GiveOutput { worker, seq, room_bytes } => {
@@ -280,6 +280,7 @@ fn follows_offers(action: &Action) -> bool {
         | Action::DropScratch { .. }
         | Action::Ready { .. }
         | Action::ReserveJobs { .. }
+        | Action::LookUp { .. }
         | Action::Exit => false,
     }
 }

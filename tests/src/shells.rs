@@ -55,6 +55,7 @@ fn answers(action: &Action) -> &'static [&'static str] {
         | Action::DropScratch { .. }
         | Action::Ready { .. }
         | Action::ReserveJobs { .. }
+        | Action::LookUp { .. }
         | Action::Exit => &[],
     }
 }

@@ -185,6 +185,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
         Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
         Refusal::NeverWas { .. }
         | Refusal::Gone { .. }
+        | Refusal::OfEarlierRun { .. }
         | Refusal::NotEnded { .. }
         | Refusal::NoLog { .. }
         | Refusal::WrongState { .. }

@@ -4,6 +4,8 @@
 
 use std::io;
 
+use nix::libc;
+
 /// Fills the buffer with random bytes. Early in the boot of a machine it waits until the kernel has some.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ impl Core {
     /// All facts up to this one are stored.
     pub(super) fn facts_stored(&mut self, up_to: FactNo) {
         self.turn.facts_stored(up_to);
+        self.look_ups_go_on();
     }
 
     pub(super) fn submits_not_stored(&mut self, (_from, _to): (FactNo, FactNo), _why: &str) {}
@@ -20,7 +21,9 @@ impl Core {
 
     pub(super) fn journal_recovered(&mut self) {}
 
-    pub(super) fn journal_evicted(&mut self, _jobs: &[JobId]) {}
+    pub(super) fn journal_evicted(&mut self, jobs: &[JobId]) {
+        jobs.iter().for_each(|job| self.look_ups.changed(*job));
+    }
 
     pub(super) fn reloaded(&mut self, _jobs: Vec<ReloadedJobs>, _is_all: bool) {}
 

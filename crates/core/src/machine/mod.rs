@@ -19,6 +19,7 @@ mod end;
 mod evict;
 mod lend;
 mod limits;
+mod look_up;
 mod notices;
 mod on_demand;
 mod outputs;
@@ -35,7 +36,7 @@ mod survivors;
 mod tests;
 mod workers;
 
-use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
+use bulkhead_proto::limits::{DEATHS_KEPT, LOOK_UPS_MAX, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
@@ -45,6 +46,7 @@ use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::cancel_waiting::WaitingCancels;
 use crate::machine::drain::Drain;
+use crate::machine::look_up::LookUpLog;
 use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
 use crate::worker::Workers;
@@ -63,6 +65,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::ArenaBytes, config.arena_bytes_max),
         (Resource::Registrations, REGISTRATIONS_MAX),
         (Resource::Waits, WAITS_MAX),
+        (Resource::LookUps, LOOK_UPS_MAX),
         (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
@@ -89,6 +92,7 @@ pub struct Core {
     drain: Drain,
     parked: ParkedLine,
     waiting_cancels: WaitingCancels,
+    look_ups: LookUpLog,
     /// A search for idle workers was longer than one take: the next turn begins at once.
     is_searching: bool,
 }
@@ -122,6 +126,7 @@ impl Core {
             drain: Drain::default(),
             parked: ParkedLine::default(),
             waiting_cancels: WaitingCancels::default(),
+            look_ups: LookUpLog::default(),
             is_searching: false,
             turn: Turn::new(config, now),
         }
@@ -263,6 +268,7 @@ impl Core {
             Event::JournalEvicted { jobs } => self.journal_evicted(&jobs),
             Event::Reloaded { jobs, is_all } => self.reloaded(jobs, is_all),
             Event::JobsReserved { end } => self.jobs_reserved(end),
+            Event::LookedUp { number, client, found } => self.looked_up(number, client, found),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),
         }
