@@ -37,7 +37,10 @@ fn next_key(peer: &mut Peer) -> (Tag, String) {
 
 #[test]
 fn a_durable_submit_is_repeated_with_its_key_when_the_daemon_comes_back() {
-    for (key, arguments) in [(None, &["submit", "--durable", "noop"][..]), (Some("night"), &["submit", "--durable", "--key", "night", "noop"])] {
+    for (key, arguments) in [
+        (None, &["submit", "--durable", "noop"][..]),
+        (Some("night"), &["submit", "--durable", "--key", "night", "noop"]),
+    ] {
         let (said, heard) = std::sync::mpsc::channel();
         let before = move |mut peer: Peer| said.send(next_key(&mut peer).1).unwrap();
         let after = move |mut peer: Peer| {
@@ -50,7 +53,11 @@ fn a_durable_submit_is_repeated_with_its_key_when_the_daemon_comes_back() {
         let fake = Fake::serve_each(vec![Box::new(before), Box::new(after)]);
         let output = against(fake, arguments);
         assert_eq!((code(&output), text(&output.stdout)), (0, "17\n"));
-        assert!(text(&output.stderr).contains("was lost: waiting for it to come back"), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("was lost: waiting for it to come back"),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }
 

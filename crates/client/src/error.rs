@@ -418,7 +418,9 @@ impl Error {
     pub fn is_lost_connection(&self) -> bool {
         match self {
             Self::Closed { .. } => true,
-            Self::Io(error) => matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset),
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
             _ => false,
         }
     }

@@ -106,7 +106,11 @@ mod tests {
         assert_eq!(keys(KEY_MAX_BYTES).current(true).unwrap().len(), KEY_MAX_BYTES);
         let limit = KEY_MAX_BYTES - "#18446744073709551615".len();
         let too_long = |bytes, is_last| keys(bytes).current(is_last).unwrap_err().to_string();
-        assert!(too_long(limit + 1, false).contains(&format!("{} bytes", limit + 1)), "{}", too_long(limit + 1, false));
+        assert!(
+            too_long(limit + 1, false).contains(&format!("{} bytes", limit + 1)),
+            "{}",
+            too_long(limit + 1, false)
+        );
         keys(limit).current(false).unwrap();
         assert!(too_long(KEY_MAX_BYTES + 1, true).contains("from 1 to 128 bytes"));
         assert!(too_long(0, true).contains("0 bytes"));

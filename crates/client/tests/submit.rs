@@ -129,10 +129,16 @@ fn a_durable_submit_has_a_key_and_a_volatile_one_has_none() {
     assert_eq!(volatile.next().unwrap().unwrap(), 1..2);
     assert_eq!(volatile.key(), None);
     let mut made = client.submit(Spec::new("noop"), inputs(1), durable(None));
-    let Some(Err(Error::Refused(Refusal::KeyTaken { count: 32, .. }))) = made.next() else { panic!("a key of 32 digits") };
+    let Some(Err(Error::Refused(Refusal::KeyTaken { count: 32, .. }))) = made.next() else {
+        panic!("a key of 32 digits")
+    };
     assert_eq!(made.key().unwrap().len(), 32);
     let long = "k".repeat(120);
-    let error = client.submit(Spec::new("noop"), inputs(BATCH_MAX + 1), durable(Some(&long))).next().unwrap().unwrap_err();
+    let error = client
+        .submit(Spec::new("noop"), inputs(BATCH_MAX + 1), durable(Some(&long)))
+        .next()
+        .unwrap()
+        .unwrap_err();
     assert!(matches!(error, Error::KeyTooLong { bytes: 120, limit: 107 }), "{error}: nothing is sent");
     drop(client);
     fake.finish();

@@ -68,7 +68,8 @@ fn a_job_has_its_submit_its_attempts_and_its_end() {
     let job = reader.job(JobId(1)).unwrap().unwrap();
     let counts = job.counts;
     assert_eq!((counts.attempts, counts.crashes, counts.retries, counts.lost), (3, 1, 1, 1));
-    let failures: Vec<_> = job.attempts.iter().filter_map(|one| Some((one.number, one.message.as_deref()?))).collect();
+    let failures: Vec<_> =
+        job.attempts.iter().filter_map(|one| Some((one.number, one.message.as_deref()?))).collect();
     assert_eq!(failures, [(1, "it said no")]);
     assert_eq!(job.attempts.iter().filter(|one| one.death.is_some()).count(), 2);
     let crashed = job.end.unwrap().end;

@@ -72,7 +72,10 @@ impl World {
             Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
             Action::DropLog { log } => self.drop_log(log),
-            Action::Ready { .. } | Action::Offer { .. } | Action::ReserveJobs { .. } | Action::LookUp { .. } => {}
+            Action::Ready { .. }
+            | Action::Offer { .. }
+            | Action::ReserveJobs { .. }
+            | Action::LookUp { .. } => {}
         }
         Ok(())
     }

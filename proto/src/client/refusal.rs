@@ -425,6 +425,9 @@ mod tests {
             "job 3 is of an earlier run of the daemon, which ended at 2000-02-29T00:00:00.000000Z: it was volatile"
         ));
         let unknown_end = Refusal::OfEarlierRun { job: JobId(3), others: true, until_us: None }.to_string();
-        assert!(unknown_end.starts_with("job 3 is of an earlier run of the daemon: it is not yours, or was volatile"));
+        assert!(
+            unknown_end
+                .starts_with("job 3 is of an earlier run of the daemon: it is not yours, or was volatile")
+        );
     }
 }

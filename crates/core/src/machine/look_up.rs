@@ -69,7 +69,8 @@ impl LookUpLog {
 
     /// A look-up is answered, or never will be: the jobs whose answers may be out of date.
     fn answered(&mut self, number: LookUpNo) -> BTreeSet<JobId> {
-        let stale = self.changes.iter().filter(|(before, _)| *before >= number).map(|(_, job)| *job).collect();
+        let stale =
+            self.changes.iter().filter(|(before, _)| *before >= number).map(|(_, job)| *job).collect();
         self.open.remove(&number);
         let oldest = self.open.first().copied();
         while let Some((before, _)) = self.changes.front()
@@ -117,7 +118,13 @@ impl Core {
     }
 
     /// Looks up the job of a request about one job that is not in the table for this client, or refuses it.
-    pub(super) fn look_up_one(&mut self, (id, tag): (ClientId, Tag), peer: Peer, job: JobId, verb: LookUpVerb) {
+    pub(super) fn look_up_one(
+        &mut self,
+        (id, tag): (ClientId, Tag),
+        peer: Peer,
+        job: JobId,
+        verb: LookUpVerb,
+    ) {
         if !self.may_be_in_journal(job) {
             return self.refuse(id, tag, Refusal::unknown(job, self.jobs.last_id(), !peer.admin));
         }
@@ -181,19 +188,23 @@ impl Core {
     }
 
     /// The journal was read.
-    pub(super) fn looked_up(&mut self, number: LookUpNo, id: ClientId, found: Result<Vec<LookUpAnswer>, String>) {
+    pub(super) fn looked_up(
+        &mut self,
+        number: LookUpNo,
+        id: ClientId,
+        found: Result<Vec<LookUpAnswer>, String>,
+    ) {
         let stale = self.look_ups.answered(number);
         let Some(jobs) = self.clients.take_look_up_page(id, number) else { return };
         let Some(peer) = self.clients.see(id).map(Client::peer) else { return };
-        let (Some(tag), Some(verb)) = self.clients.first_look_up(id).map(|first| (first.tag, first.verb)).unzip()
+        let (Some(tag), Some(verb)) =
+            self.clients.first_look_up(id).map(|first| (first.tag, first.verb)).unzip()
         else {
             return;
         };
         let answers = match found {
             Ok(answers) => answers,
-            Err(why) => {
-                jobs.iter().map(|_| LookUpAnswer::Unreadable { why: why.clone() }).collect()
-            }
+            Err(why) => jobs.iter().map(|_| LookUpAnswer::Unreadable { why: why.clone() }).collect(),
         };
         let mut page = WaitPage::default();
         for (job, answer) in jobs.into_iter().zip(answers) {
@@ -393,7 +404,13 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
-        let Some(input) = &found.input else { return wrong_state("its input is not in the journal: submit it anew") };
+        let Some(input) = &found.input else {
+            return wrong_state("its input is not in the journal: submit it anew");
+        };
+        let kind = &found.submit.kind;
+        if !self.turn.config().kinds.iter().any(|known| known.name == *kind && !known.plans) {
+            return wrong_state(&format!("this daemon does not run its kind {kind}"));
+        }
         let uid = found.submit.uid;
         self.post_charges();
         let account = self.ledger.open(uid);

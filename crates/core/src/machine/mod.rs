@@ -17,6 +17,7 @@ mod drain;
 mod durable;
 mod end;
 mod evict;
+mod held_back;
 mod lend;
 mod limits;
 mod look_up;
@@ -27,6 +28,7 @@ mod parked;
 mod parts;
 mod progress;
 mod registrations;
+mod reload;
 mod requests;
 mod settle;
 mod spares;
@@ -46,6 +48,8 @@ use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::cancel_waiting::WaitingCancels;
 use crate::machine::drain::Drain;
+use crate::machine::durable::JournalState;
+use crate::machine::held_back::HeldLine;
 use crate::machine::look_up::LookUpLog;
 use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
@@ -93,6 +97,8 @@ pub struct Core {
     parked: ParkedLine,
     waiting_cancels: WaitingCancels,
     look_ups: LookUpLog,
+    journal: JournalState,
+    held_back: HeldLine,
     /// A search for idle workers was longer than one take: the next turn begins at once.
     is_searching: bool,
 }
@@ -119,7 +125,7 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(config.all_pools().count()),
+            jobs: Jobs::new(config.all_pools().count(), config.first_job()),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
@@ -127,6 +133,8 @@ impl Core {
             parked: ParkedLine::default(),
             waiting_cancels: WaitingCancels::default(),
             look_ups: LookUpLog::default(),
+            journal: JournalState::new(&config.journal),
+            held_back: HeldLine::default(),
             is_searching: false,
             turn: Turn::new(config, now),
         }

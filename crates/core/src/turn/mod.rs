@@ -104,7 +104,7 @@ impl Turn {
             out: Output::default(),
             alarms: Alarms::default(),
             records: RecentRecords::default(),
-            facts: FactLine::default(),
+            facts: FactLine::new(&config.journal),
             totals: Totals::default(),
             charges: Charges::default(),
             random: Rng::new(config.seed),
