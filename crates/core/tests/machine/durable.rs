@@ -374,7 +374,7 @@ fn a_later_run_goes_on_with_what_is_unfinished() {
         "from the journal"
     );
     let detail = next.detail(second);
-    assert_eq!((detail.row.crashes, detail.deaths.len()), (1, 1));
+    assert_eq!((detail.row.attempts, detail.deaths.len()), (2, 1), "it runs again");
     assert_eq!(next.recorded(|what| matches!(what, What::Reloaded { jobs: 3, kindless: 0 })), 1);
     for job in [second, third, fourth] {
         while next.holder(job).is_none() {
