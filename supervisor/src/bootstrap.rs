@@ -8,12 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use anyhow::{Context, Result};
 use bulkhead_link::supervisor as link;
 use bulkhead_proto::ids::WorkerId;
-use mio::{Registry, Waker};
-
-use crate::poll_source::PollSource;
+use mio::Waker;
 
 /// The result of one bootstrap thread.
 pub(crate) struct BootstrapResult {
@@ -29,12 +26,10 @@ pub(crate) struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Wakes the poll of `registry` when there is a result.
-    pub(crate) fn new(registry: &Registry) -> Result<Self> {
-        let waker =
-            Waker::new(registry, PollSource::Bootstrap.token()).context("cannot make the loop's waker")?;
+    /// Wakes the loop when there is a result.
+    pub(crate) fn new(waker: Arc<Waker>) -> Self {
         let (report, results) = channel();
-        Ok(Self { results, report, waker: Arc::new(waker) })
+        Self { results, report, waker }
     }
 
     /// Connects to `worker`, whose process is `pid` and whose server stands at `path` inside `folder`.

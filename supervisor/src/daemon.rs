@@ -2,11 +2,13 @@
 //!
 //! The spawner thread is started first, while the process has no descriptor open whose close could block a worker's
 //! exec. Then `setup.rs` prepares the process and claims the socket, so that a second daemon fails before it has
-//! spawned a worker. The clients, workers and stores come next, the core last. Called once, by `lib.rs`.
+//! spawned a worker. The journal is opened before anything is served; the clients, workers and stores come next, the core
+//! last. Called once, by `lib.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
@@ -16,10 +18,11 @@ use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
 use bulkhead_sys::{process, task_limit};
 use mio::unix::SourceFd;
-use mio::{Interest, Poll, Registry};
+use mio::{Interest, Poll, Registry, Waker};
 
 use crate::client_table::ClientTable;
 use crate::heap_trimmer::HeapTrimmer;
+use crate::journal::DaemonJournal;
 use crate::output_store::OutputStore;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
@@ -81,6 +84,10 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     }
     let (instance, boot_root, listener) = setup::claim_instance(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
+    let waker = Waker::new(poll.registry(), PollSource::Threads.token());
+    let waker = Arc::new(waker.context("cannot make the loop's waker")?);
+    let (journal, journal_use) = DaemonJournal::start(settings.journal.clone(), Arc::clone(&waker))?;
+    settings.core.journal = journal_use;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
     let signals = Signals::behind(outer.as_ref().map(OuterProcess::pid), &caught);
@@ -106,9 +113,10 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     let outputs = OutputStore::new(budget.outputs, clients.closer());
     let performer = Performer::new(
         clients,
-        WorkerTable::new(template, registry()?)?,
+        WorkerTable::new(template, registry()?, waker),
         outputs,
         ServiceNotifier::new(settings.private, outer),
+        journal,
     );
     let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());

@@ -72,6 +72,7 @@ mod daemon;
 mod deferred_close;
 mod descriptor_budget;
 mod heap_trimmer;
+mod journal;
 mod log_writer;
 mod offer_files;
 mod outbox;

@@ -19,6 +19,7 @@ use bulkhead_sys::{clock, shortage};
 
 use crate::client_files::ClientFileStore;
 use crate::client_table::ClientTable;
+use crate::journal::{DaemonJournal, LookUpQuestion};
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::rate_limit::{self, LineAbout};
@@ -39,6 +40,7 @@ pub(crate) struct Performer {
     pub(crate) workers: WorkerTable,
     pub(crate) outputs: OutputStore,
     pub(crate) notifier: ServiceNotifier,
+    pub(crate) journal: DaemonJournal,
     bundles: BTreeMap<WorkerId, Bundle>,
 }
 
@@ -49,8 +51,9 @@ impl Performer {
         workers: WorkerTable,
         outputs: OutputStore,
         notifier: ServiceNotifier,
+        journal: DaemonJournal,
     ) -> Self {
-        Self { clients, workers, outputs, notifier, bundles: BTreeMap::new() }
+        Self { clients, workers, outputs, notifier, journal, bundles: BTreeMap::new() }
     }
 
     /// Performs all of `actions`. Returns `true` if the daemon shall exit.
@@ -87,7 +90,10 @@ impl Performer {
             Action::DropLog { log } => self.outputs.drop_log(log),
             Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
             Action::Ready { status } => self.notifier.ready(&status),
-            Action::ReserveJobs { .. } | Action::LookUp { .. } => {}
+            Action::ReserveJobs { end } => self.journal.reserve_jobs(end),
+            Action::LookUp { number, client, uid, jobs } => {
+                events.extend(self.journal.look_up(LookUpQuestion { number, client, uid, jobs }));
+            }
             Action::Exit => return true,
             Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
             Action::GiveOutput { worker, seq, room_bytes } => {

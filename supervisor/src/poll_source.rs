@@ -13,8 +13,8 @@ pub(crate) enum PollSource {
     Listener,
     /// The socket to which the signal handlers write.
     Signals,
-    /// The waker of the bootstrap threads.
-    Bootstrap,
+    /// The waker of the bootstrap threads and of the journal's.
+    Threads,
     /// Standard input: the pipe of a private parent.
     Parent,
     /// The pidfd of the outer process.
@@ -35,7 +35,7 @@ impl PollSource {
         let (kind, number) = match self {
             Self::Listener => (0, 0),
             Self::Signals => (0, 1),
-            Self::Bootstrap => (0, 2),
+            Self::Threads => (0, 2),
             Self::Parent => (0, 3),
             Self::Outer => (0, 4),
             Self::Client(client) => (1, client.0),
@@ -53,7 +53,7 @@ impl PollSource {
         match (token.0 & 7, number) {
             (0, 0) => Some(Self::Listener),
             (0, 1) => Some(Self::Signals),
-            (0, 2) => Some(Self::Bootstrap),
+            (0, 2) => Some(Self::Threads),
             (0, 3) => Some(Self::Parent),
             (0, 4) => Some(Self::Outer),
             (1, _) => Some(Self::Client(ClientId(number))),
@@ -74,7 +74,7 @@ mod tests {
         for source in [
             PollSource::Listener,
             PollSource::Signals,
-            PollSource::Bootstrap,
+            PollSource::Threads,
             PollSource::Parent,
             PollSource::Outer,
             PollSource::Client(ClientId(1)),

@@ -4,6 +4,7 @@
 //! not hold. Read once, by `lib.rs`.
 
 mod bounds;
+mod journal;
 mod kinds;
 mod policy;
 mod pools;
@@ -27,6 +28,7 @@ use serde::Deserialize;
 use crate::args::DaemonArgs;
 use crate::descriptor_budget::DescriptorBudget;
 use crate::socket_place::SocketPlace;
+pub(crate) use journal::JournalChoice;
 use kinds::OwnKind;
 use policy::HostFacts;
 use pools::OwnPool;
@@ -76,6 +78,12 @@ struct File {
     files_bytes_max: Option<u64>,
     arena_bytes_max: Option<u64>,
     copies_bytes_max: Option<u64>,
+    journal_folder: Option<PathBuf>,
+    journal_keep_seconds: Option<u64>,
+    journal_keep_jobs_max: Option<u64>,
+    journal_keep_bytes_max: Option<u64>,
+    journal_queue_max: Option<u64>,
+    journal_queue_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
     worker_args: Option<Vec<String>>,
     worker_env: Option<EnvSetting>,
@@ -143,6 +151,7 @@ pub(crate) struct Settings {
     /// Where workers copy files of jobs to.
     pub(crate) copies: PathBuf,
     pub(crate) copies_bytes_max: u64,
+    pub(crate) journal: JournalChoice,
     pub(crate) core: bulkhead_core::config::Config,
 }
 
@@ -160,6 +169,7 @@ impl Settings {
             socket: socket_place(args.socket.or(file.socket.clone()), mode)?,
             copies: if args.own_folder { copies_of_a_command(&state) } else { state.clone() },
             copies_bytes_max: file.copies_bytes_max.unwrap_or(copies::MAX_BYTES_USUAL),
+            journal: sources.judged(|file| journal::choice(file, &state, args.private))?,
             state,
             group: file.group.clone().unwrap_or_else(|| places::GROUP.to_owned()),
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
@@ -239,6 +249,7 @@ pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config
     let file: File = toml::from_str(text)?;
     let enable_chaos = file.enable_chaos.unwrap_or(false);
     let here = HostFacts { pid: 0, seed: 0, cores: 1, memory_bytes: 0, is_private: false };
+    journal::choice(&file, Path::new("/"), false)?;
     policy::core_config(&file, None, enable_chaos, &here)
 }
 

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_core::action::Output;
 use bulkhead_core::event::{Event, Now};
+use bulkhead_journal::numbers::{NextNumbers, NumberKind};
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::death::Death;
 use bulkhead_sys::clock;
@@ -37,6 +38,8 @@ const EVENTS: usize = 1024;
 const LAST_REPLIES_NS: u64 = 1_000_000_000;
 /// How long the daemon waits at its end for the death of what it has killed.
 const LAST_DEATHS_NS: u64 = 1_000_000_000;
+/// How long the daemon waits at its end until the journal has stored its last facts.
+const LAST_FACTS_NS: u64 = 10_000_000_000;
 /// A sleep that ends so much later than asked for shows that the machine or the daemon was stopped; as in the core's
 /// `turn/run_clock.rs`.
 const LATE_NS: u64 = 1_000_000_000;
@@ -89,6 +92,8 @@ impl EventLoop {
             let now = now();
             self.core.step(now, batch, out);
             batch.clear();
+            // Before the actions, so that the disk works while they are performed.
+            self.performer.journal.store(&mut out.facts);
             let leave = self.performer.perform(&mut out.actions, now.mono_ns, batch);
             let expecting = self.spin.is_worth_it(&self.performer.workers, now.mono_ns);
             self.performer.clients.flush(expecting, batch);
@@ -190,7 +195,7 @@ impl EventLoop {
             match PollSource::of(event.token()) {
                 Some(PollSource::Listener) => self.performer.clients.mark_acceptable(),
                 Some(PollSource::Signals) => signalled = true,
-                Some(PollSource::Bootstrap) | None => {}
+                Some(PollSource::Threads) | None => {}
                 Some(PollSource::Parent) => parent_gone |= event.is_read_closed(),
                 Some(PollSource::Outer) => outer_gone = true,
                 Some(PollSource::Client(client)) => {
@@ -213,7 +218,8 @@ impl EventLoop {
             log::warn!("the outer process, with which this daemon was started, has ended: stopping");
             batch.push(Event::Stop);
         }
-        let Performer { clients, workers, outputs, .. } = &mut self.performer;
+        let Performer { clients, workers, outputs, journal, .. } = &mut self.performer;
+        journal.hear(batch);
         workers.take_bootstrap_results(batch);
         workers.read_boxes(outputs, batch);
         workers.collect_stops(batch);
@@ -246,8 +252,12 @@ impl EventLoop {
         }
     }
 
-    /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and ends the processes that are left.
+    /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and ends the processes that are left. Meanwhile the
+    /// journal stores its last facts.
     fn shut_down(mut self, ready: &mut Events) -> Result<EndedLoop> {
+        let mut unused = NextNumbers::default();
+        unused.set(NumberKind::Job, self.core.next_job().0);
+        self.performer.journal.ask_for_end(unused);
         let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
         while self.performer.clients.have_unsent() {
             let now_ns = clock::monotonic_ns();
@@ -270,9 +280,28 @@ impl EventLoop {
             self.performer.clients.flush(false, &mut Vec::new());
         }
         self.end_last_processes(ready);
+        self.await_journal(ready);
+        let Self { performer: Performer { clients, journal, .. }, orphaned, .. } = self;
+        journal.leave();
         log::info!("stopped");
-        let Self { performer: Performer { clients, .. }, orphaned, .. } = self;
         Ok(EndedLoop { orphaned, clients })
+    }
+
+    /// Waits until the journal has its last facts and the end of the run, for at most [`LAST_FACTS_NS`].
+    fn await_journal(&mut self, ready: &mut Events) {
+        let end_ns = clock::monotonic_ns() + LAST_FACTS_NS;
+        loop {
+            // The core has decided to exit: it needs to hear nothing more.
+            self.performer.journal.hear(&mut Vec::new());
+            let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
+            if self.performer.journal.has_ended() || left_ns == 0 {
+                return;
+            }
+            let waited = self.poll.poll(ready, Some(Duration::from_nanos(left_ns)));
+            if waited.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+                return;
+            }
+        }
     }
 
     /// Kills what is left of all workers, waits for its death, for at most [`LAST_DEATHS_NS`], and names what outlives the

@@ -11,6 +11,7 @@ mod survivors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
@@ -21,7 +22,7 @@ use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
 use bulkhead_sys::tree::{EndedStrays, RemainingStrays};
 use mio::unix::SourceFd;
-use mio::{Interest, Registry};
+use mio::{Interest, Registry, Waker};
 
 use crate::bootstrap::{Bootstrap, BootstrapResult};
 use crate::deferred_close::DeferredClose;
@@ -67,9 +68,9 @@ pub(crate) struct WorkerTable {
 
 impl WorkerTable {
     /// A table without workers. They will be registered with the poll of `registry`.
-    pub(crate) fn new(template: WorkerTemplate, registry: Registry) -> Result<Self> {
-        let bootstrap = Bootstrap::new(&registry)?;
-        Ok(Self {
+    pub(crate) fn new(template: WorkerTemplate, registry: Registry, waker: Arc<Waker>) -> Self {
+        let bootstrap = Bootstrap::new(waker);
+        Self {
             template,
             registry,
             bootstrap,
@@ -87,7 +88,7 @@ impl WorkerTable {
             ended_arenas: Vec::new(),
             found: Vec::new(),
             waits_for_closes: false,
-        })
+        }
     }
 
     /// A worker, unless its death was reported.

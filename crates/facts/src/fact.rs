@@ -110,7 +110,7 @@ impl Fact {
 pub struct Epoch {
     /// Counts the runs from 1.
     pub number: u64,
-    /// The machine's boot, as `/proc/sys/kernel/random/boot_id` names it.
+    /// The machine's boot, as `/proc/sys/kernel/random/boot_id` names it; empty where that is hidden.
     pub boot_id: String,
     /// The daemon's version.
     pub version: String,

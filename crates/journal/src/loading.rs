@@ -26,6 +26,13 @@ pub struct Loading {
     users: VecDeque<(u32, LastLoaded)>,
 }
 
+impl Loading {
+    /// Whether all jobs are loaded.
+    pub(crate) fn is_over(&self) -> bool {
+        self.users.is_empty()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct LastLoaded {
     urgency: i64,
@@ -80,7 +87,16 @@ impl JournalReader {
     /// SQLite's. The loading is then where it was, and may go on.
     pub fn load(&self, loading: &mut Loading) -> rusqlite::Result<UnfinishedChunk> {
         let reading = self.connection.unchecked_transaction()?;
-        let mut users = loading.users.clone();
+        let (chunk, next) = self.load_in_snapshot(loading)?;
+        reading.finish()?;
+        *loading = next;
+        Ok(chunk)
+    }
+
+    /// The next chunk, and how far the loading has come with it. The caller has begun a transaction.
+    pub(crate) fn load_in_snapshot(&self, loading: &Loading) -> rusqlite::Result<(UnfinishedChunk, Loading)> {
+        let mut next = loading.clone();
+        let users = &mut next.users;
         let sql = "SELECT commits FROM epoch ORDER BY number DESC LIMIT 1";
         let commits = self.connection.query_row(sql, [], |row| row.get(0))?;
         let mut chunk = UnfinishedChunk { commits, ..UnfinishedChunk::default() };
@@ -95,9 +111,7 @@ impl JournalReader {
                 users.push_back((uid, last));
             }
         }
-        reading.finish()?;
-        loading.users = users;
-        Ok(chunk)
+        Ok((chunk, next))
     }
 
     /// Loads at most `most` jobs of a user; the last one, unless there are no more.

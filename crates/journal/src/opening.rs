@@ -205,8 +205,7 @@ fn earlier_run(connection: &Connection) -> rusqlite::Result<Option<EarlierRun>> 
 
 /// What the last commit says of the clocks.
 fn clocks_before(connection: &Connection, boot_id: &str) -> rusqlite::Result<Option<ClocksBefore>> {
-    let sql =
-        "SELECT seen_us, seen_boot_us, doubted_until_us, boot_id = ? FROM epoch ORDER BY number DESC LIMIT 1";
+    let sql = "SELECT seen_us, seen_boot_us, doubted_until_us, boot_id = ?1 AND ?1 <> '' FROM epoch ORDER BY number DESC LIMIT 1";
     let read = |row: &rusqlite::Row<'_>| {
         Ok(ClocksBefore {
             wall_us: row.get(0)?,
@@ -247,9 +246,13 @@ fn note_numbers(
     }
 }
 
+/// The boot; empty where a service manager hides it (`ProcSubset=pid`): then no other run counts as one of the same boot.
 fn boot_id() -> Result<String, OpenFault> {
-    let text = std::fs::read_to_string(BOOT_ID);
-    text.map(|text| text.trim().to_owned()).map_err(|error| OpenFault::Io { path: BOOT_ID.into(), error })
+    match std::fs::read_to_string(BOOT_ID) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(OpenFault::Io { path: BOOT_ID.into(), error }),
+    }
 }
 
 fn begin_run(

@@ -269,7 +269,7 @@ impl JournalReader {
         Err(rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, why.into()))
     }
 
-    fn attempts(&self, job: JobId) -> rusqlite::Result<Vec<EndedAttempt>> {
+    pub(crate) fn attempts(&self, job: JobId) -> rusqlite::Result<Vec<EndedAttempt>> {
         let sql = format!("SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY id");
         let mut statement = self.connection.prepare(&sql)?;
         let found = statement.query_map([job.0], attempt_of)?;

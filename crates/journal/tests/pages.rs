@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use bulkhead_facts::fact::{AttemptEnd, Fact};
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::bounds::LOAD_CHUNK;
+use bulkhead_journal::looking_up::SoughtJob;
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
+use bulkhead_journal::reloading::SubmitToRun;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::Payload;
 use common::{Desk, all_ended, attempt, end, payload, settings, submit};
 use rusqlite::Connection;
 
@@ -95,6 +98,11 @@ fn an_input_that_the_disk_has_changed_is_not_run() {
     other.execute("UPDATE input SET bytes = CAST('sixteen lettres!' AS BLOB)", []).unwrap();
     let text = reader.input(JobId(1)).unwrap_err().to_string();
     assert!(text.contains("the input of job 1 is damaged"), "{text}");
+    let sought = reader.look_up(&[1, 7].map(JobId)).unwrap();
+    assert!(
+        matches!(&sought[..], [SoughtJob::Damaged(why), SoughtJob::Nothing(Some(_))] if *why == text),
+        "one keeps no other from being read: {sought:?}"
+    );
     other.execute("DELETE FROM input", []).unwrap();
     let text = reader.input(JobId(1)).unwrap_err().to_string();
     assert!(text.contains("the input of job 1 is missing"), "{text}");
@@ -221,5 +229,56 @@ fn a_chunk_tells_whether_an_end_was_stored_before_it() {
     let after = reader.load(&mut loading).unwrap();
     assert!(before.jobs.iter().any(|job| job.job == JobId(1)) && before.commits < stored[0]);
     assert!(after.jobs.is_empty() && after.commits >= stored[1] && stored[1] > stored[0]);
+    assert!(desk.close());
+}
+
+#[test]
+fn a_job_to_run_comes_with_its_input_and_its_deaths_and_a_damaged_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let inputs = ["a", "damaged", "c"].map(payload).to_vec();
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, inputs))));
+    desk.push(Fact::Accepted(Box::new(submit(4, 1001, None, vec![payload("d"), payload("e")]))));
+    desk.push(attempt(3, 1, AttemptEnd::Charged));
+    desk.push(attempt(3, 2, AttemptEnd::Charged));
+    desk.push(end(5, None, Outcome::Cancelled, bulkhead_sys::clock::wall_us()));
+    desk.await_stored();
+    assert!(desk.close());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    other.execute("UPDATE input SET bytes = CAST('DAMAGED' AS BLOB) WHERE job = 2", []).unwrap();
+    drop(other);
+    let desk = Desk::open(folder.path());
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(100)).unwrap();
+    let chunk = reader.load_to_run(&mut loading).unwrap();
+    let shape: Vec<(u64, u32, Vec<(u64, Payload, usize)>)> = chunk
+        .submits
+        .iter()
+        .map(|SubmitToRun { submit, jobs }| {
+            let jobs = jobs.iter().map(|job| (job.job.0, job.input.clone(), job.deaths.len()));
+            (submit.first.0, submit.uid, jobs.collect())
+        })
+        .collect();
+    let wanted =
+        [(1, 1000, vec![(1, payload("a"), 0), (3, payload("c"), 2)]), (4, 1001, vec![(4, payload("d"), 0)])];
+    assert_eq!(shape, wanted);
+    assert_eq!(chunk.submits[0].jobs[1].counts.crashes, 2);
+    assert!(matches!(&chunk.damaged[..], [(JobId(2), why)] if why.contains("the input of job 2 is damaged")));
+    assert!(chunk.is_last);
+    assert!(reader.load_to_run(&mut loading).unwrap().submits.is_empty(), "no job comes twice");
+    assert!(desk.close());
+}
+
+#[test]
+fn the_last_chunk_to_run_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("x"); LOAD_CHUNK + 1]))));
+    desk.await_stored();
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(1 << 40)).unwrap();
+    let chunks = [(); 2].map(|()| reader.load_to_run(&mut loading).unwrap());
+    let told = chunks.map(|chunk| (chunk.is_last, chunk.submits[0].jobs.len()));
+    assert_eq!(told, [(false, LOAD_CHUNK), (true, 1)]);
     assert!(desk.close());
 }

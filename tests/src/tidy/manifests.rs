@@ -25,7 +25,7 @@ const ARROWS: [Row; 17] = [
     ("crates/views", &["proto"], Some(&["serde", "serde_json"])),
     ("crates/cli", &["client", "frames", "proto", "views"], None),
     ("crates/xtask", &[], None),
-    ("supervisor", &["core", "link", "sys", "proto"], None),
+    ("supervisor", &["core", "facts", "journal", "link", "sys", "proto"], None),
     ("python", &["client", "proto", "sys", "task", "worker"], Some(&["pyo3", "serde_json"])),
     ("worker", &["jobs", "link", "sys", "proto", "task"], None),
 ];

@@ -38,6 +38,7 @@ mod survivors;
 mod tests;
 mod workers;
 
+use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{DEATHS_KEPT, LOOK_UPS_MAX, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
@@ -194,6 +195,11 @@ impl Core {
             Owner::User(uid) => Some(*uid),
             Owner::Service | Owner::Administrators => None,
         }
+    }
+
+    /// The number that the next job gets.
+    pub fn next_job(&self) -> JobId {
+        JobId(self.jobs.last_id().0 + 1)
     }
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.

@@ -1,6 +1,7 @@
 //! Answers on a lane that the test holds: full, closed, and without what a file takes.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_proto::ids::PoolId;
@@ -10,7 +11,7 @@ use bulkhead_sys::lane::Lane;
 use bulkhead_sys::socket::recv_with_fds;
 use bulkhead_sys::spawner::{ChildStreams, Spawner};
 use bulkhead_sys::tree::TreeEnd;
-use mio::{Events, Poll};
+use mio::{Events, Poll, Waker};
 
 use super::*;
 use crate::args::DaemonArgs;
@@ -49,7 +50,8 @@ impl Bench {
         let spawner = Spawner::start(ChildStreams::default()).unwrap();
         let template = WorkerTemplate::new(&settings, root, BackgroundCloser::default(), spawner);
         let poll = Poll::new().unwrap();
-        let mut table = WorkerTable::new(template, poll.registry().try_clone().unwrap()).unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), PollSource::Threads.token()).unwrap());
+        let mut table = WorkerTable::new(template, poll.registry().try_clone().unwrap(), waker);
         let spawned = table.spawn(WORKER, PoolId(0));
         assert!(matches!(spawned, Event::WorkerSpawned { .. }), "{spawned:?}");
         let (ours, theirs) = Lane::pair().unwrap();

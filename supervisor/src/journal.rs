@@ -1,0 +1,277 @@
+//! The daemon's end of the journal: facts of the core go to the thread that writes, and what the threads tell becomes events.
+//!
+//! It hands facts over in their order and drops none; it decides nothing about jobs, and nothing here waits for the disk but the start.
+//! The thread `journal` stores facts and reserves numbers, the thread `journal-reader` reads unfinished jobs of earlier runs and answers
+//! questions about jobs that are not in the core's table. A daemon
+//! without a journal has none of both. Driven by `turn.rs` and `perform.rs`.
+
+mod fact_outbox;
+mod look_ups;
+mod news;
+mod reader_thread;
+pub(crate) mod start;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use anyhow::{Context, Result};
+use bulkhead_core::config::{self, JournalUse};
+use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
+use bulkhead_facts::Misfit;
+use bulkhead_facts::fact::{Fact, FactNo};
+use bulkhead_journal::answer::JournalAnswer;
+use bulkhead_journal::bounds::BLOCK;
+use bulkhead_journal::numbers::{NextNumbers, NumberKind};
+use bulkhead_journal::opening::OpenJournal;
+use bulkhead_journal::reloading::{ChunkToRun, JobToRun, SubmitToRun};
+use bulkhead_journal::writer::JournalWriter;
+use bulkhead_proto::ids::JobId;
+use mio::Waker;
+
+use crate::journal::fact_outbox::FactOutbox;
+pub(crate) use crate::journal::look_ups::LookUpQuestion;
+use crate::journal::news::{JournalNews, NewsQueue};
+use crate::journal::reader_thread::{ReaderAnswer, ReaderRequest};
+use crate::settings::JournalChoice;
+
+/// The journal of this daemon, if it has one.
+#[derive(Debug)]
+pub(crate) struct DaemonJournal(Option<Box<RunningJournal>>);
+
+#[derive(Debug)]
+struct RunningJournal {
+    writer: JournalWriter,
+    reader: Sender<ReaderRequest>,
+    news: Arc<NewsQueue>,
+    outbox: FactOutbox,
+    end: RunEnd,
+}
+
+/// How far the end of the run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RunEnd {
+    /// It has not begun.
+    Running,
+    /// The writer is to end once it has taken all facts.
+    Asked(NextNumbers),
+    /// The writer is told to end.
+    Closing,
+    /// The writer has ended.
+    Closed {
+        /// Whether everything is stored.
+        is_clean: bool,
+    },
+}
+
+impl DaemonJournal {
+    /// Opens the journal that the settings choose and starts its threads, which wake the loop; what the core has of it.
+    ///
+    /// # Errors
+    /// The daemon does not start without the journal, or a thread cannot be started.
+    pub(crate) fn start(choice: JournalChoice, waker: Arc<Waker>) -> Result<(Self, JournalUse)> {
+        let (facts_max, fact_bytes_max) = match &choice {
+            JournalChoice::In { settings, .. } => (settings.queue_facts_max, settings.queue_bytes_max),
+            JournalChoice::None(_) => (0, 0),
+        };
+        let journal = match start::open(choice)? {
+            Ok(journal) => journal,
+            Err(why) => return Ok((Self(None), JournalUse::None(why))),
+        };
+        let first = JobId(journal.first_numbers().of(NumberKind::Job));
+        let given = config::OpenJournal {
+            jobs: (first, JobId(first.0 + BLOCK)),
+            facts_max: facts_max as u64,
+            fact_bytes_max: fact_bytes_max as u64,
+            was_unclean: journal.before().is_some_and(|run| run.ended_us.is_none()),
+        };
+        let running = RunningJournal::start(journal, first, waker)?;
+        Ok((Self(Some(Box::new(running))), JournalUse::Open(given)))
+    }
+
+    /// Hands over the facts of a turn.
+    ///
+    /// # Panics
+    /// If there are facts and no journal: the core was told so.
+    pub(crate) fn store(&mut self, facts: &mut Vec<Fact>) {
+        if facts.is_empty() {
+            return;
+        }
+        let running = self.0.as_mut().expect("the core makes no facts without a journal");
+        let RunningJournal { writer, outbox, .. } = &mut **running;
+        outbox.add(facts.drain(..), |number, fact| writer.push(number, fact));
+    }
+
+    /// Has numbers of jobs below this one reserved.
+    pub(crate) fn reserve_jobs(&self, end: JobId) {
+        if let Some(running) = &self.0 {
+            running.writer.reserve(NumberKind::Job, end.0);
+        }
+    }
+
+    /// Has jobs looked up. Returns the answer if nobody can read them.
+    pub(crate) fn look_up(&self, question: LookUpQuestion) -> Option<Event> {
+        let (number, client) = (question.number, question.client);
+        let is_asked = self
+            .0
+            .as_ref()
+            .is_some_and(|running| running.reader.send(ReaderRequest::LookUp(question)).is_ok());
+        let why = || "the thread that reads the journal has ended: restart the daemon".to_owned();
+        (!is_asked).then(|| Event::LookedUp { number, client, found: Err(why()) })
+    }
+
+    /// Turns what the threads have told into events.
+    pub(crate) fn hear(&mut self, events: &mut Vec<Event>) {
+        if let Some(running) = &mut self.0 {
+            running.hear(events);
+        }
+    }
+
+    /// Asks for the end of the run, after all facts so far. `unused` has the first number of each kind that was not given out.
+    pub(crate) fn ask_for_end(&mut self, unused: NextNumbers) {
+        if let Some(running) = &mut self.0 {
+            running.end = RunEnd::Asked(unused);
+            running.close_when_handed_over();
+        }
+    }
+
+    /// Whether the run has ended, or there is no journal.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.as_ref().is_none_or(|running| matches!(running.end, RunEnd::Closed { .. }))
+    }
+
+    /// Waits for the threads of a run that has ended; says what is not stored of one that has not.
+    pub(crate) fn leave(self) {
+        let Some(running) = self.0 else { return };
+        match running.end {
+            RunEnd::Closed { is_clean: true } => running.writer.join(),
+            RunEnd::Closed { is_clean: false } => {
+                log::error!("the journal has no end of this run: the next start finds what is stored");
+            }
+            RunEnd::Running | RunEnd::Asked(_) | RunEnd::Closing => log::error!(
+                "the journal did not store its last facts in time: the next start finds what is stored facts={}",
+                running.outbox.unsettled()
+            ),
+        }
+    }
+}
+
+impl RunningJournal {
+    fn start(journal: OpenJournal, first: JobId, waker: Arc<Waker>) -> Result<Self> {
+        let news = Arc::new(NewsQueue::new(waker));
+        let folder = journal.folder().to_owned();
+        let told = Arc::clone(&news);
+        let writer = JournalWriter::start(journal, move |answer| told.put(JournalNews::Writer(answer)))
+            .context("cannot start the thread that writes the journal")?;
+        let reader = reader_thread::start(folder, first, Arc::clone(&news))
+            .context("cannot start the thread that reads the journal")?;
+        let running = Self { writer, reader, news, outbox: FactOutbox::default(), end: RunEnd::Running };
+        running.load_more();
+        Ok(running)
+    }
+
+    /// Asks for the next unfinished jobs.
+    fn load_more(&self) {
+        if self.reader.send(ReaderRequest::LoadMore).is_err() {
+            log::error!("the thread that reads the journal has ended: restart the daemon");
+        }
+    }
+
+    fn hear(&mut self, events: &mut Vec<Event>) {
+        let news = self.news.take();
+        if news.is_empty() {
+            return;
+        }
+        for one in news {
+            match one {
+                JournalNews::Writer(answer) => self.hear_writer(answer, events),
+                JournalNews::Reader(ReaderAnswer::Loaded(chunk)) => {
+                    // The loop takes this chunk before it hears of the next one.
+                    if !chunk.is_last {
+                        self.load_more();
+                    }
+                    events.push(reloaded(chunk));
+                }
+                JournalNews::Reader(ReaderAnswer::LookedUp { number, client, found }) => {
+                    events.push(Event::LookedUp { number, client, found });
+                }
+            }
+        }
+        let Self { outbox, writer, .. } = self;
+        outbox.hand_over(|number, fact| writer.push(number, fact));
+        self.close_when_handed_over();
+    }
+
+    fn close_when_handed_over(&mut self) {
+        if let RunEnd::Asked(unused) = self.end
+            && !self.outbox.has_kept()
+        {
+            self.writer.close(unused);
+            self.end = RunEnd::Closing;
+        }
+    }
+
+    fn hear_writer(&mut self, answer: JournalAnswer, events: &mut Vec<Event>) {
+        match answer {
+            JournalAnswer::Stored { up_to, .. } => {
+                events.push(Event::Stored { up_to: self.outbox.stored(up_to) });
+            }
+            JournalAnswer::NotStored { from, to, why } => {
+                events.push(Event::NotStored { from, to, why });
+                events.extend(self.outbox.not_stored(from, to).map(|up_to| Event::Stored { up_to }));
+            }
+            JournalAnswer::DoesNotFit { fact, misfit } => events.extend(misfit_event(fact, misfit)),
+            JournalAnswer::Reserved { kind: NumberKind::Job, next } => {
+                events.push(Event::JobsReserved { end: JobId(next) });
+            }
+            JournalAnswer::Reserved { .. } => {}
+            JournalAnswer::Evicted { jobs } => events.push(Event::JournalEvicted { jobs }),
+            JournalAnswer::ClockJumped => {
+                log::warn!("the wall clock has jumped: for a day, no ended job is removed by its age");
+            }
+            JournalAnswer::Degraded { why } => {
+                log::error!("the journal can store nothing now, will retry every second error={why:?}");
+                events.push(Event::JournalFailed { why });
+            }
+            JournalAnswer::Recovered => {
+                log::info!("the journal stores facts again");
+                events.push(Event::JournalRecovered);
+            }
+            JournalAnswer::Closed { is_clean } => {
+                if self.end == RunEnd::Running {
+                    let why = "the thread of the journal has ended: restart the daemon".to_owned();
+                    log::error!("{why}");
+                    events.push(Event::JournalFailed { why });
+                }
+                self.end = RunEnd::Closed { is_clean };
+            }
+        }
+    }
+}
+
+/// The event of a fact that does not fit what is stored. Retention may have removed its job meanwhile: then there is none.
+fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
+    match misfit {
+        Misfit::KeyTaken { first, count, is_same } => Some(Event::KeyKnown { fact, first, count, is_same }),
+        other => {
+            log::warn!(
+                "the journal has not stored a fact that does not fit fact={fact} why={:?}",
+                other.to_string()
+            );
+            None
+        }
+    }
+}
+
+fn reloaded(chunk: ChunkToRun) -> Event {
+    let of_submit = |SubmitToRun { submit, jobs }| ReloadedJobs {
+        submit: Rc::new(submit),
+        jobs: jobs.into_iter().map(reloaded_job).collect(),
+    };
+    let jobs = chunk.submits.into_iter().map(of_submit).collect();
+    Event::Reloaded { jobs, is_all: chunk.is_last }
+}
+
+fn reloaded_job(JobToRun { job, counts, expires_us, input, deaths }: JobToRun) -> ReloadedJob {
+    ReloadedJob { job, counts, expires_us, input, deaths }
+}
