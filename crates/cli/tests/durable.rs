@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::OutputMode;
 use fake::{Fake, Peer};
 
 /// Runs the command against a daemon, and waits for both.
@@ -87,5 +88,22 @@ fn what_a_durable_submit_is_refused_for_is_said() {
         assert_eq!((code(&output), text(&output.stdout)), (expected, ""));
         let stderr = text(&output.stderr);
         assert!(stderr.contains(&whole) && stderr.contains(said), "{stderr}");
+    }
+}
+
+#[test]
+fn a_durable_program_has_a_short_output_unless_a_long_one_is_asked_for() {
+    for (flags, output) in [
+        (&["--durable"][..], OutputMode::Inline),
+        (&["--volatile"], OutputMode::Descriptor),
+        (&["--durable", "--large"], OutputMode::Descriptor),
+    ] {
+        let script = move |mut peer: Peer| {
+            let (tag, submit) = peer.submit().unwrap();
+            assert_eq!(submit.policy.output, output);
+            peer.accept(tag, 1, 1);
+        };
+        let arguments = [&["submit"][..], flags, &["exec", "--", "true"]].concat();
+        assert_eq!(code(&against(Fake::serve(script), &arguments)), 0, "{flags:?}");
     }
 }

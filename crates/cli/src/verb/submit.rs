@@ -76,6 +76,7 @@ impl Args {
         let durable = self.durability.read()?;
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
+        let inputs = if durable.is_some() { inputs.with_short_outputs() } else { inputs };
         let wanted = FileRequest {
             ins: self.jobs.ins(),
             stdin: inputs.stdin().map(<[u8]>::to_vec),
