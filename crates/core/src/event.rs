@@ -360,22 +360,14 @@ pub struct ReloadedJob {
     pub deaths: Vec<JobDeath>,
 }
 
-/// What the journal has of one job.
+/// What the journal has of one number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LookUpAnswer {
-    /// The job.
-    Found(Box<JournalJob>),
-    /// There is no such job.
-    NotFound {
-        /// When the run of the daemon that may have given out its number ended, or was last heard of if it did not end by itself; wall
-        /// time in microseconds since 1970.
-        run_until_us: Option<u64>,
-    },
-    /// Its rows cannot be read. Why, as a text for people.
-    Unreadable {
-        /// Why.
-        why: String,
-    },
+pub struct LookUpAnswer {
+    /// The job; `None`: there is none. An error: its rows cannot be read, for this reason, a text for people.
+    pub found: Result<Option<Box<JournalJob>>, String>,
+    /// When the run of the daemon that may have given out the number ended, or was last heard of if it did not end by itself; wall
+    /// time in microseconds since 1970.
+    pub run_until_us: Option<u64>,
 }
 
 /// A job as the journal has it.

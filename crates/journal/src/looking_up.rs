@@ -1,4 +1,4 @@
-//! One job by its number, for a question of a client: the job, or what is known of its number.
+//! One job by its number, for a question of a client: the job, and what is known of its number.
 //!
 //! A job whose rows are damaged is an answer of its own, so that it keeps no other job of a question from being read.
 
@@ -7,15 +7,13 @@ use bulkhead_proto::ids::JobId;
 use crate::opening::EarlierRun;
 use crate::reader::{JournalReader, StoredJob};
 
-/// What there is of a job.
+/// What there is of a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SoughtJob {
-    /// The job.
-    Stored(Box<StoredJob>),
-    /// Nothing; the run that may have given out its number.
-    Nothing(Option<EarlierRun>),
-    /// Rows that cannot be read. Why, as a text for people.
-    Damaged(String),
+pub struct SoughtJob {
+    /// The job; `None`: there is none. An error: its rows are damaged, as a text for people says.
+    pub job: Result<Option<Box<StoredJob>>, String>,
+    /// The run of the daemon that may have given out the number.
+    pub run: Option<EarlierRun>,
 }
 
 impl JournalReader {
@@ -27,14 +25,13 @@ impl JournalReader {
         jobs.iter().map(|job| self.look_up_one(*job)).collect()
     }
 
-    fn look_up_one(&self, job: JobId) -> rusqlite::Result<SoughtJob> {
-        match self.job(job) {
-            Ok(Some(stored)) => Ok(SoughtJob::Stored(Box::new(stored))),
-            Ok(None) => self.run_of(job).map(SoughtJob::Nothing),
-            Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
-                Ok(SoughtJob::Damaged(error.to_string()))
-            }
-            Err(error) => Err(error),
-        }
+    fn look_up_one(&self, number: JobId) -> rusqlite::Result<SoughtJob> {
+        let run = self.run_of(number)?;
+        let job = match self.job(number) {
+            Ok(job) => Ok(job.map(Box::new)),
+            Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        Ok(SoughtJob { job, run })
     }
 }

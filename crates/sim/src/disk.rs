@@ -121,9 +121,9 @@ impl FakeDisk {
     /// What the journal has of a job.
     pub(crate) fn look_up(&self, job: JobId) -> LookUpAnswer {
         let Some(folded) = self.stored.jobs.get(&job) else {
-            return LookUpAnswer::NotFound { run_until_us: None };
+            return LookUpAnswer { found: Ok(None), run_until_us: None };
         };
-        LookUpAnswer::Found(Box::new(JournalJob {
+        let found = JournalJob {
             job,
             submit: self.stored.submits[&folded.submit].0.clone(),
             counts: folded.durable,
@@ -131,7 +131,8 @@ impl FakeDisk {
             input: folded.input.clone(),
             end: folded.end.clone(),
             attempts: folded.ended_attempts.clone(),
-        }))
+        };
+        LookUpAnswer { found: Ok(Some(Box::new(found))), run_until_us: None }
     }
 
     /// Whether a fact may be about a job that the journal does not have.

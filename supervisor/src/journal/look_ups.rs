@@ -70,13 +70,10 @@ pub(super) fn read(reader: &JournalReader, jobs: &[JobId]) -> Result<Vec<LookUpA
     Ok(found.into_iter().map(answer_of).collect())
 }
 
-fn answer_of(found: SoughtJob) -> LookUpAnswer {
-    match found {
-        SoughtJob::Stored(stored) => LookUpAnswer::Found(Box::new(of_stored(*stored))),
-        SoughtJob::Nothing(run) => {
-            LookUpAnswer::NotFound { run_until_us: run.map(|run| run.ended_us.unwrap_or(run.seen_us)) }
-        }
-        SoughtJob::Damaged(why) => LookUpAnswer::Unreadable { why },
+fn answer_of(SoughtJob { job, run }: SoughtJob) -> LookUpAnswer {
+    LookUpAnswer {
+        found: job.map(|stored| stored.map(|stored| Box::new(of_stored(*stored)))),
+        run_until_us: run.map(|run| run.ended_us.unwrap_or(run.seen_us)),
     }
 }
 

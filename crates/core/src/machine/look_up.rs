@@ -11,22 +11,21 @@
 //! The answer may be older than a fact about the job that was made meanwhile, for another client for example: then the job is looked
 //! up again, so that no fact rests on an old answer. The line of each connection is in `client/look_ups.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::BTreeMap;
 
-use bulkhead_facts::fact::{DurableEnd, Fact};
+use bulkhead_facts::fact::DurableEnd;
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::{EarlierNumbers, Refusal, RefusedJobs, UnknownJobs};
+use bulkhead_proto::client::outcome::JobEnded;
+use bulkhead_proto::client::refusal::{EarlierNumbers, Refusal, UnknownJobs};
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::action::{Action, LookUpNo};
 use crate::client::{Client, LookUp, LookUpVerb, NextLookUp, bytes_of};
 use crate::config::JournalUse;
-use crate::event::{JournalJob, LookUpAnswer, Peer, ReloadedJob, ReloadedJobs};
+use crate::event::{JournalJob, LookUpAnswer, Peer};
 use crate::job::TaskRun;
 use crate::machine::Core;
+use crate::machine::look_up_changes::reloaded;
 use crate::machine::requests::{UNKNOWN_BYTES, WAIT_RETRY_MS, changed_bytes};
 use crate::turn::{Owner, Resource};
 use crate::view::journal_job;
@@ -36,54 +35,8 @@ const NO_LOG: &str = "a log is kept in memory, and this job is on the disk alone
 /// What a request about a job of an earlier run that is not loaded needs.
 const NOT_LOADED: &str = "it is of an earlier run and not loaded from the journal yet: try again in a moment";
 
-/// The look-ups that were begun, and the jobs whose rows have changed since.
-#[derive(Debug, Default)]
-pub(super) struct LookUpLog {
-    /// The last number of one.
-    last: LookUpNo,
-    /// Those that are not answered.
-    open: BTreeSet<LookUpNo>,
-    /// Jobs that were changed, each with the last look-up before that; in the order of these.
-    changes: VecDeque<(LookUpNo, JobId)>,
-}
-
-impl LookUpLog {
-    /// The number of the next one.
-    fn next(&self) -> LookUpNo {
-        LookUpNo(self.last.0 + 1)
-    }
-
-    /// It is begun.
-    fn begin(&mut self) -> LookUpNo {
-        self.last = self.next();
-        self.open.insert(self.last);
-        self.last
-    }
-
-    /// A fact about a job was made after which it is not in the table, or may be there anew; or the journal has removed it.
-    pub(super) fn changed(&mut self, job: JobId) {
-        if !self.open.is_empty() {
-            self.changes.push_back((self.last, job));
-        }
-    }
-
-    /// A look-up is answered, or never will be: the jobs whose answers may be out of date.
-    fn answered(&mut self, number: LookUpNo) -> BTreeSet<JobId> {
-        let stale =
-            self.changes.iter().filter(|(before, _)| *before >= number).map(|(_, job)| *job).collect();
-        self.open.remove(&number);
-        let oldest = self.open.first().copied();
-        while let Some((before, _)) = self.changes.front()
-            && oldest.is_none_or(|oldest| *before < oldest)
-        {
-            self.changes.pop_front();
-        }
-        stale
-    }
-}
-
 /// What is known of a job after it was looked up.
-enum Known {
+pub(super) enum Known {
     /// It is in the table.
     InTable(TaskRun),
     /// It has ended, and is in the journal.
@@ -97,7 +50,7 @@ enum Known {
 /// What one answer says of the jobs of a `wait`.
 #[derive(Default)]
 struct WaitPage {
-    ended: Vec<bulkhead_proto::client::outcome::JobEnded>,
+    ended: Vec<JobEnded>,
     bytes: u64,
     unknown: BTreeMap<Option<EarlierNumbers>, Vec<JobId>>,
 }
@@ -204,7 +157,10 @@ impl Core {
         };
         let answers = match found {
             Ok(answers) => answers,
-            Err(why) => jobs.iter().map(|_| LookUpAnswer::Unreadable { why: why.clone() }).collect(),
+            Err(why) => {
+                let unread = LookUpAnswer { found: Err(why), run_until_us: None };
+                vec![unread; jobs.len()]
+            }
         };
         let mut page = WaitPage::default();
         for (job, answer) in jobs.into_iter().zip(answers) {
@@ -244,16 +200,16 @@ impl Core {
         if let Some(run) = self.jobs.find_visible(peer, job) {
             return Known::InTable(run);
         }
-        match answer {
-            LookUpAnswer::Found(found) if Owner::User(found.submit.uid).may_be_seen_by(peer) => {
+        let LookUpAnswer { found, run_until_us } = answer;
+        match found {
+            Ok(Some(found)) if Owner::User(found.submit.uid).may_be_seen_by(peer) => {
                 match found.end.clone() {
                     Some(end) => Known::Ended(found, end),
                     None => self.load(*found),
                 }
             }
-            LookUpAnswer::Found(_) => Known::Unknown(self.earlier(job, None)),
-            LookUpAnswer::NotFound { run_until_us } => Known::Unknown(self.earlier(job, run_until_us)),
-            LookUpAnswer::Unreadable { why } => {
+            Ok(_) => Known::Unknown(self.earlier(job, run_until_us)),
+            Err(why) => {
                 let needed = format!("the journal cannot be read: {why}");
                 Known::Refused(Refusal::WrongState { job, needed })
             }
@@ -275,7 +231,8 @@ impl Core {
         self.jobs.find(job).map_or_else(not_loaded, Known::InTable)
     }
 
-    fn unknown(&self, peer: Peer, job: JobId, earlier: Option<EarlierNumbers>) -> Refusal {
+    /// Why there is no such job.
+    pub(super) fn unknown(&self, peer: Peer, job: JobId, earlier: Option<EarlierNumbers>) -> Refusal {
         match earlier {
             Some(EarlierNumbers { until_us }) => Refusal::OfEarlierRun { job, others: !peer.admin, until_us },
             None => Refusal::unknown(job, self.jobs.last_id(), !peer.admin),
@@ -351,116 +308,5 @@ impl Core {
             let unknown = UnknownJobs { jobs, last: self.jobs.last_id(), others: !peer.admin, earlier };
             self.reply(id, tag, Reply::Unknown(unknown), bytes);
         }
-    }
-
-    /// Changes a job that was looked up.
-    fn change_known(
-        &mut self,
-        peer: Peer,
-        (job, verb): (JobId, LookUpVerb),
-        known: &mut Known,
-    ) -> Result<(), Refusal> {
-        if let Some(run) = self.jobs.find_visible(peer, job) {
-            return self.change_one(verb, run, peer);
-        }
-        match known {
-            Known::Ended(found, end) => match verb {
-                LookUpVerb::Forget => {
-                    self.turn.fact(Fact::Forgotten { job: found.job });
-                    self.look_ups.changed(found.job);
-                    *known = Known::Unknown(None);
-                    Ok(())
-                }
-                LookUpVerb::Retry => self.retry_from_journal(found, end),
-                _ => Err(Self::has_ended(job)),
-            },
-            // The request has named it before, and removed it.
-            Known::InTable(_) => Err(self.unknown(peer, job, None)),
-            Known::Unknown(earlier) => Err(self.unknown(peer, job, *earlier)),
-            Known::Refused(refusal) => Err(refusal.clone()),
-        }
-    }
-
-    /// Adds what became of one job to the answer of a request that changes jobs, which then waits for the facts so far.
-    fn note_change(&mut self, id: ClientId, job: JobId, changed: Result<(), Refusal>) {
-        let awaited = self.turn.facts().awaited();
-        let Some(first) = self.clients.first_look_up(id) else { return };
-        match changed {
-            Ok(()) => first.changed += 1,
-            Err(why) => RefusedJobs::add(&mut first.refused, job, why),
-        }
-        if let Some(fact) = awaited {
-            first.wait_for(fact);
-        }
-    }
-
-    /// Puts an ended job back into the table, with fresh budgets: the same rules as in `requests.rs`.
-    fn retry_from_journal(&mut self, found: &JournalJob, end: &DurableEnd) -> Result<(), Refusal> {
-        let job = found.job;
-        let wrong_state = |needed: &str| Err(Refusal::WrongState { job, needed: needed.to_owned() });
-        if end.outcome == Outcome::Done {
-            return wrong_state(Self::IS_DONE);
-        }
-        if !self.drain.is_open() {
-            return Err(Refusal::Draining);
-        }
-        let Some(input) = &found.input else {
-            return wrong_state("its input is not in the journal: submit it anew");
-        };
-        let kind = &found.submit.kind;
-        if !self.turn.config().kinds.iter().any(|known| known.name == *kind && !known.plans) {
-            return wrong_state(&format!("this daemon does not run its kind {kind}"));
-        }
-        let uid = found.submit.uid;
-        self.post_charges();
-        let account = self.ledger.open(uid);
-        if let (_, Some(refusal)) = self.room_in_queue(account, std::slice::from_ref(input)) {
-            return Err(refusal);
-        }
-        let wall_us = self.turn.wall_us();
-        let expires_ms = found.submit.policy.expires_ms.filter(|_| found.counts.attempts == 0);
-        let expires_us = expires_ms.map(|limit_ms| wall_us.saturating_add(limit_ms.saturating_mul(1000)));
-        self.turn.fact(Fact::Retried { job, at_us: wall_us, expires_us });
-        self.turn.record(What::RetryAsked { job }, Owner::User(uid));
-        self.look_ups.changed(job);
-        let mut again = found.clone();
-        again.counts.retry();
-        again.expires_us = expires_us;
-        self.reloaded(reloaded(again).into_iter().collect(), false);
-        Ok(())
-    }
-}
-
-/// A job as it comes into the table. `None`: its input is not in the journal.
-fn reloaded(found: JournalJob) -> Option<ReloadedJobs> {
-    let deaths = journal_job::deaths(&found);
-    let JournalJob { job, submit, counts, expires_us, input, .. } = found;
-    let jobs = vec![ReloadedJob { job, counts, expires_us, input: input?, deaths }];
-    Some(ReloadedJobs { submit: Rc::new(submit), jobs })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const JOB: JobId = JobId(7);
-
-    fn asked(log: &mut LookUpLog) -> LookUpNo {
-        log.last.0 += 1;
-        log.begin()
-    }
-
-    #[test]
-    fn an_answer_that_is_older_than_a_change_is_stale() {
-        let mut log = LookUpLog::default();
-        log.changed(JOB);
-        assert!(log.changes.is_empty(), "nothing is asked");
-        let (first, second) = (asked(&mut log), asked(&mut log));
-        log.changed(JOB);
-        let third = asked(&mut log);
-        assert_eq!(log.answered(third), BTreeSet::new());
-        assert_eq!(log.answered(second), BTreeSet::from([JOB]));
-        assert_eq!(log.answered(first), BTreeSet::from([JOB]));
-        assert!(log.changes.is_empty(), "no look-up is that old");
     }
 }

@@ -102,7 +102,7 @@ fn each_answer_is_the_same_from_the_table_and_from_the_journal() {
 fn a_job_of_another_user_is_a_job_that_is_gone() {
     let (mut rig, job) = after("failed");
     let until_us = Some(77);
-    let refusal = Refusal::OfEarlierRun { job, others: true, until_us: None };
+    let refusal = Refusal::OfEarlierRun { job, others: true, until_us };
     for request in [Request::Result { job }, Request::Job { job }, Request::Why { job }] {
         assert_eq!(rig.answers(BOB, request), [Reply::Refused(refusal.clone())]);
     }
@@ -115,6 +115,7 @@ fn a_job_of_another_user_is_a_job_that_is_gone() {
     }
     assert_eq!(rig.facts, [], "nothing has changed");
     rig.evict(job);
+    assert_eq!(rig.answers(BOB, Request::Job { job }), [Reply::Refused(refusal)], "in the same words");
     let refusal = Refusal::OfEarlierRun { job, others: false, until_us };
     assert_eq!(rig.answers(ADMIN, Request::Job { job }), [Reply::Refused(refusal)]);
 }
@@ -370,7 +371,7 @@ fn a_journal_that_cannot_be_read_is_said() {
             rig.ask(ALICE, Request::Forget { jobs: vec![job] }),
         ];
         while let Some((number, client, jobs)) = rig.look_ups.pop() {
-            let unreadable = LookUpAnswer::Unreadable { why: why.clone() };
+            let unreadable = LookUpAnswer { found: Err(why.clone()), run_until_us: None };
             let found = if is_one { Ok(vec![unreadable; jobs.len()]) } else { Err(why.clone()) };
             rig.tell(Event::LookedUp { number, client, found });
         }

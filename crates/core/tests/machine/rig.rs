@@ -257,9 +257,9 @@ impl Rig {
     /// What the facts add up to for one job.
     fn look_up(&self, job: JobId) -> LookUpAnswer {
         let Some(folded) = self.durable.jobs.get(&job) else {
-            return LookUpAnswer::NotFound { run_until_us: Some(77) };
+            return LookUpAnswer { found: Ok(None), run_until_us: Some(77) };
         };
-        LookUpAnswer::Found(Box::new(JournalJob {
+        let found = JournalJob {
             job,
             submit: self.durable.submits[&folded.submit].0.clone(),
             counts: folded.durable,
@@ -267,7 +267,8 @@ impl Rig {
             input: folded.input.clone(),
             end: folded.end.clone(),
             attempts: folded.ended_attempts.clone(),
-        }))
+        };
+        LookUpAnswer { found: Ok(Some(Box::new(found))), run_until_us: Some(77) }
     }
 
     fn perform(&mut self, action: Action) {
