@@ -121,8 +121,9 @@ impl Core {
             return self.refuse(id, tag, bound.busy(RETRY_MS));
         }
         let first = self.jobs.reserve(admission.count);
-        admission.first = Some(first);
-        let (submit, wall_us) = (&admission.submit, self.turn.wall_us());
+        let wall_us = self.turn.wall_us();
+        admission.accepted = Some((first, wall_us));
+        let submit = &admission.submit;
         let kind = &self.turn.config().kinds[usize::from(admission.kind.0)];
         let accepted = AcceptedJobs {
             first,
@@ -169,7 +170,8 @@ impl Core {
         self.release_held(&admission);
         if !self.drain.is_open() {
             // The next run begins with them.
-            let (first, count) = (admission.first.unwrap_or(JobId(0)), admission.count);
+            let first = admission.accepted.map_or(JobId(0), |(first, _)| first);
+            let count = admission.count;
             return self.reply(
                 admission.client,
                 admission.tag,
