@@ -75,7 +75,7 @@ fn what_the_journal_has_is_run_again_and_forgotten() {
     daemon.ok(&["retry", &crashed]);
     assert_eq!(daemon.cli(&["wait", &crashed]).status.code(), Some(125), "it crashes again");
     let detail: serde_json::Value = serde_json::from_str(&daemon.ok(&["job", &crashed, "--json"])).unwrap();
-    assert_eq!(detail["attempts"], 2, "{detail}");
+    assert_eq!(detail["row"]["attempts"], 2, "{detail}");
     daemon.ok(&["forget", &failed]);
     for job in [&failed, &volatile] {
         let gone = daemon.cli(&["wait", job]);
@@ -89,6 +89,6 @@ fn what_the_journal_has_is_run_again_and_forgotten() {
     }
     kill_and_start(&mut daemon, &setup);
     let detail: serde_json::Value = serde_json::from_str(&daemon.ok(&["job", &crashed, "--json"])).unwrap();
-    assert_eq!(detail["attempts"], 2, "the journal has both");
+    assert_eq!(detail["row"]["attempts"], 2, "the journal has both");
     assert_eq!(daemon.cli(&["job", &failed]).status.code(), Some(1), "it stays forgotten");
 }
