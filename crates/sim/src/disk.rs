@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::config::{Config, JournalUse, OpenJournal};
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, JournalJob, LookUpAnswer};
 use bulkhead_facts::Misfit;
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::{AttemptEnd, Fact, FactNo};
@@ -118,6 +118,23 @@ impl FakeDisk {
             Some(end) if end.outcome == ended.outcome => Ok(()),
             end => broken("stored", format!("{ended:?} is told, and stored is {end:?}")),
         }
+    }
+
+    /// What the journal has of a job.
+    pub(crate) fn look_up(&self, job: JobId) -> LookUpAnswer {
+        let Some(folded) = self.stored.jobs.get(&job) else {
+            return LookUpAnswer { found: Ok(None), run_until_us: None };
+        };
+        let found = JournalJob {
+            job,
+            submit: self.stored.submits[&folded.submit].0.clone(),
+            counts: folded.durable,
+            expires_us: folded.expires_us,
+            input: folded.input.clone(),
+            end: folded.end.clone(),
+            attempts: folded.ended_attempts.clone(),
+        };
+        LookUpAnswer { found: Ok(Some(Box::new(found))), run_until_us: None }
     }
 
     /// Whether a fact may be about a job that the journal does not have.
