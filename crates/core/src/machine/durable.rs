@@ -5,7 +5,7 @@
 //! | is checked, and its fact is made | have numbers and count as queued; they are in no table, and nobody knows of them |
 //! | is stored | are queued; the client is answered |
 //! | is not stored, or its key names other jobs | never were; the client is refused |
-//! | repeats one that is stored | never were; the client is answered with those of that one |
+//! | repeats one that is stored | never were; the client is answered with those of that one, and if they are attached with their ends |
 //!
 //! The core makes the facts, in order, and holds back what must not be told before they are stored (`held_back.rs`). Numbers of jobs
 //! come from a block that the journal has reserved: the next one is asked for when half of it is left.
@@ -203,18 +203,27 @@ impl Core {
         } else {
             Reply::Refused(Refusal::KeyTaken { first, count })
         };
-        self.end_submit(fact, reply);
+        let Some(admission) = self.end_submit(fact, reply) else { return };
+        let (id, tag) = (admission.client, admission.tag);
+        if is_same
+            && admission.submit.attached
+            && let Some(peer) = self.clients.see(id).map(|client| client.peer())
+        {
+            let jobs: Vec<JobId> = (first.0..first.0 + u64::from(count)).map(JobId).collect();
+            self.wait(id, tag, peer, &jobs);
+        }
     }
 
     /// The jobs of a submit that waits never were.
-    fn end_submit(&mut self, fact: FactNo, reply: Reply) {
-        let Some(admission) = self.held_back.take_submit(fact) else { return };
+    fn end_submit(&mut self, fact: FactNo, reply: Reply) -> Option<Box<Admission>> {
+        let admission = self.held_back.take_submit(fact)?;
         self.turn.fact_refused(fact);
         self.release_held(&admission);
         if matches!(reply, Reply::Refused(_)) {
             self.turn.count(Counter::Refused, u64::from(admission.count));
         }
         self.reply(admission.client, admission.tag, reply, 128);
+        Some(admission)
     }
 
     /// Nothing can be stored for now.

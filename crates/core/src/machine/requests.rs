@@ -128,7 +128,7 @@ impl Core {
         (jobs.len() > BATCH_MAX).then_some(Refusal::Invalid { why })
     }
 
-    fn wait(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId]) {
+    pub(super) fn wait(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId]) {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }

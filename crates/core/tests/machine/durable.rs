@@ -12,7 +12,7 @@ use bulkhead_proto::client::message::{DurableSubmit, Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobOutput, Outcome};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::KEY_MAX_BYTES;
 
@@ -225,6 +225,24 @@ fn a_key_that_is_known_names_the_jobs_that_have_it() {
         rig.store();
         assert!(rig.holder(JobId(1)).is_none(), "they never were");
     }
+}
+
+#[test]
+fn a_repeated_attached_submit_is_told_of_the_ends_of_its_jobs() {
+    let mut rig = stalled(1);
+    rig.ask(ALICE, Request::Submit(Submit { attached: true, ..submit(Some("k"), &["7", "8"]) }));
+    rig.store();
+    rig.finish(JobId(1));
+    rig.tell(Event::ClientGone { client: ALICE });
+    rig.connect(ClientId(9), 1, false);
+    let tag =
+        rig.ask(ClientId(9), Request::Submit(Submit { attached: true, ..submit(Some("l"), &["7", "8"]) }));
+    rig.tell(Event::KeyKnown { fact: FactNo(3), first: JobId(1), count: 2, is_same: true });
+    rig.store();
+    rig.finish(JobId(2));
+    rig.store();
+    let told: Vec<JobId> = rig.told(ClientId(9), Some(tag)).iter().map(|end| end.job).collect();
+    assert_eq!(told, [JobId(1), JobId(2)]);
 }
 
 #[test]
