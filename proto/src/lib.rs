@@ -26,4 +26,5 @@ pub mod limits;
 pub mod log;
 pub mod plain;
 pub mod registration;
+pub mod utc;
 pub mod worker;

@@ -29,6 +29,9 @@ pub const ROWS_MAX: usize = 512;
 /// Most ends that all clients together may wait for by request; a user of several gets three quarters.
 pub const WAITS_MAX: u64 = 1 << 18;
 
+/// Most jobs of requests that wait for what the journal has of them, of all clients together; a user of several gets three quarters.
+pub const LOOK_UPS_MAX: u64 = 1 << 18;
+
 /// Most `events` and `logs` requests that go on, of all clients together; a user of several gets three quarters.
 pub const READERS_MAX: u64 = 1024;
 
@@ -199,7 +202,7 @@ const _: () = assert!(
         + UNREAD_MAX_BYTES
         + 4096 * UNREAD_ALLOWANCE_BYTES
         + REPLIES_OF_A_TURN_BYTES
-        + WAITS_MAX as usize * WAIT_BYTES
+        + (WAITS_MAX + LOOK_UPS_MAX) as usize * WAIT_BYTES
         + IDLE_BYTES
         <= 256 << 20,
     "no flood of clients takes more memory than that, beside the jobs and results that the configuration allows"

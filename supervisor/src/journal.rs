@@ -1,10 +1,12 @@
 //! The daemon's end of the journal: facts of the core go to the thread that writes, and what the threads tell becomes events.
 //!
 //! It hands facts over in their order and drops none; it decides nothing about jobs, and nothing here waits for the disk but the start.
-//! The thread `journal` stores facts and reserves numbers, the thread `journal-reader` reads unfinished jobs of earlier runs. A daemon
+//! The thread `journal` stores facts and reserves numbers, the thread `journal-reader` reads unfinished jobs of earlier runs and answers
+//! questions about jobs that are not in the core's table. A daemon
 //! without a journal has none of both. Driven by `turn.rs` and `perform.rs`.
 
 mod fact_outbox;
+mod look_ups;
 mod news;
 mod number_blocks;
 mod reader_thread;
@@ -29,6 +31,7 @@ use bulkhead_proto::ids::JobId;
 use mio::Waker;
 
 use crate::journal::fact_outbox::FactOutbox;
+pub(crate) use crate::journal::look_ups::LookUpQuestion;
 use crate::journal::news::{JournalNews, NewsQueue};
 use crate::journal::number_blocks::NumberBlocks;
 use crate::journal::reader_thread::{ReaderAnswer, ReaderRequest};
@@ -165,6 +168,17 @@ impl DaemonJournal {
         }
     }
 
+    /// Has jobs looked up. Returns the answer if nobody can read them.
+    pub(crate) fn look_up(&self, question: LookUpQuestion) -> Option<Event> {
+        let (number, client) = (question.number, question.client);
+        let is_asked = self
+            .0
+            .as_ref()
+            .is_some_and(|running| running.reader.send(ReaderRequest::LookUp(question)).is_ok());
+        let why = || "the thread that reads the journal has ended: restart the daemon".to_owned();
+        (!is_asked).then(|| Event::LookedUp { number, client, found: Err(why()) })
+    }
+
     /// Turns what the threads have told into events.
     pub(crate) fn hear(&mut self, events: &mut Vec<Event>) {
         if let Some(running) = &mut self.0 {
@@ -251,6 +265,9 @@ impl RunningJournal {
                         self.load_more();
                     }
                     events.push(reloaded(chunk));
+                }
+                JournalNews::Reader(ReaderAnswer::LookedUp { number, client, found }) => {
+                    events.push(Event::LookedUp { number, client, found });
                 }
             }
         }

@@ -19,7 +19,7 @@ use bulkhead_sys::{clock, shortage};
 
 use crate::client_files::ClientFileStore;
 use crate::client_table::ClientTable;
-use crate::journal::DaemonJournal;
+use crate::journal::{DaemonJournal, LookUpQuestion};
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::rate_limit::{self, LineAbout};
@@ -91,6 +91,9 @@ impl Performer {
             Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
             Action::Ready { status } => self.notifier.ready(&status),
             Action::ReserveJobs { end } => self.journal.reserve_jobs(end),
+            Action::LookUp { number, client, uid, jobs } => {
+                events.extend(self.journal.look_up(LookUpQuestion { number, client, uid, jobs }));
+            }
             Action::Exit => return true,
             Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
             Action::GiveOutput { worker, seq, room_bytes } => {
@@ -283,6 +286,7 @@ fn follows_offers(action: &Action) -> bool {
         | Action::DropScratch { .. }
         | Action::Ready { .. }
         | Action::ReserveJobs { .. }
+        | Action::LookUp { .. }
         | Action::Exit => false,
     }
 }

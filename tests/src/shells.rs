@@ -39,6 +39,7 @@ fn answers(action: &Action) -> &'static [&'static str] {
         Action::TakeBack { .. } => &["TookBack", "Violated"],
         Action::Look { .. } => &["Finished", "Violated", "Looked"],
         Action::Examine { .. } => &["Examined"],
+        Action::LookUp { .. } => &["LookedUp"],
         Action::DropLog { .. } => &["LogClosed", "LogFreed"],
         Action::DropOutput { .. } => &["OutputClosed", "OutputFreed"],
         Action::RefuseOutput { .. }

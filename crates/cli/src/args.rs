@@ -73,6 +73,11 @@ impl GlobalArgs {
         Ok(client)
     }
 
+    /// Connects once more, after the connection was lost. Which places were passed over was said before.
+    pub(crate) fn connect_again(&self) -> Result<DaemonClient, ConnectFailure> {
+        Ok(discovery::find_within(self.socket.as_deref(), connect::HELLO_TIMEOUT)?.client)
+    }
+
     fn find_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
         let found = discovery::find_within(self.socket.as_deref(), patience)?;
         self.tell_of(&found.skipped);

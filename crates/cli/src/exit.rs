@@ -169,7 +169,10 @@ fn of_client(error: &Error) -> u8 {
         | Error::NoReply { .. }
         | Error::Io(_) => NO_DAEMON,
         Error::Interrupted => CANCELLED,
-        Error::InputTooLong { .. } | Error::InputInArena { .. } | Error::TooLong(_) => USAGE,
+        Error::InputTooLong { .. }
+        | Error::InputInArena { .. }
+        | Error::KeyTooLong { .. }
+        | Error::TooLong(_) => USAGE,
         Error::ReplyBufferFull { .. } => FAILED,
         Error::Callback(error) => of_writing(error),
     }
@@ -182,6 +185,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
         Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
         Refusal::NeverWas { .. }
         | Refusal::Gone { .. }
+        | Refusal::OfEarlierRun { .. }
         | Refusal::NotEnded { .. }
         | Refusal::NoLog { .. }
         | Refusal::WrongState { .. }

@@ -24,6 +24,8 @@ pub(crate) struct Inputs {
     total: u64,
     /// Whether every output goes into a descriptor (`--large`).
     large: bool,
+    /// Whether outputs of programs are inline.
+    short: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +87,7 @@ impl Inputs {
 
     fn new(source: InputSet, pass: u64, times: u64) -> Result<Self, String> {
         match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
-            Some(total) => Ok(Self { source, pass, total, large: false }),
+            Some(total) => Ok(Self { source, pass, total, large: false, short: false }),
             None if times == 0 => Err("--count 0 makes no job: give 1 or more".to_owned()),
             None => {
                 Err(format!("these are more than {JOBS_MAX} jobs, the limit for one command: give fewer"))
@@ -96,6 +98,12 @@ impl Inputs {
     /// The same jobs, with outputs in descriptors, which may be long.
     pub(crate) fn with_large_outputs(self) -> Self {
         Self { large: true, ..self }
+    }
+
+    /// The same jobs, with inline outputs of programs: durable jobs have no others. One that is known to be long stays in a
+    /// descriptor, and the daemon says why it does not take it.
+    pub(crate) fn with_short_outputs(self) -> Self {
+        Self { short: true, ..self }
     }
 
     /// How many jobs.
@@ -155,7 +163,8 @@ impl Inputs {
                 JobInput { output: factorial_size::output_mode(n, *form), ..bytes.into() }
             }
             InputSet::Program { fed, .. } => {
-                JobInput { output: OutputMode::Descriptor, ..fed.input.clone().into() }
+                let output = if self.short { OutputMode::Inline } else { OutputMode::Descriptor };
+                JobInput { output, ..fed.input.clone().into() }
             }
             InputSet::Text(_) | InputSet::Texts(_) | InputSet::Places => {
                 self.label(place).into_bytes().into()

@@ -6,6 +6,7 @@
 
 mod args;
 mod bytes;
+mod durability_args;
 mod duration;
 mod evidence;
 mod exec_args;

@@ -182,7 +182,7 @@ fn a_job_named_twice_is_asked_for_once() {
 fn an_unknown_job_is_told_on_stderr_as_json_or_not() {
     let script = |mut peer: Peer| {
         let asked = peer.request().unwrap();
-        let unknown = UnknownJobs { jobs: vec![JobId(9)], last: JobId(8), others: false };
+        let unknown = UnknownJobs { jobs: vec![JobId(9)], last: JobId(8), ..UnknownJobs::default() };
         peer.reply(asked.tag, Reply::Unknown(unknown));
     };
     for (arguments, lines) in [(&["wait", "9"][..], 0), (&["wait", "9", "--json"], 1)] {

@@ -4,7 +4,7 @@
 //! files has a batch to itself. If the daemon accepts only the first jobs of a batch, the rest becomes the next batch.
 //! Driven by `run.rs` and `submit.rs`.
 
-use bulkhead_proto::client::message::{DurableSubmit, Submit};
+use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
 
@@ -32,14 +32,12 @@ pub struct Spec {
     pub flavour: u32,
     /// Contexts that the jobs use, in this order; registered on the same connection.
     pub contexts: Vec<ContextNumber>,
-    /// Set for durable jobs, which outlive the daemon; `None`: they are volatile. See [`Submit::durable`].
-    pub durable: Option<Box<DurableSubmit>>,
 }
 
 impl Spec {
     /// Jobs of this kind under the default policy.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), policy: Policy::default(), flavour: 0, contexts: Vec::new(), durable: None }
+        Self { kind: kind.into(), policy: Policy::default(), flavour: 0, contexts: Vec::new() }
     }
 
     pub(crate) fn submit(&self, batch: &JobBatch) -> Submit {
@@ -50,7 +48,6 @@ impl Spec {
             files: batch.files.iter().map(JobFile::to_use).collect(),
             inputs: batch.inputs.clone(),
             registered: uses(None, &self.contexts),
-            durable: self.durable.clone(),
             ..Submit::default()
         }
     }

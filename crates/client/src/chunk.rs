@@ -63,10 +63,10 @@ impl ItemStore {
     /// a failure (`crashes_max` 1, `retries_max` 0). What is left of a chunk is submitted as another chunk instead. With another policy
     /// no item runs twice either: a worker refuses a chunk of which an item has begun.
     pub fn spec(&self, spec: Spec) -> Spec {
-        let Spec { kind, policy, flavour, mut contexts, durable } = spec;
+        let Spec { kind, policy, flavour, mut contexts } = spec;
         contexts.push(self.0.context);
         let policy = Policy { crashes_max: Some(1), retries_max: Some(0), ..policy };
-        Spec { kind, policy, flavour, contexts, durable }
+        Spec { kind, policy, flavour, contexts }
     }
 
     /// Makes a chunk: the job for [`crate::Session::submit`], with a spec of [`ItemStore::spec`], and what reads its results. `head` is

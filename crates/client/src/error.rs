@@ -13,7 +13,7 @@ use bulkhead_proto::client::places::SYSTEM_SOCKET;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec::CodecError;
 use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, KEY_MAX_BYTES, PROTOCOL_VERSION};
 use bulkhead_proto::plain::Plain;
 use bulkhead_sys::user_namespace::name_of;
 
@@ -280,6 +280,13 @@ pub enum Error {
         /// Its index among the inputs, from 0.
         index: u64,
     },
+    /// The key of a durable submit is empty, or too long.
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The most that this submit may have: less if it is sent in several requests, whose keys are numbered.
+        limit: usize,
+    },
     /// The request does not fit a frame.
     TooLong(Oversized),
     /// More replies to other requests arrived on this connection than the client buffers.
@@ -361,6 +368,14 @@ impl fmt::Display for Error {
             Self::InputInArena { index } => {
                 write!(out, "input {index} is in an arena: submit it in the session that the arena is of")
             }
+            Self::KeyTooLong { bytes, limit: KEY_MAX_BYTES } => {
+                write!(out, "the key is {bytes} bytes long, it may have from 1 to {KEY_MAX_BYTES} bytes")
+            }
+            Self::KeyTooLong { bytes, limit } => write!(
+                out,
+                "the key is {bytes} bytes long, it may have from 1 to {limit} bytes for so many jobs, which are sent in \
+                 several requests with numbered keys"
+            ),
             Self::TooLong(oversized) => write!(out, "the request is too long: {oversized}"),
             Self::ReplyBufferFull { limit_bytes } => {
                 write!(
@@ -396,6 +411,20 @@ impl fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for Error {}
+
+impl Error {
+    /// Whether the connection ended and the daemon gave no reason: it died, perhaps before it answered. A daemon that is started
+    /// again may answer.
+    pub fn is_lost_connection(&self) -> bool {
+        match self {
+            Self::Closed { .. } => true,
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            }
+            _ => false,
+        }
+    }
+}
 
 impl From<ProtocolError> for Error {
     fn from(fault: ProtocolError) -> Self {

@@ -58,6 +58,7 @@ mod requests;
 mod run;
 mod session;
 mod submit;
+mod submit_keys;
 mod wait;
 
 pub use arena::{Arena, InputBlock};

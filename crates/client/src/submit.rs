@@ -2,12 +2,13 @@
 //!
 //! Batches are sent one at a time: a round trip takes some ten microseconds and a batch has up to 4096 jobs, so the
 //! daemon never runs out of work. With `wait_when_busy`, the rest of a batch that a busy daemon refused is sent again
-//! after the time that the daemon gave.
+//! after the time that the daemon gave. A durable batch that had no answer, because the connection was lost, is sent again on
+//! another one under the same key (`submit_keys.rs`).
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::message::{DurableSubmit, Reply, Request, Submit};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::BATCH_MAX;
@@ -15,15 +16,21 @@ use bulkhead_proto::limits::BATCH_MAX;
 use crate::batch::{Batcher, JobBatch, JobInput, Spec};
 use crate::client::{DaemonClient, Until};
 use crate::error::{Error, ProtocolError};
+use crate::submit_keys::SubmitKeys;
 
 /// Longest wait before a batch is sent to a busy daemon again, whatever the daemon asks for.
 const RETRY_AFTER_MAX_MS: u64 = 60_000;
 
 /// The options of a submit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SubmitOptions {
     /// Whether to wait while the daemon is busy, instead of returning its refusal.
     pub wait_when_busy: bool,
+    /// Set for durable jobs: they are accepted once the daemon's journal has them, and outlive the daemon. `None`: they are volatile.
+    ///
+    /// A repeated submit with the same key, kind, policy and inputs is the same jobs. Without a key, one is made for this submit:
+    /// [`Submission::key`]. A submit that is sent in several requests numbers their keys, so it needs a key of at most 107 bytes.
+    pub durable: Option<DurableSubmit>,
 }
 
 /// Iterates over the numbers of the accepted jobs, a range at a time in the order of the inputs, and ends after the
@@ -34,13 +41,16 @@ pub struct Submission<'c, I: Iterator<Item = JobInput>> {
     spec: Spec,
     options: SubmitOptions,
     batcher: Batcher<I>,
+    /// Of durable jobs, from the first request on.
+    keys: Option<SubmitKeys>,
     refused: Option<Refusal>,
     not_before: Option<Instant>,
     over: bool,
 }
 
 impl DaemonClient {
-    /// Submits one job for each input. The daemon keeps the jobs for `wait` and `result` after this connection ends.
+    /// Submits one job for each input. The daemon keeps the jobs for `wait` and `result` after this connection ends. Volatile jobs end
+    /// with the daemon, durable ones outlive it: [`SubmitOptions::durable`].
     pub fn submit<I: IntoIterator<Item = JobInput>>(
         &mut self,
         spec: Spec,
@@ -52,6 +62,7 @@ impl DaemonClient {
             spec,
             options,
             batcher: Batcher::new(inputs.into_iter()),
+            keys: None,
             refused: None,
             not_before: None,
             over: false,
@@ -77,16 +88,54 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
         }
     }
 
+    /// The key of the whole submit, which repeats it. `None`: the jobs are volatile, or nothing was sent yet.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.keys.as_ref().map(SubmitKeys::base)
+    }
+
+    /// Goes on over another connection after an error with [`Error::is_lost_connection`]: first come the jobs of the request that
+    /// had no answer, under the same key, so that none of them is accepted twice. Interrupts go with it.
+    ///
+    /// # Panics
+    /// If the jobs are volatile: nobody knows whether the daemon had accepted them.
+    pub fn resume(&mut self, mut client: DaemonClient) {
+        assert!(self.options.durable.is_some(), "only a durable submit can be repeated");
+        let interrupts = self.client.set_interrupts(None);
+        client.set_interrupts(interrupts);
+        *self.client = client;
+        self.over = false;
+    }
+
+    /// The request for a batch.
+    fn request(&mut self, batch: &JobBatch) -> Result<Submit, Error> {
+        let mut submit = self.spec.submit(batch);
+        if let Some(DurableSubmit { key }) = &self.options.durable {
+            let keys = match &mut self.keys {
+                Some(keys) => keys,
+                none => none.insert(SubmitKeys::new(key.clone())?),
+            };
+            let is_last = self.batcher.next_output().is_none();
+            submit.durable = Some(Box::new(DurableSubmit { key: Some(keys.current(is_last)?) }));
+        }
+        Ok(submit)
+    }
+
     fn offer(&mut self, batch: JobBatch) -> Result<Range<u64>, Error> {
-        let request = Request::Submit(self.spec.submit(&batch));
+        let request = Request::Submit(self.request(&batch)?);
         let reply = match self.client.ask_with(request, &batch.files) {
             Ok(reply) => reply,
             Err(Error::Refused(refusal)) => {
                 Reply::Accepted { first: JobId(0), count: 0, refused: Some(refusal) }
             }
-            Err(other) => return Err(other),
+            Err(other) => {
+                self.batcher.give_back(Some(batch));
+                return Err(other);
+            }
         };
         let acceptance = Acceptance::of(reply, batch.inputs.len(), self.client)?;
+        if let Some(keys) = self.keys.as_mut().filter(|_| acceptance.count > 0) {
+            keys.advance();
+        }
         self.batcher.give_back(batch.rest(acceptance.count));
         if let Some(refusal) = acceptance.refused {
             match retry_after(&refusal).filter(|_| self.options.wait_when_busy) {

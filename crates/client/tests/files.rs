@@ -89,7 +89,7 @@ fn a_busy_daemon_gets_the_files_again() {
     });
     let mut client = fake.client();
     let (job, _target) = job("one");
-    let options = SubmitOptions { wait_when_busy: true };
+    let options = SubmitOptions { wait_when_busy: true, ..SubmitOptions::default() };
     let mut submission = client.submit(Spec::new("shout"), [job], options);
     assert_eq!(submission.next().unwrap().unwrap(), 1..2);
     assert!(submission.next().is_none());

@@ -157,7 +157,12 @@ fn waiting_gives_one_item_for_each_number() {
     let fake = Fake::serve(|mut peer| {
         let asked = peer.request().unwrap();
         assert_eq!(asked.request, Request::Wait { jobs: [3, 4, 5, 6].map(JobId).to_vec() });
-        let unknown = UnknownJobs { jobs: vec![JobId(4), JobId(6)], last: JobId(5), others: true };
+        let unknown = UnknownJobs {
+            jobs: vec![JobId(4), JobId(6)],
+            last: JobId(5),
+            others: true,
+            ..UnknownJobs::default()
+        };
         peer.reply(asked.tag, Reply::Unknown(unknown));
         peer.reply(asked.tag, Reply::Ended(vec![done(5, b""), done(3, b"")]));
     });

@@ -182,7 +182,10 @@ fn a_goodbye_is_told_and_jobs_that_were_forgotten_have_their_event() {
     let fake = Fake::serve(|mut peer| {
         let (tag, _) = peer.submit().unwrap();
         peer.accept(tag, 1, 1);
-        peer.reply(tag, Reply::Unknown(UnknownJobs { jobs: vec![JobId(1)], last: JobId(1), others: false }));
+        peer.reply(
+            tag,
+            Reply::Unknown(UnknownJobs { jobs: vec![JobId(1)], last: JobId(1), ..UnknownJobs::default() }),
+        );
         let (tag, _) = peer.submit().unwrap();
         peer.accept(tag, 2, 1);
         peer.reply(bulkhead_proto::ids::Tag(0), Reply::Notice("no worker".to_owned()));

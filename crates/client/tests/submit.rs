@@ -9,7 +9,7 @@ use std::time::Duration;
 use bulkhead_client::{
     Error, Interrupts, JobInput, ProtocolError, ReceivedOutput, RunOptions, Spec, SubmitOptions,
 };
-use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::message::{DurableSubmit, Reply, Request};
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
@@ -65,6 +65,85 @@ fn submits_are_cut_into_batches() {
     fake.finish();
 }
 
+fn durable(key: Option<&str>) -> SubmitOptions {
+    let key = key.map(|key| key.as_bytes().to_vec());
+    SubmitOptions { durable: Some(DurableSubmit { key }), ..SubmitOptions::default() }
+}
+
+/// The key of the next submit, and how many jobs it has.
+fn next_key(peer: &mut Peer) -> (Tag, String, usize) {
+    let (tag, submit) = peer.submit().unwrap();
+    let key = submit.durable.unwrap().key.unwrap();
+    (tag, String::from_utf8(key).unwrap(), submit.inputs.len())
+}
+
+#[test]
+fn a_durable_submit_is_repeated_under_the_same_keys_on_another_connection() {
+    let count = BATCH_MAX * 2 + 1;
+    let before = |mut peer: Peer| {
+        let (tag, key, jobs) = next_key(&mut peer);
+        assert_eq!((key.as_str(), jobs), ("night", BATCH_MAX));
+        peer.accept(tag, 1, BATCH_MAX);
+        let (_, key, jobs) = next_key(&mut peer);
+        assert_eq!((key.as_str(), jobs), ("night#1", BATCH_MAX));
+    };
+    let after = |mut peer: Peer| {
+        let (tag, key, jobs) = next_key(&mut peer);
+        assert_eq!((key.as_str(), jobs), ("night#1", BATCH_MAX), "it had no answer");
+        peer.reply(tag, Reply::Refused(busy()));
+        let (tag, key, jobs) = next_key(&mut peer);
+        assert_eq!((key.as_str(), jobs), ("night#1", BATCH_MAX), "none of it was accepted");
+        peer.accept(tag, 5000, BATCH_MAX);
+        let (tag, key, jobs) = next_key(&mut peer);
+        assert_eq!((key.as_str(), jobs), ("night#2", 1));
+        peer.accept(tag, 9999, 1);
+        assert!(peer.request().is_none());
+    };
+    let fake = Fake::serve_each(vec![Box::new(before), Box::new(after)]);
+    let mut client = fake.client();
+    let options = SubmitOptions { wait_when_busy: true, ..durable(Some("night")) };
+    let mut submission = client.submit(Spec::new("noop"), inputs(count), options);
+    assert_eq!(submission.next().unwrap().unwrap(), 1..1 + BATCH_MAX as u64);
+    let lost = submission.next().unwrap().unwrap_err();
+    assert!(lost.is_lost_connection(), "{lost}");
+    assert!(submission.next().is_none());
+    submission.resume(fake.client());
+    let ranges: Vec<_> = submission.map(|range| range.unwrap()).collect();
+    assert_eq!(ranges, [5000..5000 + BATCH_MAX as u64, 9999..10_000]);
+    drop(client);
+    fake.finish();
+}
+
+#[test]
+fn a_durable_submit_has_a_key_and_a_volatile_one_has_none() {
+    let fake = Fake::serve(|mut peer| {
+        let (tag, submit) = peer.submit().unwrap();
+        assert_eq!(submit.durable, None);
+        peer.accept(tag, 1, 1);
+        let (tag, key, _) = next_key(&mut peer);
+        peer.reply(tag, Reply::Refused(Refusal::KeyTaken { first: JobId(1), count: key.len() as u32 }));
+        assert!(peer.request().is_none());
+    });
+    let mut client = fake.client();
+    let mut volatile = client.submit(Spec::new("noop"), inputs(1), SubmitOptions::default());
+    assert_eq!(volatile.next().unwrap().unwrap(), 1..2);
+    assert_eq!(volatile.key(), None);
+    let mut made = client.submit(Spec::new("noop"), inputs(1), durable(None));
+    let Some(Err(Error::Refused(Refusal::KeyTaken { count: 32, .. }))) = made.next() else {
+        panic!("a key of 32 digits")
+    };
+    assert_eq!(made.key().unwrap().len(), 32);
+    let long = "k".repeat(120);
+    let error = client
+        .submit(Spec::new("noop"), inputs(BATCH_MAX + 1), durable(Some(&long)))
+        .next()
+        .unwrap()
+        .unwrap_err();
+    assert!(matches!(error, Error::KeyTooLong { bytes: 120, limit: 107 }), "{error}: nothing is sent");
+    drop(client);
+    fake.finish();
+}
+
 /// Takes three at a time, and nothing at all every second time.
 fn reluctant(mut peer: Peer) {
     let (mut first, mut turn) = (1_u64, 0);
@@ -89,7 +168,7 @@ fn reluctant(mut peer: Peer) {
 fn a_busy_daemon_is_asked_again_for_the_rest() {
     let fake = Fake::serve(reluctant);
     let mut client = fake.client();
-    let options = SubmitOptions { wait_when_busy: true };
+    let options = SubmitOptions { wait_when_busy: true, ..SubmitOptions::default() };
     let ranges: Vec<_> =
         client.submit(Spec::new("noop"), inputs(8), options).map(|range| range.unwrap()).collect();
     assert_eq!(ranges, [1..4, 4..7, 7..9]);

@@ -190,9 +190,28 @@ pub enum Action {
         /// The first number that is not needed.
         end: JobId,
     },
+    /// Have the journal's reader look up these jobs, in this order; the facts that were made so far are stored.
+    /// [`crate::event::Event::LookedUp`] follows, once.
+    LookUp {
+        /// Its number, never used before.
+        number: LookUpNo,
+        /// For whom.
+        client: ClientId,
+        /// The user of the client: questions of users are answered by turns.
+        uid: u32,
+        /// The jobs: at least one, at most [`LOOK_UP_PAGE`].
+        jobs: Vec<JobId>,
+    },
     /// Every job has ended and no worker lives but stuck ones, which are left behind killed: flush the clients and exit.
     Exit,
 }
+
+/// Counts look-ups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LookUpNo(pub u64);
+
+/// Most jobs of one look-up: the reader of the journal is not held up for long, and what they leave fits one reply.
+pub const LOOK_UP_PAGE: usize = 32;
 
 /// A task as it is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]

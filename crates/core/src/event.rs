@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use bulkhead_facts::durable_job::DurableJob;
-use bulkhead_facts::fact::{AcceptedJobs, FactNo};
+use bulkhead_facts::fact::{AcceptedJobs, DurableEnd, EndedAttempt, FactNo};
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::Survivor;
@@ -14,6 +14,8 @@ use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
+
+use crate::action::LookUpNo;
 
 /// The two clocks. The shell reads them once for each turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -315,6 +317,16 @@ pub enum Event {
         end: JobId,
     },
 
+    /// The answer to [`crate::action::Action::LookUp`].
+    LookedUp {
+        /// Which.
+        number: LookUpNo,
+        /// For whom.
+        client: ClientId,
+        /// What there is of each job, in the order of the question; or why nothing could be read, as a text for people.
+        found: Result<Vec<LookUpAnswer>, String>,
+    },
+
     /// Take no new jobs, end what was accepted, then stop (the first SIGTERM).
     Drain {
         /// How long that may take, in milliseconds.
@@ -346,6 +358,35 @@ pub struct ReloadedJob {
     pub input: Payload,
     /// The deaths of its attempts, oldest first.
     pub deaths: Vec<JobDeath>,
+}
+
+/// What the journal has of one number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookUpAnswer {
+    /// The job; `None`: there is none. An error: its rows cannot be read, for this reason, a text for people.
+    pub found: Result<Option<Box<JournalJob>>, String>,
+    /// When the run of the daemon that may have given out the number ended, or was last heard of if it did not end by itself; wall
+    /// time in microseconds since 1970.
+    pub run_until_us: Option<u64>,
+}
+
+/// A job as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalJob {
+    /// Its number.
+    pub job: JobId,
+    /// What it shares with the jobs of its submit, as it was accepted; without inputs.
+    pub submit: AcceptedJobs,
+    /// Its counts.
+    pub counts: DurableJob,
+    /// When it expires if it has no attempt until then, wall time in microseconds since 1970.
+    pub expires_us: Option<u64>,
+    /// Its input, unless it is done.
+    pub input: Option<Payload>,
+    /// Its end, if it has ended.
+    pub end: Option<DurableEnd>,
+    /// Its attempts that ended without it, oldest first.
+    pub attempts: Vec<EndedAttempt>,
 }
 
 /// How the process of a worker ended, as the shell can tell. Why the core had it killed, and whether it left because it was

@@ -51,7 +51,7 @@ fn pages_have_every_ended_job_once_newest_first() {
 }
 
 #[test]
-fn an_ended_job_is_told_as_clients_know_it() {
+fn a_job_has_its_submit_its_attempts_and_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut desk = Desk::open(folder.path());
     let mut accepted = submit(1, 1000, None, vec![payload("in"); 3]);
@@ -67,22 +67,19 @@ fn an_ended_job_is_told_as_clients_know_it() {
     assert_eq!(desk.await_stored(), []);
     let reader = JournalReader::open(folder.path()).unwrap();
     let job = reader.job(JobId(1)).unwrap().unwrap();
-    let why = job.why().unwrap();
-    assert_eq!((why.attempts, why.past.crashes, why.past.failures, why.past.lost), (3, 1, 1, 1));
-    assert_eq!(
-        why.past.last_failure.map(|failure| (failure.attempt, failure.message)),
-        Some((1, "it said no".to_owned()))
-    );
-    let detail = job.detail().unwrap();
-    assert_eq!((detail.deaths.len(), detail.input.as_str(), detail.survivors.len()), (2, "in", 1));
-    assert_eq!((detail.row.outcome.as_deref(), detail.ended_us), (Some("crashed"), Some(at_us)));
-    let told = job.end.as_ref().unwrap().told();
-    assert_eq!((told.attempts, told.output), (3, bulkhead_proto::client::outcome::JobOutput::None));
-    let expired = reader.job(JobId(2)).unwrap().unwrap().why().unwrap();
-    let bulkhead_proto::client::why::WhyNow::Ended(ended) = expired.now else { panic!("it has ended") };
-    assert_eq!((ended.how, ended.expires_ms), (Outcome::Expired, Some(40)));
-    let queued = reader.job(JobId(3)).unwrap().unwrap();
-    assert!(queued.why().is_none() && queued.detail().is_none());
+    let counts = job.counts;
+    assert_eq!((counts.attempts, counts.crashes, counts.retries, counts.lost), (3, 1, 1, 1));
+    let failures: Vec<_> =
+        job.attempts.iter().filter_map(|one| Some((one.number, one.message.as_deref()?))).collect();
+    assert_eq!(failures, [(1, "it said no")]);
+    assert_eq!(job.attempts.iter().filter(|one| one.death.is_some()).count(), 2);
+    let crashed = job.end.unwrap().end;
+    assert_eq!((job.input, crashed.survivors.len(), crashed.at_us), (Some(payload("in")), 1, at_us));
+    assert_eq!((crashed.outcome.word(), crashed.output), ("crashed", None));
+    let expired = reader.job(JobId(2)).unwrap().unwrap();
+    assert_eq!(expired.end.unwrap().end.outcome, Outcome::Expired);
+    assert_eq!(expired.submit.shared.policy.expires_ms, Some(40));
+    assert_eq!(reader.job(JobId(3)).unwrap().unwrap().end, None, "it is queued");
     assert_eq!(reader.job(JobId(4)).unwrap(), None);
     assert!(desk.close());
 }
@@ -99,6 +96,14 @@ fn an_input_that_the_disk_has_changed_is_not_run() {
     other.execute("UPDATE input SET bytes = CAST('sixteen lettres!' AS BLOB)", []).unwrap();
     let text = reader.input(JobId(1)).unwrap_err().to_string();
     assert!(text.contains("the input of job 1 is damaged"), "{text}");
+    let sought = reader.look_up(&[1, 7].map(JobId)).unwrap();
+    let [damaged, none] = &sought[..] else { panic!("{sought:?}") };
+    assert_eq!(
+        (damaged.job.as_ref(), none.job.as_ref()),
+        (Err(&text), Ok(&None)),
+        "it keeps no other from being read"
+    );
+    assert!(none.run.is_some());
     other.execute("DELETE FROM input", []).unwrap();
     let text = reader.input(JobId(1)).unwrap_err().to_string();
     assert!(text.contains("the input of job 1 is missing"), "{text}");

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::config::{Config, JournalTerms, JournalUse};
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, JournalJob, LookUpAnswer};
 use bulkhead_facts::Misfit;
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::{AttemptEnd, Fact, FactNo};
@@ -29,6 +29,8 @@ use crate::agenda::Move;
 use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::rng::SimRng;
+use crate::sabotage::Sabotage;
+use crate::scenario::PROFILES;
 use crate::world::World;
 
 /// How often the disk goes wrong, in a thousand commits, and how long a commit takes.
@@ -42,9 +44,9 @@ pub struct DiskFaults {
     pub fail: u32,
 }
 
-/// Every third seed has a journal.
+/// A third of the seeds of each profile have a journal.
 pub(crate) fn keep(seed: u64, config: &mut Config) -> Option<DiskFaults> {
-    if seed % 3 != 1 {
+    if seed / PROFILES.len() as u64 % 3 != 2 {
         return None;
     }
     let mut rng = SimRng::new(seed ^ 0xd15c_0a11);
@@ -118,6 +120,23 @@ impl FakeDisk {
         }
     }
 
+    /// What the journal has of a job.
+    pub(crate) fn look_up(&self, job: JobId) -> LookUpAnswer {
+        let Some(folded) = self.stored.jobs.get(&job) else {
+            return LookUpAnswer { found: Ok(None), run_until_us: None };
+        };
+        let found = JournalJob {
+            job,
+            submit: self.stored.submits[&folded.submit].0.clone(),
+            counts: folded.durable,
+            expires_us: folded.expires_us,
+            input: folded.input.clone(),
+            end: folded.end.clone(),
+            attempts: folded.ended_attempts.clone(),
+        };
+        LookUpAnswer { found: Ok(Some(Box::new(found))), run_until_us: None }
+    }
+
     /// Whether a fact may be about a job that the journal does not have.
     fn may_be_unknown(&self, job: JobId) -> bool {
         let of = self.refused.range(..=job).next_back();
@@ -181,6 +200,32 @@ fn is_of_late_death(fact: &Fact) -> bool {
     matches!(fact, Fact::AttemptEnded(ended) if ended.how == AttemptEnd::Uncharged)
 }
 
+impl Sabotage {
+    /// Breaks the facts of the core.
+    pub(crate) fn spoil_facts(self, facts: &mut Vec<Fact>) {
+        match self {
+            Self::LoseFacts => facts.retain(|fact| !matches!(fact, Fact::Ended(_))),
+            Self::ChargeTwice => {
+                let again = facts.iter().filter(|fact| matches!(fact, Fact::AttemptEnded(_))).cloned();
+                facts.extend(again.collect::<Vec<_>>());
+            }
+            Self::WrongFence => facts.iter_mut().for_each(|fact| {
+                if let Fact::Ended(end) = fact
+                    && let Some(fence) = &mut end.fence
+                {
+                    fence.0 -= 1;
+                }
+            }),
+            Self::ReuseNumbers => facts.iter_mut().for_each(|fact| {
+                if let Fact::Accepted(accepted) = fact {
+                    accepted.first = JobId(1);
+                }
+            }),
+            _ => {}
+        }
+    }
+}
+
 impl World {
     /// A part of the submits that may be durable is.
     pub(crate) fn some_durable(
@@ -221,6 +266,9 @@ impl World {
             return;
         };
         self.disk.commits = true;
+        if self.sabotage == Some(Sabotage::EarlyStored) {
+            self.told_back.push(Event::Stored { up_to: self.disk.last });
+        }
         let is_stalled = !self.calm && self.rng.chance(faults.stall);
         let span = self.rng.span(if is_stalled { 10 * S } else { faults.commit_ns });
         self.plan(span, Move::Commit);
@@ -253,7 +301,9 @@ impl World {
         self.told_back.push(Event::NotStored { from, to, why });
         let (submits, rest): (VecDeque<_>, VecDeque<_>) =
             self.disk.waiting.drain(..).partition(|(_, fact)| matches!(fact, Fact::Accepted(_)));
-        self.disk.waiting = rest;
+        if self.sabotage != Some(Sabotage::TrustLaterSync) {
+            self.disk.waiting = rest;
+        }
         submits.iter().for_each(|(_, fact)| self.disk.refuse(fact));
     }
 
@@ -265,6 +315,9 @@ impl World {
         let facts: Vec<(FactNo, Fact)> = self.disk.waiting.drain(..count).collect();
         for (number, fact) in facts {
             up_to = number;
+            if self.sabotage == Some(Sabotage::SkipWrites) && self.rng.chance(300) {
+                continue;
+            }
             match self.disk.stored.add(&fact) {
                 Ok(()) => self.disk.make_up(&fact),
                 Err(Misfit::KeyTaken { first, count, is_same }) => {

@@ -73,6 +73,10 @@ impl World {
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
             Action::DropLog { log } => self.drop_log(log),
             Action::ReserveJobs { end } => self.told_back.push(Event::JobsReserved { end }),
+            Action::LookUp { number, client, jobs, .. } => {
+                let found = Ok(jobs.into_iter().map(|job| self.disk.look_up(job)).collect());
+                self.told_back.push(Event::LookedUp { number, client, found });
+            }
             Action::Ready { .. } | Action::Offer { .. } => {}
         }
         Ok(())

@@ -284,8 +284,14 @@ fn unknown_jobs_are_told_in_one_reply() {
     let (tag, jobs) = (Tag(2), vec![JobId(8), JobId(9)]);
     let request = Request::Wait { jobs: jobs.clone() };
     bench.tell(Event::ClientSaid { client: CLIENT, tag, request, files: Vec::new() }).unwrap();
-    let unknown =
-        |jobs: &[JobId]| Reply::Unknown(UnknownJobs { jobs: jobs.to_vec(), last: JobId(1), others: true });
+    let unknown = |jobs: &[JobId]| {
+        Reply::Unknown(UnknownJobs {
+            jobs: jobs.to_vec(),
+            last: JobId(1),
+            others: true,
+            ..UnknownJobs::default()
+        })
+    };
     let mut get = |reply: Reply| bench.oracles.got(bench.now, CLIENT, tag, &reply, None, 10);
     get(unknown(&jobs[..1])).unwrap();
     assert_eq!(oracle(get(unknown(&jobs[1..]))), "replies");

@@ -60,6 +60,7 @@ pub mod process_identity;
 pub mod process_stats;
 pub mod program;
 pub mod raise;
+pub mod random;
 pub mod remove_tree;
 pub mod send_queue;
 pub mod shared_page;

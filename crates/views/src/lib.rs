@@ -11,4 +11,4 @@ pub mod death;
 pub mod end;
 pub mod log;
 mod text;
-pub mod time;
+pub use bulkhead_proto::utc as time;

@@ -7,7 +7,7 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::log::LogStream;
 use serde_json::{Value, json};
 
-use crate::time::utc;
+use bulkhead_proto::utc::utc;
 
 /// The name of a stream.
 pub fn stream_name(stream: LogStream) -> &'static str {

@@ -49,7 +49,8 @@ pub enum Request {
     /// once. [`Reply::Refused`] if the request as a whole was refused.
     ///
     /// A connection waits for a job once: a job that the request names twice has one entry, and one for which an earlier
-    /// request of this connection still waits has its entry in answer to this request, and none in answer to that one.
+    /// request of this connection still waits has its entry in answer to this request, and none in answer to that one. A job that
+    /// only the journal has is answered to each request that names it, in a later reply, as is a number that neither has.
     Wait {
         /// The jobs.
         jobs: Vec<JobId>,
@@ -109,7 +110,7 @@ pub enum Request {
         job: JobId,
     },
     /// Why a job waits, is tried again, or ended the way it did. Reply: [`Reply::Why`], or [`Reply::Refused`] with
-    /// [`Refusal::NeverWas`] or [`Refusal::Gone`].
+    /// [`Refusal::NeverWas`], [`Refusal::Gone`] or [`Refusal::OfEarlierRun`].
     Why {
         /// The job.
         job: JobId,

@@ -13,6 +13,7 @@ use crate::ids::JobId;
 use crate::job::JobState;
 use crate::kind::EXEC;
 use crate::plain::Plain;
+use crate::utc::utc;
 
 /// A refused request. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -53,6 +54,15 @@ pub enum Refusal {
         job: JobId,
         /// Whether it may belong to another user.
         others: bool,
+    },
+    /// The number is of an earlier run of the daemon: its job was volatile or was forgotten, or it may belong to another user.
+    OfEarlierRun {
+        /// The number.
+        job: JobId,
+        /// Whether it may belong to another user.
+        others: bool,
+        /// When that run ended, or was last heard of if it did not end by itself; microseconds since 1970. `None`: nobody knows.
+        until_us: Option<u64>,
     },
     /// The job has no result yet.
     NotEnded {
@@ -112,6 +122,7 @@ impl Refusal {
         match &mut same {
             Self::NeverWas { job: own, .. }
             | Self::Gone { job: own, .. }
+            | Self::OfEarlierRun { job: own, .. }
             | Self::NotEnded { job: own, .. }
             | Self::NoLog { job: own, .. }
             | Self::WrongState { job: own, .. } => *own = job,
@@ -174,12 +185,29 @@ pub struct UnknownJobs {
     pub last: JobId,
     /// Whether those that were given may belong to another user.
     pub others: bool,
+    /// Set if an earlier run of the daemon gave all of them.
+    pub earlier: Option<EarlierNumbers>,
+}
+
+/// The run of the daemon that gave some numbers, if it is not the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct EarlierNumbers {
+    /// When it ended: see [`Refusal::OfEarlierRun`].
+    pub until_us: Option<u64>,
 }
 
 impl UnknownJobs {
     /// Each number, and why there is no such job.
     pub fn refusals(&self) -> impl Iterator<Item = (JobId, Refusal)> {
-        self.jobs.iter().map(|job| (*job, Refusal::unknown(*job, self.last, self.others)))
+        self.jobs.iter().map(|job| {
+            let refusal = match self.earlier {
+                Some(EarlierNumbers { until_us }) => {
+                    Refusal::OfEarlierRun { job: *job, others: self.others, until_us }
+                }
+                None => Refusal::unknown(*job, self.last, self.others),
+            };
+            (*job, refusal)
+        })
     }
 }
 
@@ -212,6 +240,15 @@ impl fmt::Display for Refusal {
                     out,
                     "job {job} {whose}has been forgotten: by `bulkhead forget`, after its client had read its result, \
                      because of its age, or to make room for newer jobs"
+                )
+            }
+            Self::OfEarlierRun { job, others, until_us } => {
+                let whose = if *others { "is not yours, or " } else { "" };
+                let ended = until_us.map(|at_us| format!(", which ended at {}", utc(at_us))).unwrap_or_default();
+                write!(
+                    out,
+                    "job {job} is of an earlier run of the daemon{ended}: it {whose}was volatile and is lost with that run, or has \
+                     been forgotten: by `bulkhead forget`, because of its age, or to make room for newer jobs"
                 )
             }
             Self::NotEnded { job, state } => {
@@ -368,9 +405,29 @@ mod tests {
 
     #[test]
     fn a_number_was_never_given_or_its_job_is_gone() {
-        let unknown = UnknownJobs { jobs: [0, 1, 7, 8].map(JobId).to_vec(), last: JobId(7), others: true };
+        let unknown = UnknownJobs {
+            jobs: [0, 1, 7, 8].map(JobId).to_vec(),
+            last: JobId(7),
+            others: true,
+            ..UnknownJobs::default()
+        };
         let never = |job| (JobId(job), Refusal::NeverWas { job: JobId(job), last: JobId(7) });
         let gone = |job| (JobId(job), Refusal::Gone { job: JobId(job), others: true });
         assert_eq!(unknown.refusals().collect::<Vec<_>>(), [never(0), gone(1), gone(7), never(8)]);
+    }
+
+    #[test]
+    fn a_number_of_an_earlier_run_says_when_that_ended() {
+        let earlier = Some(EarlierNumbers { until_us: Some(951_782_400_000_000) });
+        let unknown = UnknownJobs { jobs: vec![JobId(3)], last: JobId(7), others: false, earlier };
+        let said = unknown.refusals().next().unwrap().1.to_string();
+        assert!(said.starts_with(
+            "job 3 is of an earlier run of the daemon, which ended at 2000-02-29T00:00:00.000000Z: it was volatile"
+        ));
+        let unknown_end = Refusal::OfEarlierRun { job: JobId(3), others: true, until_us: None }.to_string();
+        assert!(
+            unknown_end
+                .starts_with("job 3 is of an earlier run of the daemon: it is not yours, or was volatile")
+        );
     }
 }

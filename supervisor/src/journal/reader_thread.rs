@@ -1,21 +1,25 @@
 //! The thread `journal-reader`: it reads the journal for the loop, on a connection of its own, so that no query holds up a commit.
 //!
 //! It loads unfinished jobs of earlier runs chunk by chunk, each when the loop asks for it. A chunk that cannot be read is tried again
-//! every second, and the reason is logged once. The thread writes nothing and decides nothing; it ends when the loop drops its end of
+//! every second, and the reason is logged once. Questions about jobs (`look_ups.rs`) are answered between two chunks, and one that cannot
+//! be answered is answered with the reason. The thread writes nothing and decides nothing; it ends when the loop drops its end of
 //! the channel. Started by `journal.rs`.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use bulkhead_core::action::LookUpNo;
+use bulkhead_core::event::LookUpAnswer;
 use bulkhead_journal::loading::Loading;
 use bulkhead_journal::reader::JournalReader;
 use bulkhead_journal::reloading::ChunkToRun;
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::ids::{ClientId, JobId};
 
+use crate::journal::look_ups::{self, LookUpQuestion, LookUpTurns};
 use crate::journal::news::{JournalNews, NewsQueue};
 
 /// How long it waits after a chunk that could not be read.
@@ -26,6 +30,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) enum ReaderRequest {
     /// The next chunk of unfinished jobs: [`ReaderAnswer::Loaded`] follows, once it can be read.
     LoadMore,
+    /// What there is of some jobs: [`ReaderAnswer::LookedUp`] follows.
+    LookUp(LookUpQuestion),
 }
 
 /// What the thread answers.
@@ -33,6 +39,15 @@ pub(crate) enum ReaderRequest {
 pub(crate) enum ReaderAnswer {
     /// A chunk of unfinished jobs.
     Loaded(ChunkToRun),
+    /// What there is of the jobs of a question.
+    LookedUp {
+        /// Which question.
+        number: LookUpNo,
+        /// For whom.
+        client: ClientId,
+        /// What there is of each job, or why nothing could be read.
+        found: Result<Vec<LookUpAnswer>, String>,
+    },
 }
 
 /// Starts the thread. `end`: job numbers of this run begin here.
@@ -41,8 +56,16 @@ pub(crate) enum ReaderAnswer {
 /// No thread can be started.
 pub(crate) fn start(folder: PathBuf, end: JobId, news: Arc<NewsQueue>) -> io::Result<Sender<ReaderRequest>> {
     let (ask, requests) = channel();
-    let thread =
-        ReaderThread { folder, end, news, reader: None, loading: None, load_due: None, logged: None };
+    let thread = ReaderThread {
+        folder,
+        end,
+        news,
+        reader: None,
+        loading: None,
+        load_due: None,
+        logged: None,
+        questions: LookUpTurns::default(),
+    };
     Builder::new().name("journal-reader".to_owned()).spawn(move || thread.run(&requests))?;
     Ok(ask)
 }
@@ -59,15 +82,21 @@ struct ReaderThread {
     load_due: Option<Instant>,
     /// Why a chunk cannot be read, as it was logged.
     logged: Option<String>,
+    questions: LookUpTurns,
 }
 
 impl ReaderThread {
     fn run(mut self, requests: &Receiver<ReaderRequest>) {
         loop {
             match self.next(requests) {
-                Ok(ReaderRequest::LoadMore) => self.load_due = Some(Instant::now()),
+                Ok(request) => self.take(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // All that have come, so that users take turns.
+            requests.try_iter().for_each(|request| self.take(request));
+            if let Some(question) = self.questions.next() {
+                self.answer(question);
             }
             if self.load_due.is_some_and(|due| due <= Instant::now()) {
                 self.load_more();
@@ -75,8 +104,18 @@ impl ReaderThread {
         }
     }
 
-    /// The next request, or the end of the wait for a chunk that is due.
+    fn take(&mut self, request: ReaderRequest) {
+        match request {
+            ReaderRequest::LoadMore => self.load_due = Some(Instant::now()),
+            ReaderRequest::LookUp(question) => self.questions.add(question),
+        }
+    }
+
+    /// The next request, or the end of the wait for a chunk that is due. With questions left it does not wait.
     fn next(&self, requests: &Receiver<ReaderRequest>) -> Result<ReaderRequest, RecvTimeoutError> {
+        if !self.questions.is_empty() {
+            return requests.recv_timeout(Duration::ZERO);
+        }
         match self.load_due {
             None => requests.recv().map_err(RecvTimeoutError::from),
             Some(due) => requests.recv_timeout(due.saturating_duration_since(Instant::now())),
@@ -107,16 +146,27 @@ impl ReaderThread {
         }
     }
 
+    fn answer(&mut self, question: LookUpQuestion) {
+        let LookUpQuestion { number, client, jobs, .. } = question;
+        let found = open(&mut self.reader, &self.folder).and_then(|reader| look_ups::read(reader, &jobs));
+        self.news.put(JournalNews::Reader(ReaderAnswer::LookedUp { number, client, found }));
+    }
+
     fn load(&mut self) -> Result<ChunkToRun, String> {
         let in_words = |error: &dyn std::fmt::Display| error.to_string();
-        let reader = match &self.reader {
-            Some(reader) => reader,
-            None => self.reader.insert(JournalReader::open(&self.folder).map_err(|error| in_words(&error))?),
-        };
+        let reader = open(&mut self.reader, &self.folder)?;
         let loading = match &mut self.loading {
             Some(loading) => loading,
             None => self.loading.insert(reader.loading(self.end).map_err(|error| in_words(&error))?),
         };
         reader.load_to_run(loading).map_err(|error| in_words(&error))
     }
+}
+
+/// The connection, which is opened at its first use.
+fn open<'a>(reader: &'a mut Option<JournalReader>, folder: &Path) -> Result<&'a JournalReader, String> {
+    Ok(match reader {
+        Some(reader) => reader,
+        none => none.insert(JournalReader::open(folder).map_err(|error| error.to_string())?),
+    })
 }

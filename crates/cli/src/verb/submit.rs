@@ -1,19 +1,29 @@
 //! `bulkhead submit`: submits jobs to the daemon and prints their numbers, one a line.
 //!
-//! The jobs then belong to the daemon: `wait` reports their ends and `result` prints their outputs.
+//! The jobs then belong to the daemon: `wait` reports their ends and `result` prints their outputs. If the connection is lost
+//! under a durable submit, the command waits for a daemon to come back, and repeats the request that had no answer.
 
-use anyhow::Result;
-use bulkhead_client::SubmitOptions;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bulkhead_client::{ConnectFailure, DaemonClient, JobInput, Submission, SubmitOptions};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
 use crate::args::GlobalArgs;
+use crate::durability_args::DurabilityArgs;
 use crate::exit::UsageError;
 use crate::job_args::{JobArgs, WhenBusy};
 use crate::job_files::{FileRequest, JobFiles};
 use crate::progress::ProgressMode;
-use crate::stdio::StdoutWriter;
+use crate::stdio::{StdoutWriter, say};
+
+/// How long a durable submit goes on after the connection was lost without a further job being accepted.
+const LOST_MAX: Duration = Duration::from_secs(10);
+/// Time between two tries to connect.
+const CONNECT_EVERY: Duration = Duration::from_millis(50);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +31,7 @@ Examples:
   bulkhead submit --count 1000 noop
   bulkhead submit exec -- sh -c 'uname -a'
   bulkhead submit transform in.y4m --gray    # then bulkhead result ID -o out.y4m
+  bulkhead submit --durable --key nightly-17 factorial 1..500    # repeat it at will
   bulkhead submit factorial 1..200 | bulkhead wait -";
 
 /// Submits jobs and prints their numbers, one a line
@@ -29,6 +40,8 @@ Examples:
 pub(crate) struct Args {
     #[command(flatten)]
     jobs: JobArgs,
+    #[command(flatten)]
+    durability: DurabilityArgs,
     /// What to do while the daemon is full
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Fail)]
     when_busy: WhenBusy,
@@ -60,8 +73,10 @@ impl Args {
 
     pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         self.check()?;
+        let durable = self.durability.read()?;
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
+        let inputs = if durable.is_some() { inputs.with_short_outputs() } else { inputs };
         let wanted = FileRequest {
             ins: self.jobs.ins(),
             stdin: inputs.stdin().map(<[u8]>::to_vec),
@@ -71,22 +86,68 @@ impl Args {
         let shown = ProgressMode { bar: !global.quiet, ..ProgressMode::default() };
         let mut interrupts = None;
         let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
-        let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
+        let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait, durable };
+        let is_durable = options.durable.is_some();
         let mut client = global.connect()?;
         // Once signals are watched they no longer end the process, so stdout and the client watch them too.
         let mut out = StdoutWriter::new();
         interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
         client.set_interrupts(interrupts);
-        for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {
-            for job in accepted? {
-                if global.json {
-                    out.json(&answer::accepted(JobId(job)))?;
-                } else {
-                    out.line(job)?;
+        let mut submission = client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options);
+        let mut lost_at = None;
+        while let Some(accepted) = submission.next() {
+            match accepted {
+                Ok(jobs) => {
+                    lost_at = None;
+                    tell(jobs, global, &mut out)?;
                 }
+                Err(error) if is_durable && error.is_lost_connection() => {
+                    let since = *lost_at.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LOST_MAX {
+                        return Err(error).with_context(|| repeat(&submission));
+                    }
+                    let client = connect_again(global, since).with_context(|| repeat(&submission))?;
+                    submission.resume(client);
+                }
+                Err(error) => return Err(error.into()),
             }
-            out.flush()?;
         }
         Ok(exit::DONE)
     }
+}
+
+/// Prints the numbers of accepted jobs.
+fn tell(jobs: Range<u64>, global: &GlobalArgs, out: &mut StdoutWriter) -> Result<()> {
+    for job in jobs {
+        if global.json {
+            out.json(&answer::accepted(JobId(job)))?;
+        } else {
+            out.line(job)?;
+        }
+    }
+    out.flush()
+}
+
+/// Waits until a daemon takes the connection, at most [`LOST_MAX`] after this moment.
+fn connect_again(global: &GlobalArgs, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
+    if !global.quiet {
+        say("bulkhead: the connection to the daemon was lost: waiting for it to come back");
+    }
+    loop {
+        std::thread::sleep(CONNECT_EVERY);
+        match global.connect_again() {
+            Err(_) if lost_at.elapsed() < LOST_MAX => {}
+            connected => return connected,
+        }
+    }
+}
+
+/// What to do about a durable submit that had no answer.
+fn repeat<I: Iterator<Item = JobInput>>(submission: &Submission<'_, I>) -> String {
+    let key = submission.key().map(String::from_utf8_lossy).unwrap_or_default();
+    format!(
+        "the daemon was lost before it had answered and did not come back in {} s: once it runs, the same command with \
+         --durable --key '{key}' submits the jobs that it has not accepted",
+        LOST_MAX.as_secs()
+    )
 }

@@ -73,5 +73,9 @@ fn tell_refused(job: JobId, refusal: &Refusal, global: &GlobalArgs, out: &mut St
         out.json(&answer::refused(job, refusal))?;
     }
     say(format_args!("bulkhead: {refusal}"));
-    Ok(of_refusal(refusal))
+    Ok(match refusal {
+        // Its daemon ended: as when that happens while the command waits.
+        Refusal::OfEarlierRun { .. } => exit::LOST,
+        other => of_refusal(other),
+    })
 }

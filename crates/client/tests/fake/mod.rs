@@ -33,25 +33,36 @@ pub(crate) struct Fake {
 impl Fake {
     /// Takes one connection and gives it to the script as it is.
     pub(crate) fn raw(script: impl FnOnce(UnixStream) + Send + 'static) -> Self {
+        Self::raw_each(vec![Box::new(script)])
+    }
+
+    /// Takes a connection for each script, one after the other, and gives it to the script as it is.
+    fn raw_each(scripts: Vec<Box<dyn FnOnce(UnixStream) + Send>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         let script = std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            stream.set_write_timeout(Some(DEADLINE)).unwrap();
-            script(stream);
+            for script in scripts {
+                let (stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.set_write_timeout(Some(DEADLINE)).unwrap();
+                script(stream);
+            }
         });
         Self { folder, script }
     }
 
     /// Takes one connection, says welcome, and plays the script.
     pub(crate) fn serve(script: impl FnOnce(Peer) + Send + 'static) -> Self {
-        Self::raw(|mut stream| {
-            let mut hello = [0; Hello::BYTES];
-            stream.read_exact(&mut hello).unwrap();
-            stream.write_all(&Hello::new(Hello::WELCOME).to_bytes()).unwrap();
-            script(Peer { stream, frames: Frames::default(), descriptors: Vec::new() });
-        })
+        Self::raw(|stream| script(welcome(stream)))
+    }
+
+    /// Plays a script for each connection, one after the other, as a daemon that is started again after its death.
+    pub(crate) fn serve_each(scripts: Vec<Box<dyn FnOnce(Peer) + Send>>) -> Self {
+        let greeted = scripts.into_iter().map(|script| {
+            let script: Box<dyn FnOnce(UnixStream) + Send> = Box::new(|stream| script(welcome(stream)));
+            script
+        });
+        Self::raw_each(greeted.collect())
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -68,6 +79,14 @@ impl Fake {
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// Reads the hello of the client, and says welcome.
+fn welcome(mut stream: UnixStream) -> Peer {
+    let mut hello = [0; Hello::BYTES];
+    stream.read_exact(&mut hello).unwrap();
+    stream.write_all(&Hello::new(Hello::WELCOME).to_bytes()).unwrap();
+    Peer { stream, frames: Frames::default(), descriptors: Vec::new() }
 }
 
 /// The client, as the script sees it.

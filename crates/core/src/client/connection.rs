@@ -13,6 +13,7 @@ use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag};
 
 use crate::client::credit::whole_credit;
 use crate::client::followers::RecordReader;
+use crate::client::look_ups::LookUpLine;
 use crate::client::mail::Letter;
 use crate::client::receipts::SentEnds;
 use crate::client::{Clients, HungUp};
@@ -55,6 +56,8 @@ pub(crate) struct Client {
     pub(super) letters: VecDeque<Letter>,
     /// Jobs whose ends it waits for by request, unread letters included, each with the request that is answered.
     pub(super) waits: BTreeMap<JobId, Tag>,
+    /// Requests about jobs that only the journal may have.
+    pub(super) look_ups: LookUpLine,
     /// Ends of its attached jobs that it has not read: their bytes, and how many have held outputs.
     pub(super) untold_bytes: u64,
     pub(super) untold_outputs: u64,
@@ -86,6 +89,7 @@ impl Client {
             credit: whole_credit(turn),
             letters: VecDeque::new(),
             waits: BTreeMap::new(),
+            look_ups: LookUpLine::default(),
             untold_bytes: 0,
             untold_outputs: 0,
             batches: BTreeMap::new(),
@@ -185,6 +189,7 @@ impl Clients {
         let hung_up = HungUp { uid: client.peer.uid, letters, batches: client.batches().collect() };
         self.readers.remove(&id);
         self.drop_all_registrations(turn, id);
+        self.drop_all_look_ups(turn, id);
         Some(hung_up)
     }
 

@@ -225,7 +225,7 @@ impl Clients {
             self.send_ends(turn, (id, (tag, held)), ended, bytes - gone_bytes, None);
         }
         if let Some(last) = gone.iter().max().copied() {
-            let unknown = UnknownJobs { jobs: gone, last, others: false };
+            let unknown = UnknownJobs { jobs: gone, last, ..UnknownJobs::default() };
             self.reply(turn, (id, tag), Reply::Unknown(unknown), ENTRY_BYTES + gone_bytes, None);
         }
     }

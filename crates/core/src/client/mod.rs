@@ -12,12 +12,14 @@
 //! | `followers` | readers of records |
 //! | `sight`, `log_readers` | who sees what of another user's; the jobs whose logs clients follow |
 //! | `registrations` | what connections registered, and which workers have it |
+//! | `look_ups` | requests about jobs that only the journal may have |
 //! | `waits` | the jobs whose ends clients asked for |
 
 mod connection;
 mod credit;
 mod followers;
 mod log_readers;
+mod look_ups;
 mod mail;
 mod receipts;
 mod registrations;
@@ -29,11 +31,13 @@ mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_facts::fact::FactNo;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::turn::{AccountId, Resource};
 
 pub(crate) use connection::{AttachedBatch, Client};
+pub(crate) use look_ups::{LookUp, LookUpVerb, NextLookUp};
 pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 pub(crate) use values::HungUp;
 
@@ -53,6 +57,8 @@ pub(crate) struct Clients {
     /// The number after the last record of which all readers were told to be sent.
     followed: u64,
     registrations: RegistrationTable,
+    /// Clients whose look-ups go on once a fact is stored.
+    after_facts: BTreeSet<(FactNo, ClientId)>,
 }
 
 impl Clients {
@@ -86,7 +92,8 @@ impl Clients {
             let waits = (client.account(), Resource::Waits, client.asked_waits());
             let readers = (client.account(), Resource::Readers, client.readers.len() as u64);
             let logs = (client.account(), Resource::Readers, client.logs.len() as u64);
-            [(client.account(), Resource::Connections, 1), waits, readers, logs]
+            let look_ups = (client.account(), Resource::LookUps, client.look_ups());
+            [(client.account(), Resource::Connections, 1), waits, look_ups, readers, logs]
         });
         of_clients.chain(self.registrations.holdings())
     }

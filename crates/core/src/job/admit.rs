@@ -26,11 +26,11 @@ impl Jobs {
     /// # Panics
     /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.
     pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> TaskRun {
-        let Admission { client, tag, uid, account, kind, pool, submit, files, count, first, named } =
+        let Admission { client, tag, uid, account, kind, pool, submit, files, count, accepted, named } =
             admission;
         assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
         assert!(files.is_empty() || count == 1, "files are taken in with one job");
-        let first = first.unwrap_or_else(|| self.table.reserve(count));
+        let (first, accepted_us) = accepted.unwrap_or_else(|| (self.table.reserve(count), turn.wall_us()));
         let mut expiry = AlarmSlot::default();
         if let Some(limit_ms) = submit.policy.expires_ms {
             turn.set(&mut expiry, Alarm::Expiry(first, count), turn.after_ms(limit_ms));
@@ -54,7 +54,7 @@ impl Jobs {
             flavour: submit.flavour,
             progress: submit.progress,
             watched: submit.attached,
-            accepted_us: turn.wall_us(),
+            accepted_us,
             since_ns: turn.now_ns(),
             expiry,
         });

@@ -20,7 +20,7 @@ use crate::job::{Jobs, OfferRef, ProvenDeath};
 use crate::turn::{AccountId, FairRing, Resource, Turn};
 
 /// Deaths kept as evidence of one job; the oldest go first.
-const EVIDENCE_MAX: usize = 32;
+pub(crate) const EVIDENCE_MAX: usize = 32;
 
 /// The last deaths, each of the account of its job.
 pub(crate) type RecentDeaths = FairRing<AccountId, DeathRow>;

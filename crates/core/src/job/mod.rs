@@ -65,6 +65,7 @@ use bulkhead_proto::ids::{JobId, PoolId};
 pub(crate) use attempt::truncate;
 pub(crate) use batch::Batch;
 pub(crate) use candidate::Candidate;
+pub(crate) use deaths::EVIDENCE_MAX;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};

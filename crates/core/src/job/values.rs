@@ -29,8 +29,8 @@ pub(crate) struct Admission {
     pub(crate) submit: Submit,
     pub(crate) files: Vec<Attached>,
     pub(crate) count: u32,
-    /// The number of the first, if numbers were reserved for them.
-    pub(crate) first: Option<JobId>,
+    /// The number of the first and when they were accepted, if there is a fact of that.
+    pub(crate) accepted: Option<(JobId, u64)>,
     /// What the jobs use that their connection registered.
     pub(crate) named: Option<Rc<NamedRegistrations>>,
 }

@@ -14,7 +14,7 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 16] = [
+const AUDITED: [Resource; 17] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
@@ -24,6 +24,7 @@ const AUDITED: [Resource; 16] = [
     Resource::ArenaBytes,
     Resource::Registrations,
     Resource::Waits,
+    Resource::LookUps,
     Resource::Readers,
     Resource::UnreadResults,
     Resource::Kept,

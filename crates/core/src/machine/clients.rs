@@ -24,10 +24,12 @@ impl Core {
     pub(super) fn client_flushed(&mut self, id: ClientId) {
         self.clients.flushed(&self.turn, id);
         self.notify_flushed(id);
+        self.look_up_next(id);
     }
 
     /// A connection is over. Its attached jobs live on until the alarm `Vanished`.
     pub(super) fn client_gone(&mut self, id: ClientId) {
+        self.drop_look_ups(id);
         let Some(gone) = self.clients.hang_up(&mut self.turn, id) else { return };
         for (first, count) in gone.batches {
             self.jobs.detach(first, count);

@@ -117,8 +117,9 @@ impl Core {
             return self.refuse(id, tag, bound.busy(RETRY_MS));
         }
         let first = self.jobs.reserve(admission.count);
-        admission.first = Some(first);
-        let (submit, wall_us) = (&admission.submit, self.turn.wall_us());
+        let wall_us = self.turn.wall_us();
+        admission.accepted = Some((first, wall_us));
+        let submit = &admission.submit;
         let kind = &self.turn.config().kinds[usize::from(admission.kind.0)];
         let accepted = AcceptedJobs {
             first,
@@ -157,6 +158,7 @@ impl Core {
                 HeldBack::Reply(id, tag, reply, bytes) => self.reply(id, tag, *reply, bytes),
             }
         }
+        self.look_ups_go_on();
     }
 
     /// A submit is stored. Its client may be gone: the jobs are then attached to nobody.
@@ -164,7 +166,8 @@ impl Core {
         self.release_held(&admission);
         if !self.drain.is_open() {
             // The next run begins with them.
-            let (first, count) = (admission.first.unwrap_or(JobId(0)), admission.count);
+            let first = admission.accepted.map_or(JobId(0), |(first, _)| first);
+            let count = admission.count;
             return self.reply(
                 admission.client,
                 admission.tag,
@@ -230,6 +233,7 @@ impl Core {
     /// The journal has removed ended jobs: they are not in the table any longer than there.
     pub(super) fn journal_evicted(&mut self, jobs: &[JobId]) {
         for job in jobs {
+            self.look_ups.changed(*job);
             if let Some(run) = self.jobs.find(*job)
                 && self.jobs.batch(run).is_durable()
                 && self.jobs.job(run).end().is_some()

@@ -62,6 +62,7 @@ impl Core {
 
     /// Removes an ended job from everywhere.
     pub(super) fn forget(&mut self, run: TaskRun) {
+        self.look_ups.changed(run.first());
         let released = self.jobs.forget(&mut self.turn, run);
         self.relieve(released);
     }

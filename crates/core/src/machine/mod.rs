@@ -20,6 +20,9 @@ mod evict;
 mod held_back;
 mod lend;
 mod limits;
+mod look_up;
+mod look_up_changes;
+mod look_up_log;
 mod notices;
 mod on_demand;
 mod outputs;
@@ -38,7 +41,7 @@ mod tests;
 mod workers;
 
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
+use bulkhead_proto::limits::{DEATHS_KEPT, LOOK_UPS_MAX, READERS_MAX, REGISTRATIONS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
@@ -50,6 +53,7 @@ use crate::machine::cancel_waiting::WaitingCancels;
 use crate::machine::drain::Drain;
 use crate::machine::durable::JournalState;
 use crate::machine::held_back::HeldLine;
+use crate::machine::look_up_log::LookUpLog;
 use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
 use crate::worker::Workers;
@@ -68,6 +72,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::ArenaBytes, config.arena_bytes_max),
         (Resource::Registrations, REGISTRATIONS_MAX),
         (Resource::Waits, WAITS_MAX),
+        (Resource::LookUps, LOOK_UPS_MAX),
         (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
@@ -94,6 +99,7 @@ pub struct Core {
     drain: Drain,
     parked: ParkedLine,
     waiting_cancels: WaitingCancels,
+    look_ups: LookUpLog,
     journal: JournalState,
     held_back: HeldLine,
     /// A search for idle workers was longer than one take: the next turn begins at once.
@@ -129,6 +135,7 @@ impl Core {
             drain: Drain::default(),
             parked: ParkedLine::default(),
             waiting_cancels: WaitingCancels::default(),
+            look_ups: LookUpLog::default(),
             journal: JournalState::new(&config.journal),
             held_back: HeldLine::default(),
             is_searching: false,
@@ -288,6 +295,7 @@ impl Core {
             Event::JournalEvicted { jobs } => self.journal_evicted(&jobs),
             Event::Reloaded { jobs, is_all } => self.reloaded(jobs, is_all),
             Event::JobsReserved { end } => self.jobs_reserved(end),
+            Event::LookedUp { number, client, found } => self.looked_up(number, client, found),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),
         }

@@ -14,7 +14,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 
 use crate::action::Action;
-use crate::client::{Client, Letter, LetterReason};
+use crate::client::{Client, Letter, LetterReason, LookUp, LookUpVerb};
 use crate::event::{Attached, Peer};
 use crate::job::TaskRun;
 use crate::machine::Core;
@@ -22,14 +22,14 @@ use crate::turn::Resource;
 use crate::view::{View, ViewReply};
 
 /// When a client that may wait for no more jobs, or read no more records, should try again.
-const WAIT_RETRY_MS: u64 = 1000;
+pub(super) const WAIT_RETRY_MS: u64 = 1000;
 /// Most bytes of a number in a reply.
 pub(super) const UNKNOWN_BYTES: u64 = 9;
 
-/// A method that changes one job, or refuses to.
-type Change = fn(&mut Core, TaskRun, Peer) -> Result<(), Refusal>;
-
 impl Core {
+    /// Why a job is not run again.
+    pub(super) const IS_DONE: &str = "it is done: submit it anew to run it again";
+
     /// A client sent a request. A client that is gone is not answered: its requests may be in the same batch as the end of
     /// its connection.
     pub(super) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, mut files: Vec<Attached>) {
@@ -45,12 +45,14 @@ impl Core {
             Request::Register(register) => self.register(id, tag, register, files),
             Request::DropRegistration { number } => self.drop_registration(id, tag, number),
             Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),
-            Request::Result { job } => self.result(id, tag, peer, job),
-            Request::Logs { job, follow } => self.read_log(id, tag, peer, job, follow),
-            Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
+            Request::Result { job } => self.ask_about_one((id, tag), peer, job, LookUpVerb::Result),
+            Request::Logs { job, follow } => {
+                self.ask_about_one((id, tag), peer, job, LookUpVerb::Log { follow })
+            }
+            Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, LookUpVerb::Cancel),
             Request::CancelWaiting { jobs } => self.cancel_waiting(id, tag, peer, &jobs),
-            Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
-            Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
+            Request::Retry { jobs } => self.change(id, tag, peer, &jobs, LookUpVerb::Retry),
+            Request::Forget { jobs } => self.change(id, tag, peer, &jobs, LookUpVerb::Forget),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
             Request::Received { through } => self.received(id, tag, through),
             // The shell knows who reads which block; the core hears of it when nobody does.
@@ -59,16 +61,44 @@ impl Core {
             Request::Jobs { state, walk, limit } => {
                 self.show(id, tag, |view| Ok(view.jobs(peer, state, walk, limit)))
             }
-            Request::Job { job } => self.show(id, tag, |view| view.job(peer, job)),
-            Request::Why { job } => {
-                let outputs = self.jobs.find_visible(peer, job).and_then(|run| self.output_wait(run));
-                self.show(id, tag, |view| view.why(peer, job, outputs));
-            }
+            Request::Job { job } => self.ask_about_one((id, tag), peer, job, LookUpVerb::Job),
+            Request::Why { job } => self.ask_about_one((id, tag), peer, job, LookUpVerb::Why),
             Request::Deaths { limit } => self.show(id, tag, |view| Ok(view.deaths(peer, limit))),
             Request::Workers => self.show(id, tag, |view| Ok(view.workers(peer))),
             Request::Status => self.show(id, tag, |view| Ok(view.status(peer))),
             Request::Kinds => self.show(id, tag, |view| Ok(view.kinds())),
             Request::Ping => self.show(id, tag, |view| Ok(view.pong())),
+        }
+    }
+
+    /// Answers a request about one job, from the table or from the journal.
+    fn ask_about_one(&mut self, (id, tag): (ClientId, Tag), peer: Peer, job: JobId, verb: LookUpVerb) {
+        match self.jobs.find_visible(peer, job) {
+            Some(_) => self.asked_about_one((id, tag), peer, job, verb),
+            None => self.look_up_one((id, tag), peer, job, verb),
+        }
+    }
+
+    /// Answers a request about one job that is in the table.
+    pub(super) fn asked_about_one(
+        &mut self,
+        (id, tag): (ClientId, Tag),
+        peer: Peer,
+        job: JobId,
+        verb: LookUpVerb,
+    ) {
+        match verb {
+            LookUpVerb::Job => self.show(id, tag, |view| view.job(peer, job)),
+            LookUpVerb::Why => {
+                let outputs = self.jobs.find_visible(peer, job).and_then(|run| self.output_wait(run));
+                self.show(id, tag, |view| view.why(peer, job, outputs));
+            }
+            LookUpVerb::Log { follow } => self.read_log(id, tag, peer, job, follow),
+            LookUpVerb::Result
+            | LookUpVerb::Wait
+            | LookUpVerb::Cancel
+            | LookUpVerb::Retry
+            | LookUpVerb::Forget => self.result(id, tag, peer, job),
         }
     }
 
@@ -105,17 +135,26 @@ impl Core {
         if let Some(refusal) = self.no_room_to_wait(id, jobs) {
             return self.refuse(id, tag, refusal);
         }
+        let look_up = self.elsewhere(tag, peer, jobs, LookUpVerb::Wait);
+        if let Some(refusal) = look_up.as_ref().and_then(|look_up| self.no_room_to_look_up(id, look_up)) {
+            return self.refuse(id, tag, refusal);
+        }
         let mut unknown = Vec::new();
         for &job in jobs {
             match self.jobs.find_visible(peer, job) {
                 Some(run) => self.wait_for(id, tag, run),
+                None if look_up.as_ref().is_some_and(|look_up| look_up.names(job)) => {}
                 None => unknown.push(job),
             }
         }
         if !unknown.is_empty() {
             let bytes = UNKNOWN_BYTES * (3 + unknown.len() as u64);
-            let unknown = UnknownJobs { jobs: unknown, last: self.jobs.last_id(), others: !peer.admin };
+            let (last, others) = (self.jobs.last_id(), !peer.admin);
+            let unknown = UnknownJobs { jobs: unknown, last, others, earlier: None };
             self.reply(id, tag, Reply::Unknown(unknown), bytes);
+        }
+        if let Some(look_up) = look_up {
+            self.look_up(id, look_up);
         }
         if self.clients.see(id).is_some_and(|client| client.asked_waits() > 0) {
             self.notify_waiter(id);
@@ -124,7 +163,7 @@ impl Core {
 
     /// Why these jobs are too many to wait for: each wait takes memory until its job ends. One for which the client
     /// waits already takes none.
-    fn no_room_to_wait(&mut self, id: ClientId, jobs: &[JobId]) -> Option<Refusal> {
+    pub(super) fn no_room_to_wait(&mut self, id: ClientId, jobs: &[JobId]) -> Option<Refusal> {
         let account = self.clients.see(id)?.account();
         let room = self.room(account, Resource::Waits);
         if jobs.len() as u64 <= room.left() {
@@ -136,7 +175,7 @@ impl Core {
         (new > room.left()).then(|| room.refusal(Resource::Waits, WAIT_RETRY_MS))
     }
 
-    fn wait_for(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
+    pub(super) fn wait_for(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
         if !self.clients.wait(&mut self.turn, (id, tag), run.first()) {
             return;
         }
@@ -225,23 +264,60 @@ impl Core {
         }
     }
 
-    fn change(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId], change: Change) {
+    /// Those of these jobs that are not in the table for this client and that the journal may have, to be looked up.
+    fn elsewhere(&self, tag: Tag, peer: Peer, jobs: &[JobId], verb: LookUpVerb) -> Option<LookUp> {
+        let is_elsewhere =
+            |job: &JobId| self.may_be_in_journal(*job) && self.jobs.find_visible(peer, *job).is_none();
+        let look_up = LookUp::new(tag, verb, jobs.iter().copied().filter(is_elsewhere));
+        look_up.has_jobs().then_some(look_up)
+    }
+
+    fn change(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId], verb: LookUpVerb) {
         if let Some(refusal) = Self::too_many(jobs) {
+            return self.refuse(id, tag, refusal);
+        }
+        let look_up = self.elsewhere(tag, peer, jobs, verb);
+        if let Some(refusal) = look_up.as_ref().and_then(|look_up| self.no_room_to_look_up(id, look_up)) {
             return self.refuse(id, tag, refusal);
         }
         // One job that cannot be changed does not keep the others from being changed.
         let (mut count, mut refused, mut is_durable) = (0, Vec::new(), false);
         for &job in jobs {
+            if look_up.as_ref().is_some_and(|look_up| look_up.names(job)) {
+                continue;
+            }
             let found = self.jobs.visible(peer, job);
             is_durable |= found.as_ref().is_ok_and(|run| self.jobs.batch(*run).is_durable());
-            match found.and_then(|run| change(self, run, peer)) {
+            match found.and_then(|run| self.change_one(verb, run, peer)) {
                 Ok(()) => count += 1,
                 Err(why) => RefusedJobs::add(&mut refused, job, why),
             }
         }
-        let of_jobs = UNKNOWN_BYTES * (jobs.len() as u64 - u64::from(count));
-        let bytes = 16 + 80 * refused.len() as u64 + of_jobs;
-        self.reply_of(is_durable, (id, tag), Reply::Changed { count, refused }, bytes);
+        match look_up {
+            None => {
+                let bytes = changed_bytes(&refused);
+                self.reply_of(is_durable, (id, tag), Reply::Changed { count, refused }, bytes);
+            }
+            Some(mut look_up) => {
+                (look_up.changed, look_up.refused) = (count, refused);
+                look_up.wait_for(self.turn.facts().awaited().unwrap_or_default());
+                self.look_up(id, look_up);
+            }
+        }
+    }
+
+    /// Changes one job that is in the table.
+    pub(super) fn change_one(&mut self, verb: LookUpVerb, run: TaskRun, peer: Peer) -> Result<(), Refusal> {
+        match verb {
+            LookUpVerb::Cancel => self.try_cancel(run, peer),
+            LookUpVerb::Retry => self.try_retry(run),
+            LookUpVerb::Forget => self.try_forget(run),
+            LookUpVerb::Result
+            | LookUpVerb::Job
+            | LookUpVerb::Why
+            | LookUpVerb::Log { .. }
+            | LookUpVerb::Wait => Ok(()),
+        }
     }
 
     fn wrong_state(run: TaskRun, needed: &str) -> Result<(), Refusal> {
@@ -269,7 +345,7 @@ impl Core {
         self.cancel_job(run, by);
     }
 
-    fn try_forget(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {
+    fn try_forget(&mut self, run: TaskRun) -> Result<(), Refusal> {
         if self.jobs.job(run).end().is_none() {
             return Self::wrong_state(run, "it has not ended: cancel it first");
         }
@@ -281,12 +357,12 @@ impl Core {
     }
 
     /// Puts an ended job back into the queue, with fresh budgets.
-    fn try_retry(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {
+    fn try_retry(&mut self, run: TaskRun) -> Result<(), Refusal> {
         let Some(end) = self.jobs.job(run).end() else {
             return Self::wrong_state(run, "it has not ended yet");
         };
         if *end.outcome() == Outcome::Done {
-            return Self::wrong_state(run, "it is done: submit it anew to run it again");
+            return Self::wrong_state(run, Self::IS_DONE);
         }
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
@@ -313,4 +389,10 @@ impl Core {
         self.relieve(released);
         Ok(())
     }
+}
+
+/// About the bytes of the reply to a request that changes jobs.
+pub(super) fn changed_bytes(refused: &[RefusedJobs]) -> u64 {
+    let of_jobs: u64 = refused.iter().map(|same| UNKNOWN_BYTES * same.jobs().len() as u64).sum();
+    16 + 80 * refused.len() as u64 + of_jobs
 }

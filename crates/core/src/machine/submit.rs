@@ -52,9 +52,9 @@ impl Core {
         }
         let pool = self.workers.pool_of_kind(kind);
         let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
-        let first = None;
+        let accepted = None;
         let admission =
-            Admission { client: id, tag, uid, account, kind, pool, submit, files, count, first, named };
+            Admission { client: id, tag, uid, account, kind, pool, submit, files, count, accepted, named };
         match durable {
             Some(name) => self.hold_submit(admission, name),
             None => self.take_in(admission, refusal),

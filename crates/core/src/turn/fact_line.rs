@@ -71,6 +71,11 @@ impl FactLine {
         }
     }
 
+    /// Whether this fact is stored.
+    pub(crate) fn is_stored(&self, fact: FactNo) -> bool {
+        fact <= self.stored
+    }
+
     /// The last fact, if it is not stored.
     pub(crate) fn awaited(&self) -> Option<FactNo> {
         (self.last > self.stored).then_some(self.last)

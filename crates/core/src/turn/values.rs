@@ -84,6 +84,8 @@ pub enum Resource {
     Registrations,
     /// Ends that clients wait for by request, unread letters included.
     Waits,
+    /// Jobs of requests that wait for what the journal has of them, and those requests.
+    LookUps,
     /// Requests that go on: `events` and `logs` that follow.
     Readers,
     /// Workers that have claimed a task.
@@ -122,7 +124,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
@@ -132,6 +134,7 @@ impl Resource {
         Self::ArenaBytes,
         Self::Registrations,
         Self::Waits,
+        Self::LookUps,
         Self::Readers,
         Self::Workers,
         Self::UnreadResults,
@@ -181,6 +184,7 @@ impl Resource {
             Self::OutputBytes => BoundOrigin::Key(OUTPUTS_KEY),
             Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => BoundOrigin::OPEN_FILES,
             Self::Waits
+            | Self::LookUps
             | Self::Readers
             | Self::Registrations
             | Self::Quarantined
@@ -205,6 +209,7 @@ impl Resource {
             Self::ArenaBytes => "bytes of memory in arenas",
             Self::Registrations => "registrations",
             Self::Waits => "jobs to wait for",
+            Self::LookUps => "jobs to be looked up in the journal",
             Self::Readers => "running events and logs requests",
             Self::Workers => "workers",
             Self::UnreadResults => "bytes of unread results",

@@ -3,6 +3,7 @@
 //! A view takes shared references and changes nothing. Every list stops well below the size of a frame. Only
 //! administrators see what belongs to other users: the table is in `client/sight.rs`.
 
+pub(crate) mod journal_job;
 mod values;
 mod why;
 
@@ -20,6 +21,7 @@ use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, ROWS_MAX};
 
 pub(crate) use values::{DrainState, ViewReply};
+use why::why_bytes;
 
 use crate::account::Ledger;
 use crate::client::Clients;
@@ -134,9 +136,7 @@ impl<'a> View<'a> {
     /// Answers `job`.
     pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
         let detail = self.detail(self.jobs.visible(peer, job)?);
-        let survivors: u64 = detail.survivors.iter().map(Survivor::wire_bytes).sum();
-        let deaths: u64 = detail.deaths.iter().map(|one| 64 + one.evidence.wire_bytes()).sum();
-        let bytes = 512 + deaths + detail.input.len() as u64 + survivors;
+        let bytes = detail_bytes(&detail);
         Ok(ViewReply { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
@@ -171,12 +171,9 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The input as text: a program as its words, other input as UTF-8 with replacements.
     fn input_of(&self, run: TaskRun) -> String {
-        let input = self.jobs.job(run).input().as_bytes();
-        let is_program = self.turn.kind_name(self.jobs.batch(run).kind()) == EXEC;
-        let program = is_program.then(|| Program::from_input(input).ok()).flatten();
-        program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
+        let kind = self.turn.kind_name(self.jobs.batch(run).kind());
+        text_of_input(&kind, self.jobs.job(run).input().as_bytes())
     }
 
     /// Answers `workers`. What a worker runs is shown to the user of its task and to administrators.
@@ -337,6 +334,19 @@ impl<'a> View<'a> {
         let kinds = self.turn.config().kinds.clone();
         ViewReply { reply: Reply::Kinds(kinds), bytes: 1024 }
     }
+}
+
+/// An input as text: a program as its words, other input as UTF-8 with replacements.
+fn text_of_input(kind: &str, input: &[u8]) -> String {
+    let program = (kind == EXEC).then(|| Program::from_input(input).ok()).flatten();
+    program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
+}
+
+/// About the bytes of a reply with everything about one job.
+fn detail_bytes(detail: &JobDetail) -> u64 {
+    let survivors: u64 = detail.survivors.iter().map(Survivor::wire_bytes).sum();
+    let deaths: u64 = detail.deaths.iter().map(|one| 64 + one.evidence.wire_bytes()).sum();
+    512 + deaths + detail.input.len() as u64 + survivors
 }
 
 /// Leaves out the long parts of the older deaths if all of them do not fit a frame.

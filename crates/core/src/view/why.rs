@@ -26,6 +26,11 @@ const DEATH_BYTES: u64 = 256;
 /// Stands for the reason why a worker was killed that ran a task of another user.
 const OTHERS_KILL: &str = "it ran a job of another user";
 
+/// About the bytes of a reply.
+pub(super) fn why_bytes(why: &Why) -> u64 {
+    WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64
+}
+
 impl View<'_> {
     /// Answers `why`.
     ///
@@ -37,7 +42,7 @@ impl View<'_> {
         outputs: Option<OutputWait>,
     ) -> Result<ViewReply, Refusal> {
         let why = self.why_of(self.jobs.visible(peer, job)?, peer, outputs);
-        let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
+        let bytes = why_bytes(&why);
         Ok(ViewReply { reply: Reply::Why(Box::new(why)), bytes })
     }
 

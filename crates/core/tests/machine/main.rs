@@ -19,6 +19,7 @@ mod kinds;
 mod lend;
 mod limits;
 mod logs;
+mod look_up;
 mod on_demand;
 mod one_user;
 mod outputs;

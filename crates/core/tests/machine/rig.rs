@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 
 use bulkhead_core::Core;
-use bulkhead_core::action::{Action, Output, Task};
+use bulkhead_core::action::{Action, LookUpNo, Output, Task};
 use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, ProcessEnd, Remains, Report, TaskResult};
+use bulkhead_core::event::{
+    Event, Head, JournalJob, Leftover, LookUpAnswer, Now, Peer, ProcessEnd, Remains, Report, TaskResult,
+};
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
@@ -87,6 +89,10 @@ pub(crate) struct Rig {
     pub(crate) stores: bool,
     /// Numbers of jobs that the journal was asked to reserve.
     pub(crate) reserve: Vec<JobId>,
+    /// Whether look-ups are answered at once, from what the facts add up to.
+    pub(crate) reads: bool,
+    /// Look-ups without an answer.
+    pub(crate) look_ups: Vec<(LookUpNo, ClientId, Vec<JobId>)>,
 }
 
 /// Kinds `quick` (may share a ring), `foreign` (a ring of one) and `fan` (done in parts).
@@ -165,6 +171,8 @@ impl Rig {
             durable: DurableState::default(),
             stores: true,
             reserve: Vec::new(),
+            reads: true,
+            look_ups: Vec::new(),
         }
     }
 
@@ -238,6 +246,31 @@ impl Rig {
         Event::Stored { up_to: FactNo(self.facts.len() as u64) }
     }
 
+    /// Answers all look-ups, in the next turn.
+    pub(crate) fn read(&mut self) {
+        for (number, client, jobs) in std::mem::take(&mut self.look_ups) {
+            let found = jobs.into_iter().map(|job| self.look_up(job)).collect();
+            self.batch.push(Event::LookedUp { number, client, found: Ok(found) });
+        }
+    }
+
+    /// What the facts add up to for one job.
+    fn look_up(&self, job: JobId) -> LookUpAnswer {
+        let Some(folded) = self.durable.jobs.get(&job) else {
+            return LookUpAnswer { found: Ok(None), run_until_us: Some(77) };
+        };
+        let found = JournalJob {
+            job,
+            submit: self.durable.submits[&folded.submit].0.clone(),
+            counts: folded.durable,
+            expires_us: folded.expires_us,
+            input: folded.input.clone(),
+            end: folded.end.clone(),
+            attempts: folded.ended_attempts.clone(),
+        };
+        LookUpAnswer { found: Ok(Some(Box::new(found))), run_until_us: Some(77) }
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::Reply { client, tag, reply, output } => self.replies.push((client, tag, reply, output)),
@@ -292,6 +325,12 @@ impl Rig {
             }
             Action::Ready { status } => self.ready.push(status),
             Action::ReserveJobs { end } => self.reserve.push(end),
+            Action::LookUp { number, client, jobs, .. } => {
+                self.look_ups.push((number, client, jobs));
+                if self.reads {
+                    self.read();
+                }
+            }
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
         }

@@ -91,6 +91,8 @@ use crate::worker::FakeWorker;
 /// | `registrations` | a worker keeps what an offer names that it holds; a block is said to be free once, when no worker has it |
 /// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
 /// | `records` | they count up without a gap |
+/// | `facts` | what the core knows of durable jobs is what its facts add up to, and each fact fits (`disk.rs`) |
+/// | `stored` | no durable job is run, accepted or told of before the fact is stored |
 /// | `ends` | once faults stop everything ends, a pool whose workers cannot start holding up no other |
 /// | `quiet` | no turn after turn without cause |
 /// | `panic` | no assertion |

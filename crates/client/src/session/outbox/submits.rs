@@ -168,7 +168,8 @@ impl SessionOutbox {
             flavour: spec.flavour,
             files: files.iter().map(JobFile::to_use).collect(),
             registered: uses(arena, &spec.contexts),
-            durable: spec.durable.clone(),
+            // A request of a session has jobs of several calls, which no key of a caller names.
+            durable: None,
             inputs,
         };
         let frame = RequestFrame { tag: self.next_tag(), request: Request::Submit(submit) };

@@ -65,7 +65,7 @@ impl JobRoom {
             submit,
             files: Vec::new(),
             count,
-            first: None,
+            accepted: None,
             named: None,
         };
         change(&mut admission);

@@ -1,0 +1,109 @@
+//! Durable submits, against a daemon made by hand: their keys, a daemon that comes back, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[path = "../../client/tests/fake/mod.rs"]
+mod fake;
+
+use std::process::{Command, Output, Stdio};
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::OutputMode;
+use fake::{Fake, Peer};
+
+/// Runs the command against a daemon, and waits for both.
+fn against(fake: Fake, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command.args(arguments).env("BULKHEAD_SOCKET", fake.path()).env_remove("BULKHEAD_LOG");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    fake.finish();
+    output
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// The key of the next submit.
+fn next_key(peer: &mut Peer) -> (Tag, String) {
+    let (tag, submit) = peer.submit().unwrap();
+    (tag, String::from_utf8(submit.durable.unwrap().key.unwrap()).unwrap())
+}
+
+#[test]
+fn a_durable_submit_is_repeated_with_its_key_when_the_daemon_comes_back() {
+    for (key, arguments) in [
+        (None, &["submit", "--durable", "noop"][..]),
+        (Some("night"), &["submit", "--durable", "--key", "night", "noop"]),
+    ] {
+        let (said, heard) = std::sync::mpsc::channel();
+        let before = move |mut peer: Peer| said.send(next_key(&mut peer).1).unwrap();
+        let after = move |mut peer: Peer| {
+            let first = heard.recv().unwrap();
+            assert!(key.is_none_or(|key| key == first), "{first}");
+            let (tag, again) = next_key(&mut peer);
+            assert_eq!(again, first);
+            peer.accept(tag, 17, 1);
+        };
+        let fake = Fake::serve_each(vec![Box::new(before), Box::new(after)]);
+        let output = against(fake, arguments);
+        assert_eq!((code(&output), text(&output.stdout)), (0, "17\n"));
+        assert!(
+            text(&output.stderr).contains("was lost: waiting for it to come back"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_volatile_submit_is_never_repeated() {
+    let script = |mut peer: Peer| {
+        let (_, submit) = peer.submit().unwrap();
+        assert_eq!(submit.durable, None);
+    };
+    let output = against(Fake::serve(script), &["submit", "--volatile", "noop"]);
+    assert_eq!((code(&output), text(&output.stdout)), (69, ""));
+}
+
+#[test]
+fn what_a_durable_submit_is_refused_for_is_said() {
+    for (refusal, expected, said) in [
+        (Refusal::NotDurable { why: "there is no state folder".to_owned() }, 75, "`--volatile` submits"),
+        (Refusal::KeyTaken { first: JobId(5), count: 3 }, 1, "a different submit, jobs 5 to 7"),
+    ] {
+        let whole = refusal.to_string();
+        let script = move |mut peer: Peer| {
+            let (tag, key) = next_key(&mut peer);
+            assert_eq!(key, "k");
+            peer.reply(tag, Reply::Refused(refusal));
+        };
+        let output = against(Fake::serve(script), &["submit", "--durable", "--key", "k", "noop"]);
+        assert_eq!((code(&output), text(&output.stdout)), (expected, ""));
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains(&whole) && stderr.contains(said), "{stderr}");
+    }
+}
+
+#[test]
+fn a_durable_program_has_a_short_output_unless_a_long_one_is_asked_for() {
+    for (flags, output) in [
+        (&["--durable"][..], OutputMode::Inline),
+        (&["--volatile"], OutputMode::Descriptor),
+        (&["--durable", "--large"], OutputMode::Descriptor),
+    ] {
+        let script = move |mut peer: Peer| {
+            let (tag, submit) = peer.submit().unwrap();
+            assert_eq!(submit.policy.output, output);
+            peer.accept(tag, 1, 1);
+        };
+        let arguments = [&["submit"][..], flags, &["exec", "--", "true"]].concat();
+        assert_eq!(code(&against(Fake::serve(script), &arguments)), 0, "{flags:?}");
+    }
+}
