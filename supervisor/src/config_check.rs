@@ -69,11 +69,15 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
         match worker.read_lane() {
             LaneRead::Hello { .. } => return Ok(Vec::new()),
             LaneRead::MissingKinds(missing) => return Ok(missing),
-            LaneRead::Ended(Event::BootstrapFailed { error, .. }) => bail!(error),
-            LaneRead::Ended(Event::Violated { violation, .. }) => {
-                bail!("it answers as no worker does: {violation}")
+            LaneRead::Ended(event) => {
+                if let Event::BootstrapFailed { error, .. } = &*event {
+                    bail!("{error}");
+                }
+                if let Event::Violated { violation, .. } = &*event {
+                    bail!("it answers as no worker does: {violation}");
+                }
+                bail!(how_it_ended(worker, left)?);
             }
-            LaneRead::Ended(_) => bail!(how_it_ended(worker, left)?),
             // No task was offered, so a question is a violation and never this.
             LaneRead::More | LaneRead::NeedsOutput(_) => {}
             LaneRead::Nothing => {

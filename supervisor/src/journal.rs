@@ -129,7 +129,7 @@ impl DaemonJournal {
         };
         let first = *journal.first_numbers();
         let first_job = JobId(first.of(NumberKind::Job));
-        let given = config::OpenJournal {
+        let given = config::JournalTerms {
             jobs: (first_job, JobId(first_job.0 + BLOCK)),
             facts_max: facts_max as u64,
             fact_bytes_max: fact_bytes_max as u64,

@@ -144,14 +144,14 @@ pub(crate) enum LaneRead {
     /// The task of this offer, which the worker has claimed, asks for an output.
     NeedsOutput(Seq),
     /// Nothing more is read from this lane; the event says why.
-    Ended(Event),
+    Ended(Box<Event>),
 }
 
 impl LaneRead {
     /// The event, if reading ended with this call.
     pub(crate) fn event(self) -> Option<Event> {
         match self {
-            Self::Ended(event) => Some(event),
+            Self::Ended(event) => Some(*event),
             Self::Nothing
             | Self::More
             | Self::Hello { .. }
@@ -254,7 +254,7 @@ impl WorkerProcess {
                 (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
                     self.reached.close();
                     let error = Plain(&why).to_string();
-                    return LaneRead::Ended(Event::BootstrapFailed { worker: self.id, error });
+                    return LaneRead::Ended(Box::new(Event::BootstrapFailed { worker: self.id, error }));
                 }
                 _ => return self.violated(Violation::Lane),
             }
@@ -320,7 +320,7 @@ impl WorkerProcess {
             return LaneRead::Nothing;
         }
         self.reached.close();
-        LaneRead::Ended(Event::Violated { worker: self.id, violation })
+        LaneRead::Ended(Box::new(Event::Violated { worker: self.id, violation }))
     }
 
     /// The lane hung up, or the leader is reaped while others of its tree live on.
@@ -331,7 +331,7 @@ impl WorkerProcess {
         }
         self.is_hung_up = true;
         self.reached.close();
-        LaneRead::Ended(Event::HungUp { worker: self.id })
+        LaneRead::Ended(Box::new(Event::HungUp { worker: self.id }))
     }
 
     /// Reads newly DONE entries from its box. Returns the event if the worker broke a rule.

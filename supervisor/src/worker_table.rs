@@ -163,7 +163,7 @@ impl WorkerTable {
             match worker.read_lane() {
                 LaneRead::Nothing => {}
                 LaneRead::More => drop(self.readable_lanes.insert(id)),
-                LaneRead::Ended(event) => events.push(event),
+                LaneRead::Ended(event) => events.push(*event),
                 LaneRead::NeedsOutput(seq) => {
                     self.readable_lanes.insert(id);
                     events.push(Event::OutputNeeded { worker: id, seq });

@@ -128,7 +128,7 @@ pub enum JournalUse {
     /// There is none: every job is volatile. Why, as a text for people.
     None(String),
     /// There is one.
-    Open(OpenJournal),
+    Open(JournalTerms),
 }
 
 /// Numbers that go on over the runs of a daemon with a journal, beside those of jobs: of each the first that was not given out.
@@ -153,7 +153,7 @@ impl Default for RunNumbers {
 
 /// An open journal, as far as the core decides by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenJournal {
+pub struct JournalTerms {
     /// The numbers of jobs that may be given out at first: from the first one to before the second.
     pub jobs: (JobId, JobId),
     /// Most facts that are made and not stored.

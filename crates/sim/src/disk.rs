@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
-use bulkhead_core::config::{Config, JournalUse, OpenJournal};
+use bulkhead_core::config::{Config, JournalTerms, JournalUse};
 use bulkhead_core::event::{Event, JournalJob, LookUpAnswer};
 use bulkhead_facts::Misfit;
 use bulkhead_facts::durable_job::DurableJob;
@@ -51,7 +51,7 @@ pub(crate) fn keep(seed: u64, config: &mut Config) -> Option<DiskFaults> {
     }
     let mut rng = SimRng::new(seed ^ 0xd15c_0a11);
     let block = *rng.pick(&[10_000, 1_000_000]);
-    config.journal = JournalUse::Open(OpenJournal {
+    config.journal = JournalUse::Open(JournalTerms {
         jobs: (JobId(1), JobId(1 + block)),
         facts_max: *rng.pick(&[16, 300, 100_000]),
         fact_bytes_max: *rng.pick(&[20_000, 1 << 30]),

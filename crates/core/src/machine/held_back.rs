@@ -49,7 +49,11 @@ impl HeldLine {
 
     /// Takes the next that waits for no later fact.
     pub(super) fn take(&mut self, stored: FactNo) -> Option<HeldBack> {
-        self.line.pop_front_if(|(after, _)| *after <= stored).map(|(_, held)| held)
+        let (after, _) = self.line.front()?;
+        if *after > stored {
+            return None;
+        }
+        self.line.pop_front().map(|(_, held)| held)
     }
 
     /// Takes the submit with this fact.

@@ -114,7 +114,7 @@ mod tests {
     use bulkhead_proto::ids::JobId;
 
     use super::*;
-    use crate::config::OpenJournal;
+    use crate::config::JournalTerms;
 
     #[test]
     fn what_is_stored_is_not_waited_for() {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn submits_leave_room_for_what_becomes_of_jobs() {
-        let open = OpenJournal {
+        let open = JournalTerms {
             jobs: (JobId(1), JobId(9)),
             facts_max: 16,
             fact_bytes_max: 1 << 20,

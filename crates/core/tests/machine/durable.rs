@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use bulkhead_core::config::{Config, JournalUse, OpenJournal};
+use bulkhead_core::config::{Config, JournalTerms, JournalUse};
 use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
 use bulkhead_facts::fact::{AttemptEnd, Fact, FactNo};
 use bulkhead_facts::fold::DurableState;
@@ -20,7 +20,7 @@ use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 
 pub(crate) fn journal(first: u64, facts_max: u64) -> JournalUse {
     let jobs = (JobId(first), JobId(first + 1000));
-    JournalUse::Open(OpenJournal { jobs, facts_max, fact_bytes_max: 1 << 20, was_unclean: false })
+    JournalUse::Open(JournalTerms { jobs, facts_max, fact_bytes_max: 1 << 20, was_unclean: false })
 }
 
 pub(crate) fn durable_config(slots: u16) -> Config {
@@ -423,7 +423,7 @@ fn facts_that_are_not_stored_have_a_bound() {
     }
     let refusal = rig.turned_down(submit(None, &["7"])).to_string();
     assert!(
-        refusal.contains("facts that are not stored") && refusal.contains("queue_facts_max"),
+        refusal.contains("facts that are not stored") && refusal.contains("journal_queue_max"),
         "{refusal}"
     );
     rig.store();
@@ -446,7 +446,7 @@ fn facts_that_are_not_stored_have_a_bound() {
 #[test]
 fn numbers_are_reserved_ahead_and_never_used_up_unsaid() {
     let jobs = (JobId(1), JobId(9));
-    let open = OpenJournal { jobs, facts_max: 100, fact_bytes_max: 1 << 20, was_unclean: false };
+    let open = JournalTerms { jobs, facts_max: 100, fact_bytes_max: 1 << 20, was_unclean: false };
     let mut rig = Rig::with(Config { journal: JournalUse::Open(open), ..config(1) });
     rig.submit(3);
     assert_eq!(rig.reserve, [], "more than half of the block is left");

@@ -43,6 +43,7 @@ mod reserve;
 mod restart;
 mod rig;
 mod rig_requests;
+mod run_numbers;
 mod shortage;
 mod sight;
 mod spares;
