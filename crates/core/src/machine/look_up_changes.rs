@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bulkhead_facts::fact::{DurableEnd, Fact};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId};
 
 use crate::client::LookUpVerb;
@@ -49,15 +49,8 @@ impl Core {
 
     /// Adds what became of one job to the answer of a request that changes jobs, which then waits for the facts so far.
     pub(super) fn note_change(&mut self, id: ClientId, job: JobId, changed: Result<(), Refusal>) {
-        let awaited = self.turn.facts().awaited();
-        let Some(first) = self.clients.first_look_up(id) else { return };
-        match changed {
-            Ok(()) => first.changed += 1,
-            Err(why) => RefusedJobs::add(&mut first.refused, job, why),
-        }
-        if let Some(fact) = awaited {
-            first.wait_for(fact);
-        }
+        let after = self.turn.facts().awaited().unwrap_or_default();
+        self.clients.note_change(id, job, changed, after);
     }
 
     /// Puts an ended job back into the table, with fresh budgets: the same rules as in `requests.rs`.
