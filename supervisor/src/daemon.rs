@@ -22,7 +22,7 @@ use mio::{Interest, Poll, Registry, Waker};
 
 use crate::client_table::ClientTable;
 use crate::heap_trimmer::HeapTrimmer;
-use crate::journal::DaemonJournal;
+use crate::journal::{DaemonJournal, StartedJournal};
 use crate::output_store::OutputStore;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
@@ -86,8 +86,10 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let waker = Waker::new(poll.registry(), PollSource::Threads.token());
     let waker = Arc::new(waker.context("cannot make the loop's waker")?);
-    let (journal, journal_use) = DaemonJournal::start(settings.journal.clone(), Arc::clone(&waker))?;
-    settings.core.journal = journal_use;
+    let StartedJournal { journal, given, numbers } =
+        DaemonJournal::start(settings.journal.clone(), Arc::clone(&waker))?;
+    settings.core.journal = given;
+    settings.core.first = numbers.core;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
     let signals = Signals::behind(outer.as_ref().map(OuterProcess::pid), &caught);
@@ -110,7 +112,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
         settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
         settings.worker_programs.len()
     );
-    let outputs = OutputStore::new(budget.outputs, clients.closer());
+    let outputs = OutputStore::new(budget.outputs, clients.closer()).numbered_from(numbers.output);
     let performer = Performer::new(
         clients,
         WorkerTable::new(template, registry()?, waker),

@@ -8,6 +8,7 @@
 mod fact_outbox;
 mod look_ups;
 mod news;
+mod number_blocks;
 mod reader_thread;
 pub(crate) mod start;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
-use bulkhead_core::config::{self, JournalUse};
+use bulkhead_core::config::{self, JournalUse, RunNumbers};
 use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
 use bulkhead_facts::Misfit;
 use bulkhead_facts::fact::{Fact, FactNo};
@@ -32,6 +33,7 @@ use mio::Waker;
 use crate::journal::fact_outbox::FactOutbox;
 pub(crate) use crate::journal::look_ups::LookUpQuestion;
 use crate::journal::news::{JournalNews, NewsQueue};
+use crate::journal::number_blocks::NumberBlocks;
 use crate::journal::reader_thread::{ReaderAnswer, ReaderRequest};
 use crate::settings::JournalChoice;
 
@@ -45,7 +47,51 @@ struct RunningJournal {
     reader: Sender<ReaderRequest>,
     news: Arc<NewsQueue>,
     outbox: FactOutbox,
+    numbers: NumberBlocks,
     end: RunEnd,
+}
+
+/// A journal whose threads run, or none.
+pub(crate) struct StartedJournal {
+    pub(crate) journal: DaemonJournal,
+    /// What the core has of it.
+    pub(crate) given: JournalUse,
+    /// The first numbers of this run.
+    pub(crate) numbers: GivenNumbers,
+}
+
+/// Numbers that go on over the runs of the daemon, beside those of jobs: of each the first that was not given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GivenNumbers {
+    /// Those that the core gives out.
+    pub(crate) core: RunNumbers,
+    /// Of outputs, which the shell numbers.
+    pub(crate) output: u64,
+}
+
+impl Default for GivenNumbers {
+    fn default() -> Self {
+        Self { core: RunNumbers::default(), output: 1 }
+    }
+}
+
+impl GivenNumbers {
+    /// The same as the journal has them.
+    fn next(self, job: JobId) -> NextNumbers {
+        let RunNumbers { worker, record, scratch, log } = self.core;
+        let mut next = NextNumbers::default();
+        for (kind, number) in [
+            (NumberKind::Job, job.0),
+            (NumberKind::Worker, worker),
+            (NumberKind::Record, record),
+            (NumberKind::Output, self.output),
+            (NumberKind::Scratch, scratch),
+            (NumberKind::Log, log),
+        ] {
+            next.set(kind, number);
+        }
+        next
+    }
 }
 
 /// How far the end of the run has come.
@@ -65,28 +111,41 @@ enum RunEnd {
 }
 
 impl DaemonJournal {
-    /// Opens the journal that the settings choose and starts its threads, which wake the loop; what the core has of it.
+    /// Opens the journal that the settings choose and starts its threads, which wake the loop.
     ///
     /// # Errors
     /// The daemon does not start without the journal, or a thread cannot be started.
-    pub(crate) fn start(choice: JournalChoice, waker: Arc<Waker>) -> Result<(Self, JournalUse)> {
+    pub(crate) fn start(choice: JournalChoice, waker: Arc<Waker>) -> Result<StartedJournal> {
         let (facts_max, fact_bytes_max) = match &choice {
             JournalChoice::In { settings, .. } => (settings.queue_facts_max, settings.queue_bytes_max),
             JournalChoice::None(_) => (0, 0),
         };
         let journal = match start::open(choice)? {
             Ok(journal) => journal,
-            Err(why) => return Ok((Self(None), JournalUse::None(why))),
+            Err(why) => {
+                let (given, numbers) = (JournalUse::None(why), GivenNumbers::default());
+                return Ok(StartedJournal { journal: Self(None), given, numbers });
+            }
         };
-        let first = JobId(journal.first_numbers().of(NumberKind::Job));
+        let first = *journal.first_numbers();
+        let first_job = JobId(first.of(NumberKind::Job));
         let given = config::OpenJournal {
-            jobs: (first, JobId(first.0 + BLOCK)),
+            jobs: (first_job, JobId(first_job.0 + BLOCK)),
             facts_max: facts_max as u64,
             fact_bytes_max: fact_bytes_max as u64,
             was_unclean: journal.before().is_some_and(|run| run.ended_us.is_none()),
         };
         let running = RunningJournal::start(journal, first, waker)?;
-        Ok((Self(Some(Box::new(running))), JournalUse::Open(given)))
+        let numbers = GivenNumbers {
+            core: RunNumbers {
+                worker: first.of(NumberKind::Worker),
+                record: first.of(NumberKind::Record),
+                scratch: first.of(NumberKind::Scratch),
+                log: first.of(NumberKind::Log),
+            },
+            output: first.of(NumberKind::Output),
+        };
+        Ok(StartedJournal { journal: Self(Some(Box::new(running))), given: JournalUse::Open(given), numbers })
     }
 
     /// Hands over the facts of a turn.
@@ -127,10 +186,18 @@ impl DaemonJournal {
         }
     }
 
-    /// Asks for the end of the run, after all facts so far. `unused` has the first number of each kind that was not given out.
-    pub(crate) fn ask_for_end(&mut self, unused: NextNumbers) {
+    /// Has more numbers reserved where half of a block is left. `next` has those that are given out next.
+    pub(crate) fn reserve_numbers(&mut self, next: impl FnOnce() -> GivenNumbers) {
         if let Some(running) = &mut self.0 {
-            running.end = RunEnd::Asked(unused);
+            let RunningJournal { numbers, writer, .. } = &mut **running;
+            numbers.look(&next().next(JobId(0)), |kind, end| writer.reserve(kind, end));
+        }
+    }
+
+    /// Asks for the end of the run, after all facts so far. `next` has the first numbers that were not given out.
+    pub(crate) fn ask_for_end(&mut self, next_job: JobId, next: GivenNumbers) {
+        if let Some(running) = &mut self.0 {
+            running.end = RunEnd::Asked(next.next(next_job));
             running.close_when_handed_over();
         }
     }
@@ -157,15 +224,22 @@ impl DaemonJournal {
 }
 
 impl RunningJournal {
-    fn start(journal: OpenJournal, first: JobId, waker: Arc<Waker>) -> Result<Self> {
+    fn start(journal: OpenJournal, first: NextNumbers, waker: Arc<Waker>) -> Result<Self> {
         let news = Arc::new(NewsQueue::new(waker));
         let folder = journal.folder().to_owned();
         let told = Arc::clone(&news);
         let writer = JournalWriter::start(journal, move |answer| told.put(JournalNews::Writer(answer)))
             .context("cannot start the thread that writes the journal")?;
-        let reader = reader_thread::start(folder, first, Arc::clone(&news))
+        let reader = reader_thread::start(folder, JobId(first.of(NumberKind::Job)), Arc::clone(&news))
             .context("cannot start the thread that reads the journal")?;
-        let running = Self { writer, reader, news, outbox: FactOutbox::default(), end: RunEnd::Running };
+        let running = Self {
+            writer,
+            reader,
+            news,
+            outbox: FactOutbox::default(),
+            numbers: NumberBlocks::new(first),
+            end: RunEnd::Running,
+        };
         running.load_more();
         Ok(running)
     }
@@ -224,7 +298,7 @@ impl RunningJournal {
             JournalAnswer::Reserved { kind: NumberKind::Job, next } => {
                 events.push(Event::JobsReserved { end: JobId(next) });
             }
-            JournalAnswer::Reserved { .. } => {}
+            JournalAnswer::Reserved { kind, next } => self.numbers.reserved(kind, next),
             JournalAnswer::Evicted { jobs } => events.push(Event::JournalEvicted { jobs }),
             JournalAnswer::ClockJumped => {
                 log::warn!("the wall clock has jumped: for a day, no ended job is removed by its age");
@@ -251,16 +325,14 @@ impl RunningJournal {
 
 /// The event of a fact that does not fit what is stored. Retention may have removed its job meanwhile: then there is none.
 fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
-    match misfit {
-        Misfit::KeyTaken { first, count, is_same } => Some(Event::KeyKnown { fact, first, count, is_same }),
-        other => {
-            log::warn!(
-                "the journal has not stored a fact that does not fit fact={fact} why={:?}",
-                other.to_string()
-            );
-            None
-        }
+    if let Misfit::KeyTaken { first, count, is_same } = misfit {
+        return Some(Event::KeyKnown { fact, first, count, is_same });
     }
+    log::warn!(
+        "the journal has not stored a fact that does not fit fact={fact} why={:?}",
+        misfit.to_string()
+    );
+    None
 }
 
 fn reloaded(chunk: ChunkToRun) -> Event {

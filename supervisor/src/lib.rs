@@ -20,7 +20,7 @@
 //! | descriptors in flight | lane of a worker (`spawn.rs`) | event `worker did not start` with the limit and what fills it | by the restart policy |
 //! | | output file and files of a task (`offer_files.rs`) | as a shortage of descriptors | every 100 ms |
 //! | | reply to a client (`outbox.rs`) | logged once; the reply waits | every 100 ms |
-//! | processes, threads | spawner thread, at the start | the daemon exits with an error | by its service manager |
+//! | processes, threads | spawner thread, threads of the journal, at the start | the daemon exits with an error | by its service manager |
 //! | | worker process, bootstrap thread | event | by the restart policy |
 //! | | thread that removes a boot folder | logged | with the next folder |
 //! | | thread that removes copies of dead workers | logged | at the next death of a worker |
@@ -28,6 +28,9 @@
 //! | disk space, permission | boot folder full or read-only | event; the worker sends its reason on its lane | by the restart policy |
 //! | | boot folder or its parents removed | nothing: they are created again | - |
 //! | | lock, state folder, at the start | the daemon exits with an error | - |
+//! | | journal (`journal.rs`): full, failing, locked, removed | logged; durable submits are refused with the reason, all else goes on | every second |
+//! | | journal at the start (`journal/start.rs`) | its header says when the daemon exits with an error, and when it starts without | - |
+//! | | journal at the end | logged with how many facts are not stored, after 10 s | - |
 //! | worker program | missing, not executable, ends at once | event with its path, or with how it ended | by the restart policy |
 //! | | sends no hello | killed after 10 s, event | by the restart policy |
 //! | budgets | queue, its bytes, clients, files of jobs, memory that those pin | refused: `busy` with the limit and when to retry | as jobs end |

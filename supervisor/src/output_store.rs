@@ -166,6 +166,16 @@ impl OutputStore {
         Self { outputs, blocks, scratches, logs, last: 0, open: Arc::new(()), open_max, freed, closer }
     }
 
+    /// The same store, whose outputs are numbered from this number on.
+    pub(crate) fn numbered_from(self, first: u64) -> Self {
+        Self { last: first.saturating_sub(1), ..self }
+    }
+
+    /// The number that the next output gets.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last + 1
+    }
+
     /// The number of open files.
     pub(crate) fn open(&self) -> usize {
         Arc::strong_count(&self.open) - 1

@@ -15,7 +15,6 @@ use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_core::action::Output;
 use bulkhead_core::event::{Event, Now};
-use bulkhead_journal::numbers::{NextNumbers, NumberKind};
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::death::Death;
 use bulkhead_sys::clock;
@@ -24,6 +23,8 @@ use mio::{Events, Poll};
 
 use crate::client_table::ClientTable;
 use crate::heap_trimmer::HeapTrimmer;
+use crate::journal::GivenNumbers;
+use crate::output_store::OutputStore;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::rate_limit::{self, LineAbout};
@@ -140,6 +141,8 @@ impl EventLoop {
         let busy = busy || self.performer.clients.is_busy();
         let rests = batch.is_empty() && !busy;
         self.heap.turn_over();
+        let Performer { journal, outputs, .. } = &mut self.performer;
+        journal.reserve_numbers(|| given_numbers(&self.core, outputs));
         if rests {
             // Before the deadline is taken, which may be that of this.
             self.heap.about_to_sleep(clock::monotonic_ns());
@@ -255,9 +258,8 @@ impl EventLoop {
     /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and ends the processes that are left. Meanwhile the
     /// journal stores its last facts.
     fn shut_down(mut self, ready: &mut Events) -> Result<EndedLoop> {
-        let mut unused = NextNumbers::default();
-        unused.set(NumberKind::Job, self.core.next_job().0);
-        self.performer.journal.ask_for_end(unused);
+        let next = given_numbers(&self.core, &self.performer.outputs);
+        self.performer.journal.ask_for_end(self.core.next_job(), next);
         let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
         while self.performer.clients.have_unsent() {
             let now_ns = clock::monotonic_ns();
@@ -319,6 +321,11 @@ impl EventLoop {
         self.performer.workers.log_ended_strays();
         self.performer.workers.name_the_rest();
     }
+}
+
+/// The numbers that are given out next, beside those of jobs.
+fn given_numbers(core: &Core, outputs: &OutputStore) -> GivenNumbers {
+    GivenNumbers { core: core.next_numbers(), output: outputs.next_number() }
 }
 
 /// Reads both clocks.

@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
-use bulkhead_tests::wire::Wire;
+use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder, send_signal};
+use bulkhead_tests::wire::{Wire, submit};
 
 /// Traces all threads of `pids` while `during` runs; a line for each system call, whole or begun.
 fn trace(daemon: &Daemon, pids: &[u32], during: impl FnOnce()) -> Vec<String> {
@@ -42,20 +43,49 @@ fn call_of(line: &str) -> Option<&str> {
     }
 }
 
+/// The supervisor's process and those of its workers, once all are up.
+fn all_pids(daemon: &Daemon) -> Vec<u32> {
+    daemon.await_worker(WorkerState::Spare);
+    let mut pids: Vec<u32> = daemon.workers().iter().filter_map(|row| row.pid).collect();
+    pids.push(daemon.pid());
+    assert_eq!(pids.len(), 4, "two workers, a spare and the supervisor");
+    pids
+}
+
+/// The calls that end within this span.
+fn calls_within(daemon: &Daemon, pids: &[u32], span: Duration) -> Vec<String> {
+    let calls = trace(daemon, pids, || std::thread::sleep(span));
+    calls.into_iter().filter(|line| is_ended(line)).collect()
+}
+
 #[test]
 fn an_idle_daemon_makes_no_system_call() {
     let daemon = Daemon::start();
     let mut wire = Wire::connect(&daemon.socket());
     assert_eq!(wire.run("noop", &["warm"]).len(), 1);
-    daemon.await_worker(WorkerState::Spare);
-    let mut pids: Vec<u32> = daemon.workers().iter().filter_map(|row| row.pid).collect();
-    pids.push(daemon.pid());
-    assert_eq!(pids.len(), 4, "two workers, a spare and the supervisor");
+    let pids = all_pids(&daemon);
     // This is the span that is promised to be quiet, not a wait for anything.
-    let calls = trace(&daemon, &pids, || std::thread::sleep(Duration::from_secs(10)));
-    let ended: Vec<_> = calls.into_iter().filter(|line| is_ended(line)).collect();
+    let ended = calls_within(&daemon, &pids, Duration::from_secs(10));
     assert!(ended.is_empty(), "{} system calls:\n{}", ended.len(), ended.join("\n"));
     assert_eq!(wire.run("noop", &["awake"]).len(), 1, "and it still works");
+}
+
+/// Its writer looks for what is too old a second after a commit, and then not before the first job is.
+#[test]
+fn an_idle_daemon_with_ended_jobs_in_its_journal_makes_no_system_call() {
+    let folder = new_folder();
+    let config = format!("journal_folder = {:?}\n", folder.path().join("journal"));
+    let daemon = Daemon::start_in(folder, &Setup { config, ..Setup::default() });
+    let mut wire = Wire::connect(&daemon.socket());
+    let durable = Submit { durable: Some(Box::default()), ..submit("noop", &["warm"], true) };
+    assert_eq!(wire.run_submit(durable.clone()).len(), 1);
+    let pids = all_pids(&daemon);
+    eventually("it comes to rest", || {
+        calls_within(&daemon, &pids, Duration::from_secs(2)).is_empty().then_some(())
+    });
+    let ended = calls_within(&daemon, &pids, Duration::from_secs(10));
+    assert!(ended.is_empty(), "{} system calls:\n{}", ended.len(), ended.join("\n"));
+    assert_eq!(wire.run_submit(durable).len(), 1, "and it still works");
 }
 
 /// The same trace sees the calls of a daemon that is asked something: the check above can fail.

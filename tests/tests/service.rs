@@ -29,12 +29,20 @@ fn the_service_works_from_installation_to_stop() {
     machine.run(&["systemctl", "enable", "--now", "bulkhead.service"]);
     assert_eq!(property(&machine, "ActiveState"), "active", "Type=notify: start returns when jobs are taken");
 
+    its_log_says(&machine, "journal opened folder=/var/lib/bulkhead/journal");
     the_group_may_and_others_may_not(&machine);
     no_programs_without_a_sandbox(&machine);
     a_killed_worker_costs_nothing(&machine);
     poison_is_named_in_the_journal(&machine);
     a_killed_supervisor_is_started_again(&machine);
+    its_log_says(&machine, "the last run ended without a stop");
     nothing_is_left_after_a_stop(&machine);
+}
+
+fn its_log_says(machine: &Machine, text: &str) {
+    machine.eventually(&format!("its log to say: {text}"), |machine| {
+        machine.run(&["journalctl", "--no-pager", "-o", "cat", "-u", "bulkhead.service"]).contains(text)
+    });
 }
 
 fn no_programs_without_a_sandbox(machine: &Machine) {

@@ -118,6 +118,8 @@ pub struct Config {
     pub lowered: LoweredBounds,
     /// Whether jobs may be durable, and what the journal has given for that.
     pub journal: JournalUse,
+    /// The first numbers of this run.
+    pub first: RunNumbers,
 }
 
 /// What the core has of a journal.
@@ -127,6 +129,26 @@ pub enum JournalUse {
     None(String),
     /// There is one.
     Open(OpenJournal),
+}
+
+/// Numbers that go on over the runs of a daemon with a journal, beside those of jobs: of each the first that was not given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunNumbers {
+    /// Of workers.
+    pub worker: u64,
+    /// Of records.
+    pub record: u64,
+    /// Of outputs that the tasks of a job share.
+    pub scratch: u64,
+    /// Of logs.
+    pub log: u64,
+}
+
+/// Nothing was given out yet: numbers count from 1.
+impl Default for RunNumbers {
+    fn default() -> Self {
+        Self { worker: 1, record: 1, scratch: 1, log: 1 }
+    }
 }
 
 /// An open journal, as far as the core decides by it.
@@ -280,6 +302,7 @@ impl Default for Config {
             ageing_ms: 10_000,
             lowered: LoweredBounds::default(),
             journal: JournalUse::None("this daemon has no state folder".to_owned()),
+            first: RunNumbers::default(),
         }
     }
 }

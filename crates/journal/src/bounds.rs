@@ -26,6 +26,8 @@ pub(crate) const VACUUM_PAGES: u32 = 1024;
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// Unfinished jobs in one chunk of loading.
 pub const LOAD_CHUNK: usize = 4096;
+/// The same in the first chunk that is loaded to be run, so that the first job of a run is offered soon.
+pub const FIRST_LOAD_CHUNK: usize = 256;
 /// An hour, and a day, in microseconds.
 pub(crate) const HOUR_US: u64 = 3_600_000_000;
 pub(crate) const DAY_US: u64 = 24 * HOUR_US;

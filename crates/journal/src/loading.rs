@@ -24,9 +24,16 @@ pub struct Loading {
     end: JobId,
     /// Users with jobs that are not loaded, who is next first, each with the last job that is.
     users: VecDeque<(u32, LastLoaded)>,
+    /// Whether a chunk was loaded.
+    is_begun: bool,
 }
 
 impl Loading {
+    /// Whether a chunk was loaded.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.is_begun
+    }
+
     /// Whether all jobs are loaded.
     pub(crate) fn is_over(&self) -> bool {
         self.users.is_empty()
@@ -78,7 +85,7 @@ impl JournalReader {
             users.push_back((uid, LastLoaded { urgency: -1, id: 0 }));
             after = i64::from(uid);
         }
-        Ok(Loading { end, users })
+        Ok(Loading { end, users, is_begun: false })
     }
 
     /// The next chunk: at most [`LOAD_CHUNK`] jobs.
@@ -87,23 +94,28 @@ impl JournalReader {
     /// SQLite's. The loading is then where it was, and may go on.
     pub fn load(&self, loading: &mut Loading) -> rusqlite::Result<UnfinishedChunk> {
         let reading = self.connection.unchecked_transaction()?;
-        let (chunk, next) = self.load_in_snapshot(loading)?;
+        let (chunk, next) = self.load_in_snapshot(loading, LOAD_CHUNK)?;
         reading.finish()?;
         *loading = next;
         Ok(chunk)
     }
 
-    /// The next chunk, and how far the loading has come with it. The caller has begun a transaction.
-    pub(crate) fn load_in_snapshot(&self, loading: &Loading) -> rusqlite::Result<(UnfinishedChunk, Loading)> {
+    /// The next chunk of at most `most` jobs, and how far the loading has come with it. The caller has begun a transaction.
+    pub(crate) fn load_in_snapshot(
+        &self,
+        loading: &Loading,
+        most: usize,
+    ) -> rusqlite::Result<(UnfinishedChunk, Loading)> {
         let mut next = loading.clone();
+        next.is_begun = true;
         let users = &mut next.users;
         let sql = "SELECT commits FROM epoch ORDER BY number DESC LIMIT 1";
         let commits = self.connection.query_row(sql, [], |row| row.get(0))?;
         let mut chunk = UnfinishedChunk { commits, ..UnfinishedChunk::default() };
-        while chunk.jobs.len() < LOAD_CHUNK
+        while chunk.jobs.len() < most
             && let Some((uid, last)) = users.pop_front()
         {
-            let room = LOAD_CHUNK - chunk.jobs.len();
+            let room = most - chunk.jobs.len();
             // What the users that are left come to, so that each has its turn in each chunk while that is possible.
             let share = room.div_ceil(users.len() + 1);
             let loaded = self.load_of_user(&mut chunk, (uid, last), loading.end, share)?;

@@ -15,7 +15,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::{DeathRow, JobRow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, Payload};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, Row, Statement, params};
 
 use crate::bounds::SLICE;
 use crate::connection;
@@ -258,15 +258,12 @@ impl JournalReader {
     /// # Errors
     /// SQLite's. [`rusqlite::Error::FromSqlConversionFailure`]: the disk has changed it, or its row is missing.
     pub fn input(&self, job: JobId) -> rusqlite::Result<Payload> {
-        let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
-        let found = self.one("SELECT checksum, bytes FROM input WHERE job = ?", [job.0], read)?;
-        let what = match found {
-            Some((checksum, bytes)) if checksum == rows::checksum(&bytes) => return Ok(Payload::from(bytes)),
-            Some(_) => "damaged",
-            None => "missing",
-        };
-        let why = format!("the input of job {job} is {what}");
-        Err(rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, why.into()))
+        input_by(&mut self.prepare_input()?, job)
+    }
+
+    /// The statement of [`input_by`].
+    pub(crate) fn prepare_input(&self) -> rusqlite::Result<Statement<'_>> {
+        self.connection.prepare("SELECT checksum, bytes FROM input WHERE job = ?")
     }
 
     pub(crate) fn attempts(&self, job: JobId) -> rusqlite::Result<Vec<EndedAttempt>> {
@@ -407,6 +404,22 @@ impl JournalReader {
         };
         Ok(JournalPage { rows: found, unreadable, next })
     }
+}
+
+/// The input of a job that is not done, by the statement of [`JournalReader::prepare_input`].
+///
+/// # Errors
+/// As [`JournalReader::input`].
+pub(crate) fn input_by(statement: &mut Statement<'_>, job: JobId) -> rusqlite::Result<Payload> {
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?));
+    let found = statement.query_row([job.0], read).optional()?;
+    let what = match found {
+        Some((checksum, bytes)) if checksum == rows::checksum(&bytes) => return Ok(Payload::from(bytes)),
+        Some(_) => "damaged",
+        None => "missing",
+    };
+    let why = format!("the input of job {job} is {what}");
+    Err(rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, why.into()))
 }
 
 fn ended_row(row: &Row<'_>, job: JobId) -> rusqlite::Result<JobRow> {

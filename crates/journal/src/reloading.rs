@@ -9,8 +9,9 @@ use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Payload;
 
+use crate::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use crate::loading::{Loading, UnfinishedChunk, UnfinishedJob};
-use crate::reader::JournalReader;
+use crate::reader::{JournalReader, input_by};
 
 /// A job that has not ended, to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +51,14 @@ pub struct ChunkToRun {
 }
 
 impl JournalReader {
-    /// The next chunk: at most [`LOAD_CHUNK`](crate::bounds::LOAD_CHUNK) jobs.
+    /// The next chunk: at most [`LOAD_CHUNK`] jobs, the first one at most [`FIRST_LOAD_CHUNK`].
     ///
     /// # Errors
     /// SQLite's. The loading is then where it was, and may go on.
     pub fn load_to_run(&self, loading: &mut Loading) -> rusqlite::Result<ChunkToRun> {
         let reading = self.connection.unchecked_transaction()?;
-        let (chunk, next) = self.load_in_snapshot(loading)?;
+        let most = if loading.is_begun() { LOAD_CHUNK } else { FIRST_LOAD_CHUNK };
+        let (chunk, next) = self.load_in_snapshot(loading, most)?;
         let mut chunk = self.with_inputs(chunk)?;
         chunk.is_last = next.is_over();
         reading.finish()?;
@@ -67,8 +69,9 @@ impl JournalReader {
     fn with_inputs(&self, chunk: UnfinishedChunk) -> rusqlite::Result<ChunkToRun> {
         let UnfinishedChunk { jobs, commits, submits } = chunk;
         let mut whole = ChunkToRun { commits, ..ChunkToRun::default() };
+        let mut statement = self.prepare_input()?;
         for UnfinishedJob { job, submit, counts, expires_us } in jobs {
-            let input = match self.input(job) {
+            let input = match input_by(&mut statement, job) {
                 Ok(input) => input,
                 Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
                     whole.damaged.push((job, error.to_string()));

@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 
 use bulkhead_facts::fact::{AttemptEnd, Fact};
 use bulkhead_journal::answer::JournalAnswer;
-use bulkhead_journal::bounds::LOAD_CHUNK;
+use bulkhead_journal::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
-use bulkhead_journal::reloading::SubmitToRun;
+use bulkhead_journal::reloading::{ChunkToRun, JobToRun, SubmitToRun};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::Payload;
 use common::{Desk, all_ended, attempt, end, payload, settings, submit};
 use rusqlite::Connection;
 
@@ -253,17 +252,12 @@ fn a_job_to_run_comes_with_its_input_and_its_deaths_and_a_damaged_one_is_named()
     let reader = JournalReader::open(folder.path()).unwrap();
     let mut loading = reader.loading(JobId(100)).unwrap();
     let chunk = reader.load_to_run(&mut loading).unwrap();
-    let shape: Vec<(u64, u32, Vec<(u64, Payload, usize)>)> = chunk
-        .submits
-        .iter()
-        .map(|SubmitToRun { submit, jobs }| {
-            let jobs = jobs.iter().map(|job| (job.job.0, job.input.clone(), job.deaths.len()));
-            (submit.first.0, submit.uid, jobs.collect())
-        })
-        .collect();
-    let wanted =
-        [(1, 1000, vec![(1, payload("a"), 0), (3, payload("c"), 2)]), (4, 1001, vec![(4, payload("d"), 0)])];
-    assert_eq!(shape, wanted);
+    let mut shape = Vec::new();
+    for SubmitToRun { submit, jobs } in &chunk.submits {
+        let of_job = |job: &JobToRun| (submit.first.0, job.job.0, job.input.clone(), job.deaths.len());
+        shape.extend(jobs.iter().map(of_job));
+    }
+    assert_eq!(shape, [(1, 1, payload("a"), 0), (1, 3, payload("c"), 2), (4, 4, payload("d"), 0)]);
     assert_eq!(chunk.submits[0].jobs[1].counts.crashes, 2);
     assert!(matches!(&chunk.damaged[..], [(JobId(2), why)] if why.contains("the input of job 2 is damaged")));
     assert!(chunk.is_last);
@@ -275,12 +269,14 @@ fn a_job_to_run_comes_with_its_input_and_its_deaths_and_a_damaged_one_is_named()
 fn the_last_chunk_to_run_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut desk = Desk::open(folder.path());
-    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("x"); LOAD_CHUNK + 1]))));
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("x"); LOAD_CHUNK]))));
+    desk.push(Fact::Accepted(Box::new(submit(5000, 1000, None, vec![payload("x"); FIRST_LOAD_CHUNK + 1]))));
     desk.await_stored();
     let reader = JournalReader::open(folder.path()).unwrap();
     let mut loading = reader.loading(JobId(1 << 40)).unwrap();
-    let chunks = [(); 2].map(|()| reader.load_to_run(&mut loading).unwrap());
-    let told = chunks.map(|chunk| (chunk.is_last, chunk.submits[0].jobs.len()));
-    assert_eq!(told, [(false, LOAD_CHUNK), (true, 1)]);
+    let chunks = [(); 3].map(|()| reader.load_to_run(&mut loading).unwrap());
+    let count = |chunk: &ChunkToRun| chunk.submits.iter().map(|submit| submit.jobs.len()).sum::<usize>();
+    let told = chunks.each_ref().map(|chunk| (chunk.is_last, count(chunk)));
+    assert_eq!(told, [(false, FIRST_LOAD_CHUNK), (false, LOAD_CHUNK), (true, 1)]);
     assert!(desk.close());
 }

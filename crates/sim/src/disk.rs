@@ -29,6 +29,8 @@ use crate::agenda::Move;
 use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::rng::SimRng;
+use crate::sabotage::Sabotage;
+use crate::scenario::PROFILES;
 use crate::world::World;
 
 /// How often the disk goes wrong, in a thousand commits, and how long a commit takes.
@@ -42,13 +44,13 @@ pub struct DiskFaults {
     pub fail: u32,
 }
 
-/// Every third seed has a journal.
+/// A third of the seeds of each profile have a journal.
 pub(crate) fn keep(seed: u64, config: &mut Config) -> Option<DiskFaults> {
-    if seed % 3 != 1 {
+    if seed / PROFILES.len() as u64 % 3 != 2 {
         return None;
     }
     let mut rng = SimRng::new(seed ^ 0xd15c_0a11);
-    let block = *rng.pick(&[50, 1000, 1_000_000]);
+    let block = *rng.pick(&[10_000, 1_000_000]);
     config.journal = JournalUse::Open(OpenJournal {
         jobs: (JobId(1), JobId(1 + block)),
         facts_max: *rng.pick(&[16, 300, 100_000]),
@@ -198,6 +200,32 @@ fn is_of_late_death(fact: &Fact) -> bool {
     matches!(fact, Fact::AttemptEnded(ended) if ended.how == AttemptEnd::Uncharged)
 }
 
+impl Sabotage {
+    /// Breaks the facts of the core.
+    pub(crate) fn spoil_facts(self, facts: &mut Vec<Fact>) {
+        match self {
+            Self::LoseFacts => facts.retain(|fact| !matches!(fact, Fact::Ended(_))),
+            Self::ChargeTwice => {
+                let again = facts.iter().filter(|fact| matches!(fact, Fact::AttemptEnded(_))).cloned();
+                facts.extend(again.collect::<Vec<_>>());
+            }
+            Self::WrongFence => facts.iter_mut().for_each(|fact| {
+                if let Fact::Ended(end) = fact
+                    && let Some(fence) = &mut end.fence
+                {
+                    fence.0 -= 1;
+                }
+            }),
+            Self::ReuseNumbers => facts.iter_mut().for_each(|fact| {
+                if let Fact::Accepted(accepted) = fact {
+                    accepted.first = JobId(1);
+                }
+            }),
+            _ => {}
+        }
+    }
+}
+
 impl World {
     /// A part of the submits that may be durable is.
     pub(crate) fn some_durable(
@@ -238,6 +266,9 @@ impl World {
             return;
         };
         self.disk.commits = true;
+        if self.sabotage == Some(Sabotage::EarlyStored) {
+            self.told_back.push(Event::Stored { up_to: self.disk.last });
+        }
         let is_stalled = !self.calm && self.rng.chance(faults.stall);
         let span = self.rng.span(if is_stalled { 10 * S } else { faults.commit_ns });
         self.plan(span, Move::Commit);
@@ -270,7 +301,9 @@ impl World {
         self.told_back.push(Event::NotStored { from, to, why });
         let (submits, rest): (VecDeque<_>, VecDeque<_>) =
             self.disk.waiting.drain(..).partition(|(_, fact)| matches!(fact, Fact::Accepted(_)));
-        self.disk.waiting = rest;
+        if self.sabotage != Some(Sabotage::TrustLaterSync) {
+            self.disk.waiting = rest;
+        }
         submits.iter().for_each(|(_, fact)| self.disk.refuse(fact));
     }
 
@@ -282,6 +315,9 @@ impl World {
         let facts: Vec<(FactNo, Fact)> = self.disk.waiting.drain(..count).collect();
         for (number, fact) in facts {
             up_to = number;
+            if self.sabotage == Some(Sabotage::SkipWrites) && self.rng.chance(300) {
+                continue;
+            }
             match self.disk.stored.add(&fact) {
                 Ok(()) => self.disk.make_up(&fact),
                 Err(Misfit::KeyTaken { first, count, is_same }) => {

@@ -183,7 +183,10 @@ impl World {
         }
         self.oracles.got(self.decided_at, id, tag, &reply, output, bytes)?;
         if id == self.inspector {
-            self.answers.push(reply);
+            // An answer to an earlier question may have waited for the disk.
+            if tag > self.answered {
+                self.answers.push(reply);
+            }
             return Ok(());
         }
         let Some(place) = self.clients.iter().position(|client| client.id == id) else { return Ok(()) };
@@ -242,6 +245,7 @@ impl World {
             self.oracles.replies.flushed(client);
             batch.push(Event::ClientFlushed { client });
         }
+        self.answered = Tag(self.inspections);
         for request in requests {
             self.inspections += 1;
             batch.push(Event::ClientSaid { client, tag: Tag(self.inspections), request, files: Vec::new() });

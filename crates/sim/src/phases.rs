@@ -158,6 +158,7 @@ impl World {
         self.end_loops(&live.iter().map(|row| row.job).collect::<Vec<_>>())?;
         live.retain(|row| !self.is_down(&row.kind));
         let unheard = !self.news.is_empty() || self.clients.iter().any(|client| client.unread_bytes > 0);
+        let unheard = unheard || self.core.unstored() > 0;
         let settled = self.down.is_some() || self.oracles.ledger.offers.is_empty();
         Ok(live.is_empty() && !unheard && settled && self.oracles.pool.is_whole_but(self.down).is_ok())
     }

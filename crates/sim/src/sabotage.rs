@@ -209,6 +209,20 @@ pub enum Sabotage {
     FreeNothing,
     /// Core: has tasks use arenas without a bound.
     EndlessArenas,
+    /// Journal: says that facts are stored before they are.
+    EarlyStored,
+    /// Journal: says so of what was not written.
+    SkipWrites,
+    /// Journal: after a commit that failed, takes what it had written for stored.
+    TrustLaterSync,
+    /// Core: loses ends of jobs among its facts.
+    LoseFacts,
+    /// Core: says twice that an attempt ended.
+    ChargeTwice,
+    /// Core: says of another attempt that it ended the job.
+    WrongFence,
+    /// Core: gives numbers of jobs anew.
+    ReuseNumbers,
 }
 
 impl Sabotage {
@@ -219,6 +233,7 @@ impl Sabotage {
         self.spoil_arenas(&mut out.actions);
         self.spoil_waiting(&mut out.actions);
         self.spoil_registrations(&mut out.actions);
+        self.spoil_facts(&mut out.facts);
         let Output { records, actions, .. } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),

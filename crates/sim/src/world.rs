@@ -12,7 +12,7 @@ use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, PoolId, ScratchId, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, PoolId, ScratchId, Tag, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
@@ -69,6 +69,8 @@ pub struct World {
     pub(crate) strays_made: u32,
     pub(crate) inspector: ClientId,
     pub(crate) inspections: u32,
+    /// The inspector's last question before those that it asks now.
+    pub(crate) answered: Tag,
     pub(crate) out: Output,
     /// Both clocks as the step that is being performed saw them.
     pub(crate) decided_at: Now,
@@ -120,6 +122,7 @@ impl World {
             strays_made: 0,
             inspector: ClientId(u64::MAX),
             inspections: 0,
+            answered: Tag(0),
             out: Output::default(),
             decided_at: Now::default(),
             exited: false,

@@ -50,6 +50,13 @@ bites! {
     outputs_that_nobody_asked_for: GiveUnasked by "on demand";
     outputs_with_more_room_than_there_is: GiveTooMuch by "memory";
     arenas_without_a_bound: EndlessArenas by "arenas";
+    facts_that_are_said_to_be_stored_too_early: EarlyStored by "stored";
+    facts_that_are_not_written: SkipWrites by "stored" | "facts";
+    a_commit_that_failed_and_is_trusted: TrustLaterSync by "stored" | "facts";
+    facts_that_are_lost: LoseFacts by "facts" | "stored";
+    attempts_that_end_twice: ChargeTwice by "facts";
+    an_attempt_that_did_not_end_the_job: WrongFence by "facts";
+    numbers_that_are_given_anew: ReuseNumbers by "facts";
     usage_exaggerated: Exaggerate by "limits";
     stops_that_are_not_told: DeafToStops by "pool";
     stops_of_programs_that_are_not_told: DeafToProgramStops by "programs";

@@ -21,8 +21,8 @@ const RISING: libc::__rlimit_resource_t = libc::RLIMIT_LOCKS;
 /// RLIMIT_RTTIME: microseconds of real-time scheduling without a pause, more than any process will see.
 const FALLING: libc::__rlimit_resource_t = libc::RLIMIT_RTTIME;
 
-/// Worker numbers are below this.
-const NUMBERS: u64 = 1 << 32;
+/// Worker numbers are below this: they go on over restarts, after a crash a million higher.
+const NUMBERS: u64 = 1 << 40;
 
 /// The marks of one daemon.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,10 @@ impl Marks {
     /// not confused.
     pub fn new(seed: u64) -> Self {
         // Far below "unlimited", far above any limit in use; the lower half is for the numbers.
-        Self { base: (1 << 61) | ((seed & 0x0fff_ffff) << 32) | NUMBERS }
+        Self { base: (1 << 61) | ((seed & 0x000f_ffff) << 41) | NUMBERS }
     }
 
-    /// Marks a process, and all that it forks from now on, with a number from 1 to 2^32 - 1.
+    /// Marks a process, and all that it forks from now on, with a number from 1 to 2^40 - 1.
     ///
     /// # Errors
     /// EPERM: its limits are lower already, or it runs as another user. ESRCH: it is gone. EINVAL: the number is out

@@ -75,6 +75,16 @@ pub(crate) struct AttachmentTable {
 }
 
 impl AttachmentTable {
+    /// No attachments; numbers of shared outputs begin at `first`, at 1 if that is 0.
+    pub(super) fn new(first: u64) -> Self {
+        Self { scratches: first.saturating_sub(1), ..Self::default() }
+    }
+
+    /// The number that the next shared output gets.
+    pub(super) fn next_scratch(&self) -> ScratchId {
+        ScratchId(self.scratches + 1)
+    }
+
     /// Whether a shared output was begun, whether there is room for the packed results of the parts, and the bytes that are
     /// promised.
     pub(super) fn room_of(&self, id: Option<AttachmentsId>) -> (bool, bool, u64) {
@@ -231,7 +241,7 @@ impl Jobs {
             .part_set_of(job)
             .filter(|part_set| part_set.bytes > 0)
             .map(|part_set| Rc::clone(&part_set.results));
-        let next = ScratchId(self.attachments.scratches + 1);
+        let next = self.attachments.next_scratch();
         let attachments = self.attachments.get_mut(id);
         attachments.users += 1;
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };

@@ -22,7 +22,7 @@ use bulkhead_proto::job::Payload;
 use crate::event::Leftover;
 use crate::job::list::Key;
 use crate::job::state::EntryState;
-use crate::job::{EndedBy, Jobs, TaskRun};
+use crate::job::{EndedBy, Jobs, Released, TaskRun};
 use crate::turn::Turn;
 
 impl Jobs {
@@ -84,6 +84,8 @@ impl Jobs {
         }
         let at_us = turn.wall_us();
         let running_us = match job.state {
+            // Its last offer was given back before it began.
+            _ if *outcome == Outcome::Expired => None,
             EntryState::Running { since_ns, .. } => Some((turn.now_ns() - since_ns) / 1000),
             EntryState::Queued
             | EntryState::Waiting { .. }
@@ -115,17 +117,15 @@ impl Jobs {
         })));
     }
 
-    /// Takes a durable job that has not ended out of this run of the daemon. In the table it ends as lost, of which nobody is told; in the
-    /// journal it has not ended.
-    pub(crate) fn put_off(&mut self, turn: &mut Turn, run: TaskRun) {
-        let batch = self.table[self.table.open(run)].batch;
-        let batch = &mut self.table.batches[batch as usize];
-        (batch.durable, batch.attached) = (false, false);
-        let outcome = Outcome::Lost {
-            reason: "the service stopped; it goes on with this job when it starts again".to_owned(),
-        };
-        self.end(turn, run, outcome, Leftover::Nothing, EndedBy::Itself);
+    /// Takes a durable job that has not ended out of this run of the daemon: nobody is told of an end, and in the journal it has none.
+    pub(crate) fn put_off(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
+        let key = self.table.open(run);
+        let batch = self.table[key].batch;
+        self.table.batches[batch as usize].attached = false;
+        let outcome = Outcome::Lost { reason: "the service stopped".to_owned() };
+        self.end(turn, run, outcome, Leftover::Nothing, EndedBy::PutOff);
         self.announced(run, 0);
+        self.forget(turn, run)
     }
 
     /// A client asked to run a job again; it has its new batch.

@@ -28,6 +28,8 @@ pub(crate) enum EndedBy {
     Part(Part),
     /// A user who cancelled it, or a client that vanished.
     Canceller(Canceller),
+    /// The end of the daemon, after which the journal has the job unfinished: no end is counted, recorded or stored.
+    PutOff,
 }
 
 impl Jobs {
@@ -52,14 +54,17 @@ impl Jobs {
         );
         self.leave_list(turn, key);
         self.end_progress(turn, run.first());
-        turn.count_end(&outcome, 1);
+        let is_put_off = matches!(ended_by, EndedBy::PutOff);
         let (part, by) = match ended_by {
-            EndedBy::Itself => (None, None),
+            EndedBy::Itself | EndedBy::PutOff => (None, None),
             EndedBy::Part(part) => (Some(part), None),
             EndedBy::Canceller(by) => (None, Some(by)),
         };
-        self.record_end(turn, key, &outcome, by);
-        self.end_fact(turn, key, (&outcome, &left), by);
+        if !is_put_off {
+            turn.count_end(&outcome, 1);
+            self.record_end(turn, key, &outcome, by);
+            self.end_fact(turn, key, (&outcome, &left), by);
+        }
         let job = &mut self.table[key];
         // A done job is never run again, so its input is not kept.
         if outcome == Outcome::Done {

@@ -28,6 +28,16 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
+    /// No logs; numbers begin at `first`, at 1 if that is 0.
+    pub(super) fn new(first: u64) -> Self {
+        Self { last: first.saturating_sub(1), ..Self::default() }
+    }
+
+    /// The number that the next log gets.
+    pub(super) fn next(&self) -> u64 {
+        self.last + 1
+    }
+
     /// Forgets a log.
     ///
     /// # Panics

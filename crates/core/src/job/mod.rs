@@ -82,6 +82,7 @@ pub(crate) use values::{
     OutputSums, ProvenDeath, Released, StartedAttempt, UnnamedJob, Untold,
 };
 
+use crate::config::RunNumbers;
 use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;
 use crate::job::deaths::RecentDeaths;
@@ -119,15 +120,15 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     /// No jobs, and an empty queue for each of so many pools. Numbers of jobs begin at `first`.
-    pub(crate) fn new(pools: usize, first: JobId) -> Self {
+    pub(crate) fn new(pools: usize, first: JobId, numbers: RunNumbers) -> Self {
         Self {
             table: JobTable::new(first),
             queues: Queues::new(pools),
             kept: KeptJobs::default(),
             outputs: HeldOutputs::default(),
-            attachments: AttachmentTable::default(),
+            attachments: AttachmentTable::new(numbers.scratch),
             part_sets: PartSets::default(),
-            logs: Logs::default(),
+            logs: Logs::new(numbers.log),
             evictions: EvictionNotes::default(),
             deaths: RecentDeaths::default(),
             progress: Subscriptions::default(),
@@ -135,6 +136,11 @@ impl Jobs {
             due: DueEnds::default(),
             spare_ends: SpareEnds::default(),
         }
+    }
+
+    /// The numbers that the next shared output and the next log get.
+    pub(crate) fn next_files(&self) -> (u64, u64) {
+        (self.attachments.next_scratch().0, self.logs.next())
     }
 
     /// The job or part of this number.

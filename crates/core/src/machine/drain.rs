@@ -180,7 +180,8 @@ impl Core {
     fn put_off(&mut self, is_wanted: impl Fn(Doing) -> bool) {
         for run in self.jobs.all_unended() {
             if self.jobs.batch(run).is_durable() && is_wanted(self.jobs.job(run).doing()) {
-                self.jobs.put_off(&mut self.turn, run);
+                let released = self.jobs.put_off(&mut self.turn, run);
+                self.relieve(released);
             }
         }
     }

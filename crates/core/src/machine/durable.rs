@@ -111,12 +111,8 @@ impl Core {
         if !self.turn.facts().has_room_for_submit(bytes) {
             let (limit, _) = self.turn.facts().bounds();
             let what = "facts that are not stored".to_owned();
-            let bound = MetBound {
-                what,
-                limit,
-                part: BoundPart::All,
-                key: Some("journal.queue_facts_max".to_owned()),
-            };
+            let bound =
+                MetBound { what, limit, part: BoundPart::All, key: Some("journal_queue_max".to_owned()) };
             self.turn.count(Counter::Refused, u64::from(admission.count));
             return self.refuse(id, tag, bound.busy(RETRY_MS));
         }
@@ -213,6 +209,7 @@ impl Core {
     /// The jobs of a submit that waits never were.
     fn end_submit(&mut self, fact: FactNo, reply: Reply) {
         let Some(admission) = self.held_back.take_submit(fact) else { return };
+        self.turn.fact_refused(fact);
         self.release_held(&admission);
         if matches!(reply, Reply::Refused(_)) {
             self.turn.count(Counter::Refused, u64::from(admission.count));

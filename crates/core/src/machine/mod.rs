@@ -46,7 +46,7 @@ use bulkhead_proto::limits::{DEATHS_KEPT, LOOK_UPS_MAX, READERS_MAX, REGISTRATIO
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
 use crate::client::Clients;
-use crate::config::Config;
+use crate::config::{Config, RunNumbers};
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::cancel_waiting::WaitingCancels;
@@ -128,7 +128,7 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(config.all_pools().count(), config.first_job()),
+            jobs: Jobs::new(config.all_pools().count(), config.first_job(), config.first),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
@@ -202,6 +202,17 @@ impl Core {
     /// The number that the next job gets.
     pub fn next_job(&self) -> JobId {
         JobId(self.jobs.last_id().0 + 1)
+    }
+
+    /// The numbers that are given out next. Asked often: it costs a few loads.
+    pub fn next_numbers(&self) -> RunNumbers {
+        let (scratch, log) = self.jobs.next_files();
+        RunNumbers {
+            worker: self.workers.next_number(),
+            record: self.turn.records().next_index(),
+            scratch,
+            log,
+        }
     }
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.

@@ -107,22 +107,8 @@ impl Core {
         self.post_charges();
         let Core { turn, jobs, workers, clients, ledger, drain, .. } = &*self;
         match look(&View::new(turn, jobs, workers, clients, ledger, drain.seen())) {
-            Ok(ViewReply { reply, bytes }) => {
-                self.reply_of(self.is_of_durable(&reply), (id, tag), reply, bytes)
-            }
+            Ok(ViewReply { reply, bytes }) => self.reply(id, tag, reply, bytes),
             Err(refusal) => self.refuse(id, tag, refusal),
-        }
-    }
-
-    /// Whether a reply tells the state of a durable job.
-    fn is_of_durable(&self, reply: &Reply) -> bool {
-        let is_durable =
-            |job: JobId| self.jobs.find(job).is_some_and(|run| self.jobs.batch(run).is_durable());
-        match reply {
-            Reply::Job(detail) => is_durable(detail.row.job),
-            Reply::Why(why) => is_durable(why.job),
-            Reply::Jobs { rows, .. } => rows.iter().any(|row| is_durable(row.job)),
-            _ => false,
         }
     }
 

@@ -4,7 +4,7 @@
 //! quarters of it on no durable job is accepted, and from seven eighths on none is offered, so that what becomes of accepted jobs
 //! always has room. An offer is followed by three facts at most, and the offers that workers hold are few beside the last eighth.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bulkhead_facts::fact::{Fact, FactNo};
 
@@ -16,6 +16,8 @@ use crate::turn::count_down;
 pub(crate) struct FactLine {
     last: FactNo,
     stored: FactNo,
+    /// Facts behind that one that never will be: nothing waits for them.
+    refused: BTreeSet<FactNo>,
     /// The bytes of each fact that is not stored.
     bytes_of: VecDeque<u64>,
     bytes: u64,
@@ -42,7 +44,7 @@ impl FactLine {
         self.last
     }
 
-    /// All facts up to this one are stored. A number that was told before changes nothing.
+    /// All facts up to this one are stored, or were refused. A number that was told before changes nothing.
     ///
     /// # Panics
     /// If no such fact was made.
@@ -52,6 +54,20 @@ impl FactLine {
             self.stored.0 += 1;
             let bytes = self.bytes_of.pop_front().expect("each fact that is not stored has its bytes");
             count_down(&mut self.bytes, bytes, "bytes of facts that are not stored");
+            self.refused.remove(&self.stored);
+        }
+    }
+
+    /// This fact never will be stored.
+    ///
+    /// # Panics
+    /// If no such fact was made.
+    pub(super) fn refused(&mut self, fact: FactNo) {
+        if fact > self.stored {
+            self.refused.insert(fact);
+        }
+        while let Some(next) = self.refused.first().copied().filter(|next| next.0 == self.stored.0 + 1) {
+            self.stored(next);
         }
     }
 
@@ -108,8 +124,13 @@ mod tests {
         assert_eq!((line.add(&fact), line.add(&fact)), (FactNo(1), FactNo(2)));
         line.stored(FactNo(1));
         assert_eq!((line.awaited(), line.unstored()), (Some(FactNo(2)), (1, fact.memory_bytes() as u64)));
+        assert_eq!((line.add(&fact), line.add(&fact)), (FactNo(3), FactNo(4)));
+        line.refused(FactNo(4));
+        assert_eq!(line.count(), 3);
         line.stored(FactNo(2));
+        line.refused(FactNo(3));
         line.stored(FactNo(1));
+        line.refused(FactNo(2));
         assert_eq!((line.awaited(), line.unstored()), (None, (0, 0)));
     }
 

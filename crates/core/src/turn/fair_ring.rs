@@ -35,6 +35,11 @@ impl<H, T> Default for FairRing<H, T> {
 }
 
 impl<H: Copy + Ord, T> FairRing<H, T> {
+    /// No items; numbers begin at `first`, at 1 if that is 0.
+    pub(crate) fn new(first: u64) -> Self {
+        Self { last: first.saturating_sub(1), ..Self::default() }
+    }
+
     /// The number of the last item that was added; 0 before the first.
     pub(crate) fn last(&self) -> u64 {
         self.last

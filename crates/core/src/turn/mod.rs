@@ -103,7 +103,7 @@ impl Turn {
             started_us: None,
             out: Output::default(),
             alarms: Alarms::default(),
-            records: RecentRecords::default(),
+            records: RecentRecords::new(config.first.record),
             facts: FactLine::new(&config.journal),
             totals: Totals::default(),
             charges: Charges::default(),
@@ -244,6 +244,11 @@ impl Turn {
     /// All facts up to this one are stored.
     pub(crate) fn facts_stored(&mut self, up_to: FactNo) {
         self.facts.stored(up_to);
+    }
+
+    /// This fact never will be stored: nothing waits for it.
+    pub(crate) fn fact_refused(&mut self, fact: FactNo) {
+        self.facts.refused(fact);
     }
 
     /// Appends a record; `owner` says who may see all of it.

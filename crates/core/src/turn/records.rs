@@ -115,9 +115,14 @@ pub(crate) struct RecentRecords {
 }
 
 impl RecentRecords {
+    /// No records; their indices begin at `first`, at 1 if that is 0.
+    pub(crate) fn new(first: u64) -> Self {
+        Self { ring: FairRing::new(first), ..Self::default() }
+    }
+
     /// Whether no record was ever made.
     pub(crate) fn is_empty(&self) -> bool {
-        self.ring.last() == 0
+        self.all.made() == 0
     }
 
     /// The index of the next record.

@@ -139,10 +139,15 @@ impl<T: Copy> Workers<T> {
             shortage: Shortage::default(),
             has_unclosed: false,
             survivors: Vec::new(),
-            last: 0,
+            last: config.first.worker.saturating_sub(1),
             users: config.users,
             said_ready: false,
         }
+    }
+
+    /// The number that the next worker gets.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last + 1
     }
 
     /// The numbers of all pools.

@@ -15,6 +15,7 @@ use bulkhead_proto::client::message::{Reply, Submit};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, FileId, Tag};
 
+use crate::oracle::durable::DurableSubmits;
 use crate::oracle::job::KnownJob;
 use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
@@ -89,7 +90,7 @@ impl AccountOracle {
         &mut self,
         action: &Action,
         submit: impl Fn(ClientId, Tag) -> Option<(u32, Submit)>,
-        ledger: &JobOracle,
+        (ledger, durable): (&JobOracle, &DurableSubmits),
     ) -> Verdict {
         match action {
             Action::DropFile { file } => self.dropped.push(*file),
@@ -104,7 +105,7 @@ impl AccountOracle {
                     self.accepted(uid, ledger)?;
                 }
                 if let Some(Refusal::Busy { what, .. }) = refused {
-                    self.refused(what, uid, (*client, *tag), &submit, count, ledger)?;
+                    self.refused(what, uid, (*client, *tag), &submit, count, (ledger, durable))?;
                 }
             }
             _ => {}
@@ -139,7 +140,7 @@ impl AccountOracle {
         of: (ClientId, Tag),
         submit: &Submit,
         accepted: usize,
-        ledger: &JobOracle,
+        (ledger, durable): (&JobOracle, &DurableSubmits),
     ) -> Verdict {
         let Some((what, bound)) = self.bounds.into_iter().find(|(name, _)| *name == what) else {
             return Ok(());
@@ -151,8 +152,18 @@ impl AccountOracle {
                 for job in ledger.jobs.values().filter(|job| job.end.is_none()) {
                     *held.entry(job.uid).or_default() += weight(job);
                 }
+                for (uid, pending) in durable.pending() {
+                    *held.entry(uid).or_default() += if what == JOBS { pending.0 } else { pending.1 };
+                }
+                let bytes = submit.inputs.iter().map(|input| input.as_bytes().len() as u64);
                 let next = submit.inputs.get(accepted).map_or(0, |input| input.as_bytes().len() as u64);
-                if what == JOBS { 1 } else { next }
+                // A durable submit is accepted as a whole.
+                match (submit.durable.is_some(), what == JOBS) {
+                    (true, true) => submit.inputs.len() as u64,
+                    (true, false) => bytes.sum(),
+                    (false, true) => 1,
+                    (false, false) => next,
+                }
             }
             None => {
                 let of_file = |file: &ChargedFile| if what == FILES { 1 } else { file.bytes };

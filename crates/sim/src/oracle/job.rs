@@ -34,6 +34,10 @@ pub struct KnownJob {
     pub policy: Policy,
     /// Whether it is attached.
     pub attached: bool,
+    /// Whether it is durable.
+    pub durable: bool,
+    /// A client asked to forget it, and is answered once that is stored.
+    pub forget_asked: bool,
     /// Whether its result is held until its client has received it.
     pub held: bool,
     /// Whether its client has received the result.
@@ -117,6 +121,8 @@ impl KnownJob {
             flavour: 0,
             policy,
             attached: false,
+            durable: false,
+            forget_asked: false,
             held: false,
             received: false,
             input,

@@ -112,7 +112,8 @@ impl KeptOracle {
 
 /// A job whose end is known to the step, and that waits for no client.
 fn kept(id: JobId, job: &KnownJob) -> Option<KeptJob> {
-    if job.forgotten || job.cancel || job.attached && job.life == 1 {
+    // A durable job stays in the journal, whatever is kept in memory.
+    if job.durable || job.forgotten || job.cancel || job.attached && job.life == 1 {
         return None;
     }
     let outcome = job.end.as_ref().map(|end| &end.outcome);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Task;
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, JournalUse};
 use bulkhead_core::event::{Event, Now, Report, TaskResult};
 use bulkhead_proto::client::message::{Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
@@ -40,6 +40,8 @@ pub struct JobOracle {
     /// Parts of jobs that have been offered, each followed as a job is.
     pub(crate) parts: BTreeMap<TaskId, KnownJob>,
     plans: Vec<bool>,
+    /// Whether jobs may be durable.
+    has_journal: bool,
     pub(crate) kinds: Vec<String>,
     pub(crate) keep_ns: u64,
     pub(crate) vanished_ns: u64,
@@ -72,6 +74,7 @@ impl JobOracle {
         Self {
             kinds: config.kinds.iter().map(|kind| kind.name.clone()).collect(),
             plans: config.kinds.iter().map(|kind| kind.plans).collect(),
+            has_journal: matches!(config.journal, JournalUse::Open(_)),
             keep_ns: config.keep_ms * 1_000_000,
             vanished_ns: config.vanished_ms * 1_000_000,
             ..Self::default()
@@ -136,6 +139,9 @@ impl JobOracle {
                     self.change(*job, |job| (job.cancel, job.waits_only) = (true, false));
                 });
                 self.cancels.extend(jobs.iter().map(|job| (*job, false)));
+            }
+            Event::ClientSaid { request: Request::Forget { jobs }, .. } if self.has_journal => {
+                jobs.iter().for_each(|job| self.change(*job, |job| job.forget_asked = true));
             }
             Event::ClientSaid { request: Request::CancelWaiting { .. }, .. } => {
                 self.asked_waiting(now, event)
@@ -268,7 +274,11 @@ impl JobOracle {
         count: u32,
     ) -> Verdict {
         let last = self.jobs.keys().next_back().copied().unwrap_or_default();
-        if count > 0 && first.0 != last.0 + 1 {
+        let end = JobId(first.0 + u64::from(count));
+        // Numbers of durable jobs are given before they are accepted.
+        let is_next =
+            first.0 == last.0 + 1 || self.has_journal && self.jobs.range(first..end).next().is_none();
+        if count > 0 && !is_next {
             return broken("lost", format!("job {first} is accepted after job {last}"));
         }
         if count as usize > submit.inputs.len() {
@@ -282,6 +292,7 @@ impl JobOracle {
             let job = KnownJob {
                 attached: submit.attached,
                 held: submit.held,
+                durable: submit.durable.is_some(),
                 flavour: submit.flavour,
                 cancel: self.cancels.contains_key(&id),
                 waits_only: self.cancels.get(&id) == Some(&true),

@@ -7,6 +7,7 @@ pub mod arenas;
 pub mod backoff;
 pub mod credit;
 pub mod depth;
+pub mod durable;
 pub mod exclusive;
 pub mod expiry;
 pub mod fairness;
@@ -47,7 +48,7 @@ use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::JobRow;
-use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;
 use crate::scenario::{Profile, Scenario};
@@ -90,6 +91,8 @@ use crate::worker::FakeWorker;
 /// | `registrations` | a worker keeps what an offer names that it holds; a block is said to be free once, when no worker has it |
 /// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
 /// | `records` | they count up without a gap |
+/// | `facts` | what the core knows of durable jobs is what its facts add up to, and each fact fits (`disk.rs`) |
+/// | `stored` | no durable job is run, accepted or told of before the fact is stored |
 /// | `ends` | once faults stop everything ends, a pool whose workers cannot start holding up no other |
 /// | `quiet` | no turn after turn without cause |
 /// | `panic` | no assertion |
@@ -152,6 +155,8 @@ pub struct Oracles {
     pub on_demand: on_demand::OnDemandOracle,
     /// `arenas`.
     pub arenas: arenas::ArenaOracle,
+    /// Durable submits.
+    pub durable: durable::DurableSubmits,
 }
 
 impl Oracles {
@@ -191,6 +196,7 @@ impl Oracles {
             registrations: registrations::RegistrationOracle::default(),
             on_demand: on_demand::OnDemandOracle::default(),
             arenas: arenas::ArenaOracle::new(&scenario.config),
+            durable: durable::DurableSubmits::default(),
         }
     }
 
@@ -210,6 +216,7 @@ impl Oracles {
         self.on_demand.told(event);
         self.registrations.told(event);
         self.arenas.told(event);
+        self.durable.told(event);
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
@@ -229,11 +236,15 @@ impl Oracles {
     /// # Errors
     /// A broken promise.
     pub fn decided(&mut self, now: Now, out: &Output, workers: &BTreeMap<WorkerId, FakeWorker>) -> Verdict {
+        out.facts.iter().for_each(|fact| self.durable.made(fact));
+        for record in &out.records {
+            self.accepted_untold(now, &record.what, &out.actions)?;
+        }
         for action in &out.actions {
             self.accepted(now, action)?;
             let submit =
                 |client, tag| self.replies.submit(client, tag).map(|(uid, submit)| (uid, submit.clone()));
-            self.accounts.decided(action, submit, &self.ledger)?;
+            self.accounts.decided(action, submit, (&self.ledger, &self.durable))?;
         }
         for record in &out.records {
             self.records.made(record)?;
@@ -296,7 +307,10 @@ impl Oracles {
     fn accepted(&mut self, now: Now, action: &Action) -> Verdict {
         if let Action::Reply { client, tag, reply: Reply::Accepted { first, count, .. }, .. } = action
             && let Some((uid, submit)) = self.replies.submit(*client, *tag)
+            // A durable submit that is repeated names jobs that are known.
+            && !(submit.durable.is_some() && self.ledger.jobs.contains_key(first))
         {
+            self.durable.take(*first);
             self.ledger.accepted(now, *client, uid, submit, *first, *count)?;
             self.fairness.accepted(uid, *first, *count);
             for (id, job) in self.ledger.jobs.range(*first..) {
@@ -304,6 +318,27 @@ impl Oracles {
             }
             self.turns.accepted(*client, submit, *first, *count);
             self.registrations.accepted((*client, *tag), submit, *first, *count);
+        }
+        Ok(())
+    }
+
+    /// A durable submit was accepted, and its client is gone: it gets no reply.
+    fn accepted_untold(&mut self, now: Now, what: &What, actions: &[Action]) -> Verdict {
+        let is_told = |job: JobId| {
+            let is_it = |action: &Action| matches!(action, Action::Reply { reply: Reply::Accepted { first, .. }, .. } if *first == job);
+            actions.iter().any(is_it)
+        };
+        if let What::Accepted { first, count, .. } = what
+            && !is_told(*first)
+            && let Some(made) = self.durable.take(*first)
+        {
+            let (client, uid, submit) = (made.client, made.uid, &made.submit);
+            self.ledger.accepted(now, client, uid, submit, *first, *count)?;
+            self.fairness.accepted(uid, *first, *count);
+            for (id, job) in self.ledger.jobs.range(*first..) {
+                self.expiry.begins(now, *id, job);
+            }
+            self.turns.accepted(client, submit, *first, *count);
         }
         Ok(())
     }

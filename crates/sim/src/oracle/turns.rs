@@ -203,7 +203,8 @@ impl TurnOracle {
         let Some(reader) = self.readers.get(&job.client) else { return false };
         let reads = reader.outputs < OUTPUTS_MAX && reader.attached * END_BYTES <= self.unread_max;
         let stays = !(job.cancel || job.attached && jobs.gone.contains_key(&job.client));
-        let fits = !job.plans && !self.needs_room(job);
+        // A durable job may wait for room for its facts.
+        let fits = !job.plans && !job.durable && !self.needs_room(job);
         let is_head = !reader.planned.contains(&job.policy.priority);
         let is_new = job.life == 1 && job.end.is_none() && !job.end_recorded && !reader.retries;
         reads && stays && fits && is_head && is_new && job.policy.expires_ms.is_none()

@@ -255,8 +255,11 @@ impl JobOracle {
     /// One is missing that cannot have ended, or more than were evicted.
     pub fn missing(&self, now: Now, listed: &[JobRow], evicted: u64) -> Verdict {
         let rows: BTreeSet<JobId> = listed.iter().map(|row| row.job).collect();
-        let mut unexplained = 0;
-        for (id, job) in self.jobs.iter().filter(|(id, job)| !job.forgotten && !rows.contains(id)) {
+        let (mut unexplained, mut last) = (0, JobId(0));
+        // A daemon that ends has put durable jobs off.
+        let is_put_off = |job: &KnownJob| self.stopping && job.durable || job.forget_asked;
+        let known = self.jobs.iter().filter(|(_, job)| !is_put_off(job));
+        for (id, job) in known.filter(|(id, job)| !job.forgotten && !rows.contains(id)) {
             let left = has_left(job, &self.gone, now, self.vanished_ns);
             if !job.may_be_over(self.stopping, left)
                 || job.offer.is_some() && job.offer_life == job.life && job.end.is_none()
@@ -267,9 +270,15 @@ impl JobOracle {
             let streamed = job.attached && done && (job.received || !job.held);
             let expired = self.pauses.ran_ns(job.not_over_ns(), now.mono_ns) >= self.keep_ns;
             unexplained += u64::from(!streamed && !expired);
+            last = if !streamed && !expired { *id } else { last };
         }
         if unexplained > evicted {
-            return broken("lost", format!("{unexplained} jobs are gone, and {evicted} were evicted"));
+            return broken(
+                "lost",
+                format!(
+                    "{unexplained} jobs are gone, and {evicted} were evicted; the last of them is job {last}"
+                ),
+            );
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use bulkhead_proto::kind::Kind;
 
 use super::*;
 use crate::action::Output;
-use crate::config::Config;
+use crate::config::{Config, RunNumbers};
 use crate::event::{Leftover, Now};
 use crate::turn::{AccountId, Turn};
 
@@ -47,7 +47,7 @@ impl JobRoom {
             vec![kind("plain", false, false), kind("parted", true, false), kind("logged", false, true)];
         let mut turn = Turn::new(Config { kinds, ..Config::default() }, Now::default());
         turn.begin(Now { mono_ns: 1_000_000_000, wall_us: 1 }, &mut Output::default());
-        Self { turn, jobs: Jobs::new(1, JobId(1)) }
+        Self { turn, jobs: Jobs::new(1, JobId(1), RunNumbers::default()) }
     }
 
     /// Takes in so many jobs, detached unless `change` attaches them.
