@@ -405,7 +405,7 @@ fn facts_that_are_not_stored_have_a_bound() {
     }
     let refusal = rig.turned_down(submit(None, &["7"])).to_string();
     assert!(
-        refusal.contains("facts that are not stored") && refusal.contains("queue_facts_max"),
+        refusal.contains("facts that are not stored") && refusal.contains("journal_queue_max"),
         "{refusal}"
     );
     rig.store();
