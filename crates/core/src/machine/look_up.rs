@@ -256,7 +256,11 @@ impl Core {
             LookUpVerb::Log { .. } => {
                 return self.refuse(id, tag, Refusal::NoLog { job, why: NO_LOG.to_owned() });
             }
-            _ => {
+            LookUpVerb::Result
+            | LookUpVerb::Wait
+            | LookUpVerb::Cancel
+            | LookUpVerb::Retry
+            | LookUpVerb::Forget => {
                 let ended = journal_job::told(&found, &end);
                 let bytes = bytes_of(&ended);
                 return self.reply(id, tag, Reply::Ended(vec![ended]), bytes);

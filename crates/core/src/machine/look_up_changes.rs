@@ -38,7 +38,12 @@ impl Core {
                     Ok(())
                 }
                 LookUpVerb::Retry => self.retry_from_journal(found, end),
-                _ => Err(Self::has_ended(job)),
+                LookUpVerb::Result
+                | LookUpVerb::Job
+                | LookUpVerb::Why
+                | LookUpVerb::Log { .. }
+                | LookUpVerb::Wait
+                | LookUpVerb::Cancel => Err(Self::has_ended(job)),
             },
             // The request has named it before, and removed it.
             Known::InTable(_) => Err(self.unknown(peer, job, None)),
