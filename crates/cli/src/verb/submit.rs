@@ -129,6 +129,7 @@ fn tell(jobs: Range<u64>, global: &GlobalArgs, out: &mut StdoutWriter) -> Result
 }
 
 /// Waits until a daemon takes the connection, at most [`LOST_MAX`] after this moment.
+#[expect(clippy::disallowed_methods, reason = "no event tells that a daemon listens again")]
 fn connect_again(global: &GlobalArgs, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
     if !global.quiet {
         say("bulkhead: the connection to the daemon was lost: waiting for it to come back");

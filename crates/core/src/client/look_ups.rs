@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_facts::fact::FactNo;
-use bulkhead_proto::client::refusal::RefusedJobs;
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::action::{LOOK_UP_PAGE, LookUpNo};
@@ -46,14 +46,14 @@ pub(crate) enum LookUpVerb {
 /// A request whose answer waits for the journal.
 #[derive(Debug)]
 pub(crate) struct LookUp {
-    pub(crate) tag: Tag,
-    pub(crate) verb: LookUpVerb,
+    tag: Tag,
+    verb: LookUpVerb,
     /// The jobs without an answer, and how often the request named each.
     jobs: BTreeMap<JobId, u32>,
     /// Jobs that were changed, if it changes jobs.
-    pub(crate) changed: u32,
+    changed: u32,
     /// Those that were not, and why.
-    pub(crate) refused: Vec<RefusedJobs>,
+    refused: Vec<RefusedJobs>,
     /// The last of the facts that it has made.
     after: FactNo,
 }
@@ -83,9 +83,19 @@ impl LookUp {
         self.jobs.contains_key(&job)
     }
 
-    /// It is not done before this fact is stored.
-    pub(crate) fn wait_for(&mut self, fact: FactNo) {
-        self.after = self.after.max(fact);
+    /// The same, with what became of its other jobs: it is not done before this fact is stored.
+    pub(crate) fn with_changes(self, changed: u32, refused: Vec<RefusedJobs>, after: FactNo) -> Self {
+        Self { changed, refused, after, ..self }
+    }
+
+    /// The request, and what it wants.
+    pub(crate) fn request(&self) -> (Tag, LookUpVerb) {
+        (self.tag, self.verb)
+    }
+
+    /// How many jobs it has changed, and why it has not changed the others.
+    pub(crate) fn into_changes(self) -> (u32, Vec<RefusedJobs>) {
+        (self.changed, self.refused)
     }
 }
 
@@ -196,8 +206,26 @@ impl Clients {
     }
 
     /// The request that is answered, of a client that is connected.
-    pub(crate) fn first_look_up(&mut self, id: ClientId) -> Option<&mut LookUp> {
-        self.connected(id)?.look_ups.line.front_mut()
+    pub(crate) fn first_look_up(&self, id: ClientId) -> Option<(Tag, LookUpVerb)> {
+        self.see(id)?.look_ups.line.front().map(LookUp::request)
+    }
+
+    /// What became of a job of the first request, which is not done before this fact is stored.
+    pub(crate) fn note_change(
+        &mut self,
+        id: ClientId,
+        job: JobId,
+        changed: Result<(), Refusal>,
+        after: FactNo,
+    ) {
+        let Some(first) = self.connected(id).and_then(|client| client.look_ups.line.front_mut()) else {
+            return;
+        };
+        match changed {
+            Ok(()) => first.changed += 1,
+            Err(why) => RefusedJobs::add(&mut first.refused, job, why),
+        }
+        first.after = first.after.max(after);
     }
 
     /// A job of the first request has its answer: how often the request named it.

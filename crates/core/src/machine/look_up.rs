@@ -133,8 +133,9 @@ impl Core {
 
     /// Every job of a request has its answer.
     fn end_look_up(&mut self, id: ClientId, look_up: LookUp) {
-        let LookUp { tag, verb, changed: count, refused, .. } = look_up;
+        let (tag, verb) = look_up.request();
         if matches!(verb, LookUpVerb::Cancel | LookUpVerb::Retry | LookUpVerb::Forget) {
+            let (count, refused) = look_up.into_changes();
             let bytes = changed_bytes(&refused);
             self.reply(id, tag, Reply::Changed { count, refused }, bytes);
         }
@@ -150,11 +151,7 @@ impl Core {
         let stale = self.look_ups.answered(number);
         let Some(jobs) = self.clients.take_look_up_page(id, number) else { return };
         let Some(peer) = self.clients.see(id).map(Client::peer) else { return };
-        let (Some(tag), Some(verb)) =
-            self.clients.first_look_up(id).map(|first| (first.tag, first.verb)).unzip()
-        else {
-            return;
-        };
+        let Some((tag, verb)) = self.clients.first_look_up(id) else { return };
         let answers = match found {
             Ok(answers) => answers,
             Err(why) => {
@@ -259,7 +256,11 @@ impl Core {
             LookUpVerb::Log { .. } => {
                 return self.refuse(id, tag, Refusal::NoLog { job, why: NO_LOG.to_owned() });
             }
-            _ => {
+            LookUpVerb::Result
+            | LookUpVerb::Wait
+            | LookUpVerb::Cancel
+            | LookUpVerb::Retry
+            | LookUpVerb::Forget => {
                 let ended = journal_job::told(&found, &end);
                 let bytes = bytes_of(&ended);
                 return self.reply(id, tag, Reply::Ended(vec![ended]), bytes);

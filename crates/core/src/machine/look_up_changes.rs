@@ -8,7 +8,7 @@ use std::rc::Rc;
 use bulkhead_facts::fact::{DurableEnd, Fact};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId};
 
 use crate::client::LookUpVerb;
@@ -38,7 +38,12 @@ impl Core {
                     Ok(())
                 }
                 LookUpVerb::Retry => self.retry_from_journal(found, end),
-                _ => Err(Self::has_ended(job)),
+                LookUpVerb::Result
+                | LookUpVerb::Job
+                | LookUpVerb::Why
+                | LookUpVerb::Log { .. }
+                | LookUpVerb::Wait
+                | LookUpVerb::Cancel => Err(Self::has_ended(job)),
             },
             // The request has named it before, and removed it.
             Known::InTable(_) => Err(self.unknown(peer, job, None)),
@@ -49,15 +54,8 @@ impl Core {
 
     /// Adds what became of one job to the answer of a request that changes jobs, which then waits for the facts so far.
     pub(super) fn note_change(&mut self, id: ClientId, job: JobId, changed: Result<(), Refusal>) {
-        let awaited = self.turn.facts().awaited();
-        let Some(first) = self.clients.first_look_up(id) else { return };
-        match changed {
-            Ok(()) => first.changed += 1,
-            Err(why) => RefusedJobs::add(&mut first.refused, job, why),
-        }
-        if let Some(fact) = awaited {
-            first.wait_for(fact);
-        }
+        let after = self.turn.facts().awaited().unwrap_or_default();
+        self.clients.note_change(id, job, changed, after);
     }
 
     /// Puts an ended job back into the table, with fresh budgets: the same rules as in `requests.rs`.

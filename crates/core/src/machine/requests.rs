@@ -298,10 +298,9 @@ impl Core {
                 let bytes = changed_bytes(&refused);
                 self.reply_of(is_durable, (id, tag), Reply::Changed { count, refused }, bytes);
             }
-            Some(mut look_up) => {
-                (look_up.changed, look_up.refused) = (count, refused);
-                look_up.wait_for(self.turn.facts().awaited().unwrap_or_default());
-                self.look_up(id, look_up);
+            Some(look_up) => {
+                let after = self.turn.facts().awaited().unwrap_or_default();
+                self.look_up(id, look_up.with_changes(count, refused, after));
             }
         }
     }

@@ -470,7 +470,7 @@ fn what_the_journal_has_removed_is_gone_here_too() {
     rig.tell(Event::JournalEvicted { jobs: vec![job, JobId(77)] });
     assert!(rig.holder(job).is_some(), "it has not ended");
     rig.finish(job);
-    rig.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).unwrap();
+    rig.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).expect("it has ended");
     rig.tell(Event::JournalEvicted { jobs: vec![job] });
     assert!(matches!(rig.answer(ADMIN, Request::Job { job }), Reply::Refused(Refusal::Gone { .. })));
 }

@@ -75,7 +75,7 @@ impl Rig {
 
     /// What the journal has goes: by its age, for example.
     fn evict(&mut self, job: JobId) {
-        self.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).unwrap();
+        self.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).expect("it has ended");
         self.tell(Event::JournalEvicted { jobs: vec![job] });
     }
 }
@@ -201,7 +201,7 @@ fn an_answer_that_is_older_than_a_removal_changes_nothing() {
     rig.reads = false;
     let tag = rig.ask(ALICE, Request::Retry { jobs: vec![job] });
     rig.read();
-    rig.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).unwrap();
+    rig.durable.add(&Fact::Evicted { jobs: Box::new([job]) }).expect("it has ended");
     rig.batch.insert(0, Event::JournalEvicted { jobs: vec![job] });
     rig.reads = true;
     rig.turn();
@@ -302,7 +302,7 @@ fn one_page_of_a_connection_is_read_at_a_time() {
 fn a_client_without_credit_is_read_nothing() {
     let (mut rig, done) = after("done");
     rig.reads = false;
-    let spend = |rig: &mut Rig| while rig.ask(ALICE, Request::Kinds).0 % 2000 != 0 {};
+    let spend = |rig: &mut Rig| while !rig.ask(ALICE, Request::Kinds).0.is_multiple_of(2000) {};
     spend(&mut rig);
     let tag = rig.ask(ALICE, Request::Result { job: done });
     assert!(rig.look_ups.is_empty(), "its replies are not read");
