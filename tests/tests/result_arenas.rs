@@ -361,7 +361,7 @@ fn results_that_are_held_count_for_recycling_and_not_against_the_limit_of_the_ne
     let limited = |wire: &mut Wire| {
         let policy = Policy { memory_bytes: Some(ROOM), crashes_max: Some(1), ..arena() };
         let length = BLOCK_MAX_BYTES.to_string();
-        wire.ask(Request::Submit(Submit { policy, ..submit("letters", &[&length; 100], true) }));
+        wire.ask(Request::Submit(Submit { policy, ..submit("letters", &[length.as_str(); 100], true) }));
         ends(wire, 100).iter().filter_map(block).count()
     };
     let first = daemon(1, "");

@@ -1,7 +1,7 @@
-//! `first`: with `one_first`, the first worker of each pool comes up alone: no other one is spawned before it, or one that replaces it, is
-//! ready or a second has passed, and then one is.
+//! `first`: with `one_first`, the first worker of each pool comes up alone: no other one is spawned before it is ready or a second has
+//! passed, and then one is. If it does not come up, `backoff` says when the next one may be spawned, but not before that second is over.
 //!
-//! It follows events and actions, and never asks the core. Without the time in which nothing ran (`pauses`).
+//! It follows events and actions, and never asks the core. Time in which nothing ran (`pauses`) does not count.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,26 @@ use crate::report::{Verdict, broken};
 
 /// How long others wait at most.
 const ALONE_NS: u64 = S;
+/// How much later than it asked for the core may be woken.
+const LATE_NS: u64 = S;
 
-/// A pool whose first worker was spawned.
+/// How far the first worker of a pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstState {
+    /// It comes up.
+    Alone,
+    /// It does not come up.
+    Failed,
+    /// It is up, or others have come.
+    Over,
+}
+
+/// The first worker of a pool.
 #[derive(Debug)]
 struct FirstWorker {
     worker: WorkerId,
     since_ns: u64,
-    /// The others need not wait any longer, or may wait for longer, because it did not come up.
-    is_over: bool,
+    state: FirstState,
 }
 
 /// Follows the first worker of each pool.
@@ -49,16 +61,19 @@ impl FirstOracle {
     /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
-            Event::WorkerReady { worker, .. } => self.end(*worker),
+            Event::WorkerReady { worker, .. } => self.change(*worker, FirstState::Over),
+            Event::SpawnFailed { worker, .. }
+            | Event::BootstrapFailed { worker, .. }
+            | Event::HungUp { worker }
+            | Event::Died { worker, .. } => self.change(*worker, FirstState::Failed),
             Event::Drain { .. } | Event::Stop => self.is_leaving = true,
             _ => {}
         }
     }
 
-    /// Of a worker that did not come up the pool's backoff says when the next one is spawned, but not before the second is over.
-    fn end(&mut self, worker: WorkerId) {
-        let own = self.firsts.values_mut().filter(|first| first.worker == worker);
-        own.for_each(|first| first.is_over = true);
+    fn change(&mut self, worker: WorkerId, state: FirstState) {
+        let is_its = |first: &&mut FirstWorker| first.worker == worker && first.state == FirstState::Alone;
+        self.firsts.values_mut().filter(is_its).for_each(|first| first.state = state);
     }
 
     /// The core has decided this turn.
@@ -72,12 +87,12 @@ impl FirstOracle {
                 continue;
             }
             let Some(first) = self.firsts.get_mut(pool) else {
-                let first = FirstWorker { worker: *worker, since_ns: now.mono_ns, is_over: false };
+                let first = FirstWorker { worker: *worker, since_ns: now.mono_ns, state: FirstState::Alone };
                 self.firsts.insert(*pool, first);
                 continue;
             };
             let ran_ns = pauses.ran_ns(first.since_ns, now.mono_ns);
-            if !first.is_over && ran_ns < ALONE_NS {
+            if first.state != FirstState::Over && ran_ns < ALONE_NS {
                 return broken(
                     "first",
                     format!(
@@ -85,11 +100,15 @@ impl FirstOracle {
                     ),
                 );
             }
-            first.is_over = true;
+            first.state = FirstState::Over;
         }
-        let is_late = |first: &FirstWorker| pauses.ran_ns(first.since_ns, now.mono_ns) >= ALONE_NS + S;
-        let waits = |pool: &PoolId| self.sizes.get(usize::from(pool.0)).is_some_and(|size| *size > 1);
-        match self.firsts.iter().find(|(pool, first)| waits(pool) && !first.is_over && is_late(first)) {
+        // A step may come later than was asked for, and is no pause.
+        let is_late = |first: &FirstWorker| pauses.ran_ns(first.since_ns, now.mono_ns) >= ALONE_NS + LATE_NS;
+        let waits = |pool: &PoolId, first: &FirstWorker| {
+            let size = self.sizes.get(usize::from(pool.0)).copied().unwrap_or(0);
+            size > 1 && first.state == FirstState::Alone && is_late(first)
+        };
+        match self.firsts.iter().find(|(pool, first)| waits(pool, first)) {
             Some((pool, first)) if !self.is_leaving => {
                 broken("first", format!("pool {pool} has no other worker, and {first:?} is not up"))
             }
