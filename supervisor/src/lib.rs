@@ -99,6 +99,7 @@ mod turn;
 mod unread_descriptors;
 mod worker_budget;
 mod worker_process;
+mod worker_stage;
 mod worker_table;
 
 use std::process::ExitCode;

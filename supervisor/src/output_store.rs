@@ -457,6 +457,46 @@ mod tests {
         assert_eq!(store.counted_bytes(output), 0);
     }
 
+    /// The log of this test program.
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    struct KeptLines;
+
+    impl log::Log for KeptLines {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            LINES.lock().unwrap().push(record.args().to_string());
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn memory_that_cannot_be_given_back_is_said_in_part_and_then_counted() {
+        log::set_logger(&KeptLines).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+        let said = |text: &str| LINES.lock().unwrap().iter().filter(|line| line.starts_with(text)).count();
+        let sealed = memfd::output_file("sealed").unwrap();
+        File::from(sealed.try_clone().unwrap()).write_all(&[1; 8192]).unwrap();
+        memfd::seal_output(sealed.as_fd()).unwrap();
+        for _ in 0..25 {
+            let idle = IdleRanges::default();
+            idle.lock().ranges.push(0..4096);
+            drop(IdleMemory { file: sealed.try_clone().unwrap(), idle });
+        }
+        assert_eq!(memfd::memory_of(sealed.as_fd()).unwrap(), 8192);
+        rate_limit::log_counts(clock::monotonic_ns());
+        let each = "memory of a dead worker's arena stays until its last block is freed error=";
+        let more = "more memory of dead workers' arenas stays count=15";
+        assert_eq!((said(each), said(more)), (10, 0));
+        rate_limit::log_counts(u64::MAX);
+        rate_limit::log_counts(u64::MAX);
+        assert_eq!((said(each), said(more)), (10, 1));
+    }
+
     #[test]
     fn a_large_output_is_not_closed_by_whoever_lets_go_of_it() {
         let closer = BackgroundCloser::default();

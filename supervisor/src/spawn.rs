@@ -33,7 +33,8 @@ use crate::copies_cleaner::CopiesCleaner;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::{Mode, PoolProgram, Settings};
-use crate::worker_process::{ReachedStage, WorkerProcess};
+use crate::worker_process::WorkerProcess;
+use crate::worker_stage::ReachedStage;
 use crate::worker_table::registrations::ToldUnclosed;
 
 /// No worker is started while this many lanes and channels of dead workers wait to be closed.

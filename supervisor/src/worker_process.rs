@@ -1,34 +1,27 @@
 //! One worker process as the supervisor sees it: process tree, lane, ring, channel and boot folder.
 //!
-//! | stage | meaning | leaves to |
-//! |---|---|---|
-//! | starting | spawned; its hello is awaited | connecting (hello), closed (fault, killed, hung up) |
-//! | connecting | a bootstrap thread connects to it | ready (connected), closed (fault, killed, hung up) |
-//! | ready | tasks can be sent | closed (asked to leave, killed, rule broken, hung up) |
-//! | closed | its death is awaited; nothing is sent or believed but its box | - |
-//!
-//! Any other step is an assertion. The proof of its death removes a worker from every stage.
+//! It examines, asks, kills and reaps the process, reads its box, and makes the event of its death; it decides nothing about jobs. How far the
+//! worker has come is in `worker_stage.rs`, what goes over its lane in `worker_process/lane.rs`. Driven by `worker_table.rs` and `perform.rs`.
+
+mod lane;
+
+pub(crate) use lane::LaneRead;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
-use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, Sender, StackPageReader};
+use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, StackPageReader};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::outcome::Survivor;
-use bulkhead_proto::codec;
-use bulkhead_proto::death::{Death, KillReason, Violation};
-use bulkhead_proto::ids::{KindId, RegistrationId, Seq, WorkerId};
-use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
-use bulkhead_proto::plain::Plain;
+use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::ids::{RegistrationId, Seq, WorkerId};
 use bulkhead_proto::worker::boxes::{ProgramStop, STACK_SIGNAL};
-use bulkhead_proto::worker::message::{LaneDown, LaneUp, StackText};
 use bulkhead_sys::bell::Bell;
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
+use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::process_identity::ProcessIdentity;
@@ -37,129 +30,16 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
-use crate::offer_files::{LaneFiles, OfferFiles};
-use crate::output_store::OutputStore;
+use crate::offer_files::OfferFiles;
 use crate::rate_limit::{self, LineAbout};
 use crate::result_arena::WorkerArena;
 use crate::sampling::WorkerSampler;
+use crate::worker_stage::ReachedStage;
 use crate::worker_table::OutputAnswer;
 use crate::worker_table::registrations::ToldUnclosed;
 
 /// The signal that [`WorkerProcess::kill`] sends. Death by another one means that the worker died before it arrived.
 const SIGKILL: i32 = 9;
-
-/// The stage of a worker, see the table above.
-pub(crate) enum WorkerStage {
-    Starting,
-    Connecting,
-    Ready(DeferredClose<Sender>),
-    Closed,
-}
-
-/// A stage without its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WorkerPhase {
-    Starting,
-    Connecting,
-    Ready,
-    Closed,
-}
-
-impl WorkerPhase {
-    /// The stages that may follow: the table at the top of this file.
-    fn leads_to(self) -> &'static [WorkerPhase] {
-        match self {
-            Self::Starting => &[Self::Connecting, Self::Closed],
-            Self::Connecting => &[Self::Ready, Self::Closed],
-            Self::Ready => &[Self::Closed],
-            Self::Closed => &[],
-        }
-    }
-}
-
-impl WorkerStage {
-    /// This stage without its data.
-    pub(crate) fn phase(&self) -> WorkerPhase {
-        match self {
-            Self::Starting => WorkerPhase::Starting,
-            Self::Connecting => WorkerPhase::Connecting,
-            Self::Ready(_) => WorkerPhase::Ready,
-            Self::Closed => WorkerPhase::Closed,
-        }
-    }
-}
-
-/// The stage that a worker has reached. It changes only as the table allows.
-pub(crate) struct ReachedStage(WorkerStage);
-
-impl ReachedStage {
-    /// The stage of a new worker.
-    pub(crate) fn starting() -> Self {
-        Self(WorkerStage::Starting)
-    }
-
-    /// The stage itself.
-    pub(crate) fn stage(&self) -> &WorkerStage {
-        &self.0
-    }
-
-    /// Enters another stage.
-    ///
-    /// # Panics
-    /// If the table does not allow this step.
-    pub(crate) fn enter(&mut self, stage: WorkerStage) {
-        let (from, to) = (self.0.phase(), stage.phase());
-        assert!(from.leads_to().contains(&to), "a worker went from {from:?} to {to:?}");
-        self.0 = stage;
-    }
-
-    /// Enters the last stage from any other.
-    pub(crate) fn close(&mut self) {
-        if !self.is_closed() {
-            self.enter(WorkerStage::Closed);
-        }
-    }
-
-    /// Whether this is the last stage.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.phase() == WorkerPhase::Closed
-    }
-}
-
-/// The result of reading a lane.
-pub(crate) enum LaneRead {
-    /// The lane is empty.
-    Nothing,
-    /// As many frames were read as one turn allows; there may be more.
-    More,
-    /// The worker's hello.
-    Hello {
-        /// Its ipc-channel server listens there.
-        path: String,
-        /// Whether its own runtime writes its stack.
-        stack_text: StackText,
-    },
-    /// The worker's program does not offer these kinds of its pool.
-    MissingKinds(Vec<KindId>),
-    /// The task of this offer, which the worker has claimed, asks for an output.
-    NeedsOutput(Seq),
-    /// Nothing more is read from this lane; the event says why.
-    Ended(Box<Event>),
-}
-
-impl LaneRead {
-    /// The event, if reading ended with this call.
-    pub(crate) fn event(self) -> Option<Event> {
-        match self {
-            Self::Ended(event) => Some(*event),
-            Self::Nothing
-            | Self::More
-            | Self::Hello { .. }
-            | Self::MissingKinds(_)
-            | Self::NeedsOutput(_) => None,
-        }
-    }
-}
 
 /// One worker.
 pub(crate) struct WorkerProcess {
@@ -215,123 +95,10 @@ pub(crate) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Reads at most [`LANE_FRAMES_PER_TURN`] frames from its lane.
-    pub(crate) fn read_lane(&mut self) -> LaneRead {
-        if self.rings > self.naps {
-            return self.violated(Violation::Doorbell);
-        }
-        let mut bytes = [0; LANE_FRAME_MAX_BYTES];
-        for _ in 0..LANE_FRAMES_PER_TURN {
-            let frame = match self.lane.recv(&mut bytes) {
-                Ok(LaneFrame::Frame { length, .. }) => codec::decode::<LaneUp>(&bytes[..length]),
-                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.violated(Violation::Lane),
-                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => {
-                    return self.violated(Violation::Descriptor);
-                }
-                Ok(LaneFrame::HungUp) => return self.hung_up(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return LaneRead::Nothing,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return self.hung_up(),
-            };
-            match (frame, self.reached.stage()) {
-                (_, WorkerStage::Closed) => {}
-                (Ok(LaneUp::Hello { path, missing, stack_text }), WorkerStage::Starting)
-                    if missing.is_empty() =>
-                {
-                    self.reached.enter(WorkerStage::Connecting);
-                    return LaneRead::Hello { path, stack_text };
-                }
-                (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
-                    self.reached.close();
-                    return LaneRead::MissingKinds(missing);
-                }
-                (Ok(LaneUp::NeedOutput { seq }), WorkerStage::Ready(_)) => {
-                    if self.ring.is_claimed(seq) {
-                        return LaneRead::NeedsOutput(seq);
-                    }
-                    return self.violated(Violation::NeedOutput);
-                }
-                (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
-                    self.reached.close();
-                    let error = Plain(&why).to_string();
-                    return LaneRead::Ended(Box::new(Event::BootstrapFailed { worker: self.id, error }));
-                }
-                _ => return self.violated(Violation::Lane),
-            }
-        }
-        LaneRead::More
-    }
-
-    /// The reason that a dead worker gave on its lane for not starting, if it was not read while the worker lived.
-    pub(crate) fn late_bootstrap_failure(&mut self) -> Option<Event> {
-        if !matches!(self.reached.stage(), WorkerStage::Starting | WorkerStage::Connecting) {
-            return None;
-        }
-        self.read_lane().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
-    }
-
-    /// Sends the files of an offer.
-    ///
-    /// # Errors
-    /// As [`Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
-    pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
-        self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
-    }
-
-    /// Makes its arena and sends it, unless it has one.
-    ///
-    /// # Errors
-    /// No descriptor or memory for it, or as [`Lane::send`]: the next offer tries again.
-    pub(crate) fn give_arena(&mut self, outputs: &OutputStore) -> io::Result<()> {
-        if self.arena.is_some() {
-            return Ok(());
-        }
-        let (arena, [file, freed_page]) = outputs.make_arena(self.id)?;
-        self.lane.send(&codec::encode(&LaneDown::Arena), &[file.as_fd(), freed_page.as_fd()])?;
-        self.arena = Some(arena);
-        Ok(())
-    }
-
     /// Whether this offer may have a result in the arena, which is told once.
     pub(crate) fn take_arena_offer(&mut self, seq: Seq) -> bool {
         let place = self.arena_offers.iter().position(|one| *one == seq);
         place.map(|place| self.arena_offers.swap_remove(place)).is_some()
-    }
-
-    /// Makes the page for the text of its stack and sends it, if the worker asked for one.
-    ///
-    /// # Errors
-    /// No descriptor or memory for it, or as [`Lane::send`].
-    pub(crate) fn give_stack_page(&mut self, wish: StackText) -> io::Result<()> {
-        match wish {
-            StackText::Never => Ok(()),
-            StackText::AtDeath | StackText::WhenAsked => {
-                self.writes_stack = wish == StackText::WhenAsked;
-                let (page, descriptor) = StackPageReader::create()?;
-                self.stack_page = Some(page);
-                self.lane.send(&codec::encode(&LaneDown::StackPage), &[descriptor.as_fd()])
-            }
-        }
-    }
-
-    /// The worker broke a rule of the protocol: nothing more is sent to it or read from it but its box.
-    pub(crate) fn violated(&mut self, violation: Violation) -> LaneRead {
-        if self.reached.is_closed() {
-            return LaneRead::Nothing;
-        }
-        self.reached.close();
-        LaneRead::Ended(Box::new(Event::Violated { worker: self.id, violation }))
-    }
-
-    /// The lane hung up, or the leader is reaped while others of its tree live on.
-    pub(crate) fn hung_up(&mut self) -> LaneRead {
-        if self.reached.is_closed() {
-            // It was asked to leave, or something else is known of it: a kill that follows is ours.
-            return LaneRead::Nothing;
-        }
-        self.is_hung_up = true;
-        self.reached.close();
-        LaneRead::Ended(Box::new(Event::HungUp { worker: self.id }))
     }
 
     /// Reads newly DONE entries from its box. Returns the event if the worker broke a rule.
@@ -528,19 +295,5 @@ fn needs_evidence(why: &KillReason) -> bool {
         | KillReason::ProgramStopped
         | KillReason::Unresponsive => true,
         KillReason::Cancel | KillReason::Stop | KillReason::Violation { .. } => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_of_stages_is_the_code() {
-        let code = crate::every_state!(WorkerPhase: Starting, Connecting, Ready, Closed).map(|stage| {
-            let to = stage.leads_to().iter().map(|to| format!("{to:?}")).collect();
-            (format!("{stage:?}"), to)
-        });
-        crate::state_tables::assert_told(include_str!("worker_process.rs"), code);
     }
 }

@@ -32,7 +32,8 @@ use crate::poll_source::PollSource;
 use crate::spawn::WorkerTemplate;
 pub(crate) use output_answers::OutputAnswer;
 
-use crate::worker_process::{LaneRead, WorkerPhase, WorkerProcess, WorkerStage};
+use crate::worker_process::{LaneRead, WorkerProcess};
+use crate::worker_stage::{WorkerPhase, WorkerStage};
 use crate::worker_table::registrations::ToldUnclosed;
 
 /// All workers.

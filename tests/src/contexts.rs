@@ -2,6 +2,8 @@
 //!
 //! Its kind replaces `noop`, so that the daemon knows it. Driven by `context-worker` and by the tests.
 
+use std::fs::File;
+use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,6 +19,8 @@ pub const FAIL: &str = "fail";
 
 /// A context whose drop never returns.
 pub const STICK: &str = "stick";
+/// A context whose drop returns at the end of the pipe that is its file `a`.
+pub const LINGER: &str = "linger";
 
 /// An input: shows the contexts of the job.
 pub const SHOW: &str = "show";
@@ -36,8 +40,8 @@ pub fn main() -> ExitCode {
     bulkhead_worker::run(&Registry::builtin().with_loader(load).with("noop", run))
 }
 
-/// What the loader makes.
-struct LoadedText(String);
+/// What the loader makes: a text, and the pipe of a context that lingers.
+struct LoadedText(String, Option<File>);
 
 fn load(context: &RegisteredContext, task: &mut dyn TaskContext) -> Result<LoadedText, TaskFailure> {
     let text = String::from_utf8_lossy(context.bytes()).into_owned();
@@ -49,13 +53,18 @@ fn load(context: &RegisteredContext, task: &mut dyn TaskContext) -> Result<Loade
     }
     task.say("loading");
     let load = LOADS.fetch_add(1, Ordering::Relaxed) + 1;
-    Ok(LoadedText(format!("{text}:{load}")))
+    let pipe = context.file("a").filter(|_| text == LINGER);
+    let pipe = pipe.map(|pipe| pipe.try_clone_to_owned()).transpose()?.map(File::from);
+    Ok(LoadedText(format!("{text}:{load}"), pipe))
 }
 
 impl Drop for LoadedText {
     fn drop(&mut self) {
         if self.0.starts_with(STICK) {
             stay();
+        }
+        if let Some(pipe) = &mut self.1 {
+            drop(io::copy(pipe, &mut io::sink()));
         }
     }
 }
@@ -94,10 +103,10 @@ fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     }
 }
 
-fn resident_bytes() -> std::io::Result<u64> {
+fn resident_bytes() -> io::Result<u64> {
     let line = std::fs::read_to_string("/proc/self/statm")?;
     let pages = line.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.map(|pages| pages * 4096).ok_or_else(|| std::io::Error::other("statm has no pages"))
+    pages.map(|pages| pages * 4096).ok_or_else(|| io::Error::other("statm has no pages"))
 }
 
 /// What the kind writes for any other input: its length and a sum over it.

@@ -2,18 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{
-    Arena, JobFile, JobInput, NewContext, ReceivedOutput, Session, SessionEnd, SessionEvent, SessionOptions,
+    Arena, JobInput, NewContext, ReceivedOutput, Session, SessionEnd, SessionEvent, SessionOptions,
     SessionTurn, Spec, connect,
 };
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::limits::UNCLOSED_MAX;
-use bulkhead_tests::contexts::{RESIDENT, SHOW, STAY, STICK, summed};
+use bulkhead_tests::contexts::{RESIDENT, SHOW, STAY, summed};
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, binary, eventually};
 
 const MIB: usize = 1 << 20;
@@ -93,36 +91,6 @@ fn an_input_in_an_arena_takes_its_length_in_memory_once() {
     let (before, during, after) = (resident(100), resident(48 * MIB), resident(100));
     assert!((48 * MIB..64 * MIB).contains(&(during - before)), "{before} {during}");
     assert!(after < before + 16 * MIB, "{before} {after}");
-}
-
-/// What waits behind a close that hangs keeps its descriptors, so it has a bound: another worker takes its place, and nobody is blamed.
-#[test]
-fn a_worker_with_too_many_files_behind_a_close_that_hangs_is_replaced() {
-    let daemon = start();
-    let session = open(&daemon, SessionOptions::default());
-    let show = |text: &str| {
-        let null = |at: usize| JobFile::read(format!("f{at}"), File::open("/dev/null").unwrap());
-        let context = NewContext::loaded(text, (0..7).map(null).collect());
-        let context = session.register_context(context).unwrap();
-        let spec = Arc::new(Spec { contexts: vec![context], ..Spec::new("noop") });
-        session.submit(1, &spec, JobInput::from(SHOW.as_bytes().to_vec())).unwrap();
-        let (_, shown) = next_end(&session);
-        session.drop_context(context);
-        assert!(shown.starts_with(text), "{shown}");
-        shown.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
-    };
-    let first = show(STICK);
-    let until = Instant::now() + DEADLINE;
-    let mut shown = 1_u64;
-    while show("one") == first {
-        shown += 1;
-        assert!(Instant::now() < until, "{shown} contexts, and it is still there");
-    }
-    // The drop that hangs has 7 descriptors too.
-    assert!(shown > UNCLOSED_MAX / 7, "{shown} contexts of 7 files each");
-    let events = daemon.ok(&["events"]);
-    assert!(events.contains("unclosed_files="), "{events}");
-    assert!(!events.contains("blamed"), "{events}");
 }
 
 #[test]

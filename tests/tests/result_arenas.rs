@@ -346,6 +346,45 @@ fn an_idle_worker_gives_the_memory_of_its_arena_back() {
     assert_eq!(again.len(), 100, "it is used on");
 }
 
+/// Resident memory of the only worker that has a slot, in bytes.
+fn resident_bytes(daemon: &Daemon) -> u64 {
+    let rows = daemon.workers();
+    let pid = rows.iter().find(|row| row.slot.is_some()).and_then(|row| row.pid).unwrap();
+    let line = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// Results that nobody has freed are resident memory of their worker: it is recycled for them, and no task is charged with those of others.
+#[test]
+fn results_that_are_held_count_for_recycling_and_not_against_the_limit_of_the_next_task() {
+    const ROOM: u64 = 8 << 20;
+    let limited = |wire: &mut Wire| {
+        let policy = Policy { memory_bytes: Some(ROOM), crashes_max: Some(1), ..arena() };
+        let length = BLOCK_MAX_BYTES.to_string();
+        wire.ask(Request::Submit(Submit { policy, ..submit("letters", &[length.as_str(); 100], true) }));
+        ends(wire, 100).iter().filter_map(block).count()
+    };
+    let first = daemon(1, "");
+    let mut wire = Wire::connect(&first.socket());
+    // The page tables and buffers of a first result are no matter.
+    assert_eq!(blocks_of(&mut wire, 1, 8192).len(), 1);
+    let before = resident_bytes(&first);
+    assert_eq!(limited(&mut wire), 100, "none of them met its limit");
+    let held = resident_bytes(&first) - before;
+    assert!((100 * BLOCK_MAX_BYTES as u64..ARENA_BYTES as u64 + ROOM).contains(&held), "{held} bytes more");
+    let bound = before + ROOM;
+    let second = daemon(1, &format!("recycle_resident_bytes = {bound}"));
+    let mut wire = Wire::connect(&second.socket());
+    assert_eq!(limited(&mut wire), 100);
+    let recycled = eventually("the worker is recycled", || {
+        // The size of a worker is looked at after a task, at most once in a second.
+        blocks_of(&mut wire, 1, 8192);
+        second.events_named("recycled").pop()
+    });
+    assert!(recycled["why"]["bytes"].as_u64().is_some_and(|bytes| bytes >= bound), "{recycled}");
+    assert_eq!(second.events_named("blamed"), Vec::<serde_json::Value>::new());
+}
+
 /// The client may have received the reply and be about to copy the block.
 #[test]
 fn what_a_connection_was_told_of_is_not_used_again_as_soon_as_the_daemon_ends_it() {

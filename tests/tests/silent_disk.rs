@@ -1,5 +1,6 @@
 //! Files of clients whose close never returns: a FUSE server lets one be opened, and never answers a flush. It may
-//! keep its own job's worker and its user's close; workers come up and jobs run as if there were none of it.
+//! keep its own job's worker and its user's close; workers come up and jobs run as if there were none of it. A worker behind
+//! whose hanging close too many files wait is replaced, as long as the workers that cannot end are fewer than the slots.
 //!
 //! Each descriptor of the file that is closed anywhere is seen as a flush that waits. Where a machine has no FUSE, the
 //! tests say so and are skipped.
@@ -8,21 +9,28 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::message::{Register, RegisteredUse, Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::why::WhyNow;
 use bulkhead_proto::file::{FileUse, IN, Way};
 use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::{FILES_MAX, UNCLOSED_MAX};
+use bulkhead_proto::registration::RegistrationKind;
+use bulkhead_sys::hostile_peer::{self, SendMode};
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::poll::wait_readable;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, eventually};
 use bulkhead_tests::dead_disk::DeadDisk;
 use bulkhead_tests::or_skip;
 use bulkhead_tests::payload;
-use bulkhead_tests::wire::Wire;
+use bulkhead_tests::raid::frame;
+use bulkhead_tests::wire::{Wire, submit};
 
 /// Workers that are killed for each new one to come up.
 const RECYCLED: usize = 6;
@@ -132,6 +140,98 @@ fn a_close_that_never_returns_is_waited_for_alone() {
     recycle(&mut wire);
     run_one(&mut wire);
     assert_eq!(disk.flushes(), 0, "somebody else waits");
+}
+
+/// A connection that registers files, each for one job.
+struct Registrar {
+    wire: Wire,
+    last: u32,
+}
+
+impl Registrar {
+    /// Registers these files, runs a job that names them, and drops them: its worker has to close them then.
+    fn pass_through(&mut self, files: &[BorrowedFd<'_>]) {
+        self.last += 1;
+        let (number, kind) = (self.last, RegistrationKind::Files);
+        let names = (0..files.len()).map(|at| FileUse::new(&format!("f{at}"), Way::In)).collect();
+        let register = Register { number, kind, bytes: Payload::default(), files: names };
+        let bytes = frame(u32::MAX - number, Request::Register(register));
+        let sent = hostile_peer::send(self.wire.socket.as_fd(), &bytes, files, SendMode::Plain).unwrap();
+        assert_eq!(sent, bytes.len(), "a short frame goes at once");
+        let reply = self.wire.next_reply().unwrap().reply;
+        assert_eq!(reply, Reply::Registered { number });
+        let registered = Some(Box::new(RegisteredUse { arena: None, contexts: vec![number] }));
+        let ended = self.wire.run_submit(Submit { registered, ..submit("noop", &["x"], true) });
+        assert_eq!(ended[0].outcome, Outcome::Done);
+        self.wire.ask(Request::DropRegistration { number });
+    }
+
+    /// A worker has a file of this disk to close, whose close hangs, and more files behind it than it may have.
+    fn jam(&mut self, disk: &DeadDisk) {
+        let file = File::open(disk.file()).unwrap();
+        self.pass_through(&[file.as_fd()]);
+        // It waits, but the descriptor is gone at once.
+        std::thread::spawn(move || drop(file));
+        // That one, and the worker's. The daemon's waits too, or behind one that does.
+        disk.await_flush();
+        disk.await_flush();
+        let null = File::open("/dev/null").unwrap();
+        for _ in 0..UNCLOSED_MAX / FILES_MAX as u64 {
+            self.pass_through(&[null.as_fd(); FILES_MAX]);
+        }
+    }
+}
+
+/// The only slot: the first worker cannot end, so the second one keeps its place, and works again when its closes return.
+#[test]
+fn a_worker_whose_closes_hang_gives_its_slot_away_and_the_next_one_waits_for_its_own() {
+    let _alone = alone();
+    let config = "restart_intensity = 1000\nstuck_after_seconds = 1\n".to_owned();
+    let daemon = Daemon::start_with(&Setup { workers: 1, config, ..Setup::default() });
+    let disk = or_skip!(DeadDisk::mount_silent());
+    let mut wire = Wire::connect(&daemon.socket());
+    let mut registrar = Registrar { wire: Wire::connect(&daemon.socket()), last: 0 };
+    let placed = |wire: &mut Wire| {
+        let rows = wire.workers();
+        rows.iter().find(|row| row.state == WorkerState::Idle).map(|row| row.worker)
+    };
+    let first = eventually("a worker is up", || placed(&mut wire));
+    registrar.jam(&disk);
+    eventually("it cannot end", || {
+        let rows = wire.workers();
+        rows.iter().find(|row| row.worker == first && row.state == WorkerState::Stuck).map(|_| ())
+    });
+    run_one(&mut wire);
+    let second = placed(&mut wire).unwrap();
+    assert_ne!(second, first);
+    registrar.jam(&disk);
+    let unclosed = |wire: &mut Wire, job| match wire.call(Request::Why { job }) {
+        Reply::Why(why) => match why.now {
+            WhyNow::Queued { pool, .. } => pool.unclosed,
+            _ => 0,
+        },
+        other => panic!("{other:?}"),
+    };
+    let job = eventually("the second one is offered nothing", || {
+        let job = wire.submit("noop", &["x"]);
+        (unclosed(&mut wire, job) == 1).then_some(job)
+    });
+    // A spare is there, and does not take its place: there would be one more that cannot end, and so on.
+    eventually("a spare is up", || {
+        let rows = wire.workers();
+        rows.iter().any(|row| row.state == WorkerState::Spare).then_some(())
+    });
+    assert_eq!((unclosed(&mut wire, job), placed(&mut wire)), (1, Some(second)));
+    disk.leave();
+    let reply = wire.call(Request::Wait { jobs: vec![job] });
+    assert!(matches!(&reply, Reply::Ended(ended) if ended[0].outcome == Outcome::Done), "{reply:?}");
+    eventually("the first one is dead", || {
+        wire.workers().iter().all(|row| row.state != WorkerState::Stuck).then_some(())
+    });
+    run_one(&mut wire);
+    let is_blame = |what: &What| matches!(what, What::Blamed { .. } | What::NobodyBlamed { .. });
+    let records = wire.records();
+    assert!(!records.iter().any(|record| is_blame(&record.what)), "{records:?}");
 }
 
 /// Its exit waits for the flush, with all of its descriptors that come after the file still open.

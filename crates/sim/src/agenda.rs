@@ -30,6 +30,8 @@ pub enum Move {
     HangUp(WorkerId),
     /// A dead worker's tree is gone: its death can be proven.
     Prove(WorkerId),
+    /// Closes of a worker that hung return.
+    Close(WorkerId),
     /// The bootstrap thread of a worker that died gives up, late.
     LateBoot(WorkerId),
     /// A process that a dead worker left has ended.

@@ -99,6 +99,7 @@ impl World {
                 }
             }
         }
+        batch.extend(self.workers.get_mut(&id).and_then(FakeWorker::unclosed_event));
     }
 
     fn finished(&mut self, worker: WorkerId, seq: Seq, written: &FakeResult, batch: &mut Vec<Event>) {

@@ -13,6 +13,7 @@ mod arenas;
 pub mod boxes;
 pub mod client;
 pub mod clock;
+pub mod closes;
 mod crowds;
 mod deep;
 pub mod disk;

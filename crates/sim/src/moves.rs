@@ -39,6 +39,7 @@ impl World {
             Move::ContinueProgram(worker) => self.continue_program(worker),
             Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
             Move::Prove(worker) => self.prove(worker),
+            Move::Close(worker) => self.close_files(worker),
             Move::LateBoot(worker) => self.late_boot(worker),
             Move::StrayEnds(pid) => self.end_stray(pid),
             Move::Act(client) => self.act(client),
@@ -195,6 +196,7 @@ impl World {
                 worker.pages.done(run.seq);
                 worker.vitals.end(now_ns);
                 self.news.insert(NewsSource::Worker(id));
+                self.leave_unclosed(id);
                 if panicked {
                     return self.die(id, Death::Exited { code: i32::from(code) });
                 }
@@ -245,7 +247,10 @@ impl World {
 
     fn prove(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if let Life::Dead(death) = &worker.life {
+        // A close that hangs keeps the process until it returns.
+        if let Life::Dead(death) = &worker.life
+            && worker.unclosed.files == 0
+        {
             worker.life = Life::Gone(death.clone());
             self.news.insert(NewsSource::Worker(id));
         }

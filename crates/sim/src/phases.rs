@@ -51,6 +51,7 @@ impl World {
         report.charges = self.oracles.records.charges;
         report.stuck = self.oracles.records.stuck;
         report.lent = self.oracles.lending.lent;
+        report.jammed = self.oracles.unclosed.replaced;
         report.deepest = self.oracles.depth.deepest as u64;
         report.passed_over = self.oracles.fairness.most;
         Ok(report)

@@ -1,5 +1,5 @@
 //! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker. And those with pools
-//! that are to have no spare, or whose workers serve one user each.
+//! that are to have no spare, whose workers serve one user each, or whose first workers come up alone.
 //!
 //! A pool that is down stays so until the other one has come to rest beside it; the oracle `ends` judges then that one pool
 //! does not hold up the other. Drawn apart from everything else, so that a seed without a second pool means what it always
@@ -97,6 +97,14 @@ pub(crate) fn recycle_strictly(seed: u64, profile: Profile, config: &mut Config)
     if config.recycle_tasks.is_none() {
         config.recycle_tasks = *rng.pick(&[None, Some(1), Some(2), Some(5), Some(60)]);
     }
+}
+
+/// What the draws of [`start_one_first`] begin with. Chosen so that no seed of `tests/regressions.rs` starts so.
+const ONE_FIRST_SALT: u64 = 0x0f12_59fc;
+
+/// Lets the first worker of each pool come up alone in some seeds.
+pub(crate) fn start_one_first(seed: u64, config: &mut Config) {
+    config.one_first = SimRng::new(seed ^ ONE_FIRST_SALT).chance(300);
 }
 
 impl World {

@@ -85,6 +85,8 @@ pub struct RunReport {
     pub heeded: u64,
     /// Slots that pools lent.
     pub lent: u64,
+    /// Workers that gave their slots away because of files that they could not close.
+    pub jammed: u64,
     /// Workers that were asked to leave.
     pub retired: u64,
     /// Deaths charged to a job.

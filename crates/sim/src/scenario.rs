@@ -8,6 +8,7 @@ use bulkhead_proto::kind::Kind;
 
 use crate::arenas;
 use crate::clock::{MS, S};
+use crate::closes;
 use crate::crowds::{self, Crowd};
 use crate::deep;
 use crate::disk::{self, DiskFaults};
@@ -136,6 +137,8 @@ pub struct Scenario {
     pub strays: bool,
     /// Whether signals stop spares.
     pub spare_stops: bool,
+    /// Whether closes of files of clients hang in workers.
+    pub closes_hang: bool,
     /// Clients at the start.
     pub clients: usize,
     /// Requests of each client.
@@ -176,6 +179,7 @@ impl Scenario {
             disk: None,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),
+            closes_hang: closes::hang(seed, profile),
             little_memory: false,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
@@ -191,6 +195,7 @@ impl Scenario {
         pools::without_spares(seed, &mut scenario.config);
         pools::serve_one_user(seed, profile, &mut scenario.config);
         pools::recycle_strictly(seed, profile, &mut scenario.config);
+        pools::start_one_first(seed, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.little_memory = outputs::bound(seed, &mut scenario.config);
         scenario.arenas = arenas::bound(seed, &mut scenario.config);

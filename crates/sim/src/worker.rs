@@ -13,6 +13,7 @@ use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{RegistrationId, Seq, WorkerId};
 
 use crate::boxes::{FakeResult, Pages};
+use crate::closes::UnclosedFiles;
 use crate::on_demand::Wanted;
 use crate::ring::RingNotes;
 use crate::vitals::Vitals;
@@ -108,6 +109,8 @@ pub struct FakeWorker {
     pub begun: u64,
     /// Processes of its tasks that it could not end.
     pub left: Vec<u32>,
+    /// Files of clients that it has to close.
+    pub unclosed: UnclosedFiles,
     /// What the kernel shows of it.
     pub vitals: Vitals,
     /// What is to be seen of it.
@@ -137,6 +140,7 @@ impl FakeWorker {
             buried: false,
             begun: 0,
             left: Vec::new(),
+            unclosed: UnclosedFiles::default(),
             vitals: Vitals::default(),
             tells: Tells::default(),
         }

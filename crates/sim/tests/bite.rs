@@ -69,6 +69,9 @@ bites! {
     deaths_of_others_told_in_full: TellDeaths by "users";
     deaths_of_others_that_are_hidden: HideDeaths by "records";
     pids_of_the_workers_of_others: TellPids by "users";
+    workers_with_too_many_files_that_go_on: DeafToUnclosed by "unclosed";
+    workers_replaced_for_files_that_were_closed: DeafToClosed by "unclosed";
+    workers_that_do_not_wait_for_the_first: AllFirst by "first";
     workers_that_serve_two_users: SharedWorkers by "one user";
     pools_taken_by_stuck_workers: NoStuckShares by "stuck";
     bounds_without_shares: NoShares by "accounts";

@@ -17,7 +17,7 @@ fn run_profile(profile: Profile) {
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     let (mut asked, mut heeded) = (0, 0);
     let (mut forgotten, mut freed) = (0, 0);
-    let (mut deepest, mut strays) = (0, 0);
+    let (mut deepest, mut strays, mut jammed) = (0, 0, 0);
     let (mut programs, mut programs_ended, mut blocks) = (0, 0, 0);
     let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
@@ -40,6 +40,7 @@ fn run_profile(profile: Profile) {
                 logs += report.logs;
                 deepest = deepest.max(report.deepest);
                 strays += report.strays;
+                jammed += report.jammed;
                 forgotten += report.forgotten;
                 freed += report.freed;
             }
@@ -59,6 +60,7 @@ fn run_profile(profile: Profile) {
     assert!(!is_rough || programs > programs_ended && programs_ended > 0, "{programs} {programs_ended}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
     assert!(!is_rough || strays > 0, "no worker left a process");
+    assert!(is_flood || jammed > 0, "no worker was replaced because of files that it could not close");
     assert!(
         is_flood || forgotten > 0 && freed > 0,
         "{forgotten} registrations forgotten, {freed} blocks free"

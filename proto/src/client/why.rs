@@ -168,6 +168,9 @@ pub struct WhyPool {
     pub idle: u16,
     /// Slots whose worker is due to be recycled, gets no further task, and waits for a spare (`recycle_strict`).
     pub spent: u16,
+    /// Slots whose worker gets no further task, because more files of clients than [`crate::limits::UNCLOSED_MAX`] wait there to be
+    /// closed.
+    pub unclosed: u16,
     /// Slots whose worker cannot be sent a task now: its channel is full or closed.
     pub closed: u16,
     /// Slots whose worker was killed, and its death is not proven.

@@ -32,6 +32,9 @@ pub const LAST_BREATH_AT: usize = 0;
 /// Box header: the program that the claimed task runs and that a signal has stopped, a [`ProgramStop`]; 0 is none. The
 /// worker clears it before its next claim. It shares no cache line with the fields that a running task writes often.
 pub const PROGRAM_STOP_AT: usize = 8;
+/// Box header: how many files of clients wait in the worker's closer, the one whose close hangs counted. It is about no task. The
+/// supervisor reads it as often as the field before, so it is in the same cache line.
+pub const UNCLOSED_AT: usize = 16;
 /// Box header: the signal that is ending the worker; 0 is none. The signal handler writes this field and those that
 /// explain it once, this one last. The supervisor reads them only if the wait status names the same signal.
 pub const CAUSE_SIGNAL_AT: usize = 64;
@@ -61,8 +64,6 @@ pub const PROGRESS_TOTAL_AT: usize = 264;
 pub const PROGRESS_NS_AT: usize = 272;
 /// Box header: length and place of the last words, see [`pack_words`], stored after their bytes; 0 is none.
 pub const LAST_WORDS_AT: usize = 280;
-/// Box header: how many files of clients wait in the worker's closer, the one whose close hangs counted. It is about no task.
-pub const UNCLOSED_AT: usize = 288;
 /// Box header: two places for last words, written in turn: after a death during a write, the older words are intact.
 const WORDS_PLACES_AT: usize = 320;
 /// Box header: how many processes of its last task the worker could not end, stored after their process ids and before
@@ -138,8 +139,8 @@ const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDE
 const _: () = assert!(UNWANTED_AT + 8 <= STACK_ASKED_AT && STACK_ASKED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(STACK_TEXT_AT + STACK_TEXT_MAX_BYTES == STACK_PAGE_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
-const _: () = assert!(LAST_WORDS_AT + 8 <= UNCLOSED_AT && UNCLOSED_AT + 8 <= WORDS_PLACES_AT);
-const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);
+const _: () = assert!(LAST_WORDS_AT + 8 <= WORDS_PLACES_AT);
+const _: () = assert!(PROGRAM_STOP_AT + 8 <= UNCLOSED_AT && UNCLOSED_AT + 8 <= CAUSE_SIGNAL_AT);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
 const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= SURVIVOR_COUNT_AT);

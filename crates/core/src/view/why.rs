@@ -181,12 +181,13 @@ impl View<'_> {
         let id = self.jobs.batch(run).pool();
         let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
-        let (mut busy, mut idle, mut spent, mut closed, mut dying) = (0, 0, 0, 0, 0);
+        let (mut busy, mut idle, mut spent, mut unclosed, mut closed, mut dying) = (0, 0, 0, 0, 0, 0);
         let mut stuck = count(WorkerState::Stuck);
         for (_, worker) in self.workers.in_slots(id) {
             match worker.shown() {
                 WorkerState::Busy => busy += 1,
                 WorkerState::Idle if worker.is_idle() => idle += 1,
+                WorkerState::Idle if worker.is_at_rest() && worker.has_many_unclosed() => unclosed += 1,
                 WorkerState::Idle if worker.is_at_rest() => spent += 1,
                 WorkerState::Idle => closed += 1,
                 WorkerState::Killed | WorkerState::Stuck => dying += 1,
@@ -202,6 +203,7 @@ impl View<'_> {
             busy,
             idle,
             spent,
+            unclosed,
             closed,
             dying,
             stuck,

@@ -7,6 +7,7 @@
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{JobId, PoolId, SlotId, WorkerId};
+use bulkhead_proto::limits::UNCLOSED_MAX;
 
 use crate::turn::{Alarm, AlarmSlot, Owner, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
@@ -284,6 +285,11 @@ impl<T: Copy> Worker<T> {
     /// Whether it has been offered as much as it may run, in a pool that recycles strictly, or cannot close what it has.
     pub(crate) fn is_spent(&self) -> bool {
         self.is_worn || self.stats.ended + self.ring.len() as u64 >= self.tasks_max
+    }
+
+    /// Whether it has too many files of clients to close, so that it is offered nothing.
+    pub(crate) fn has_many_unclosed(&self) -> bool {
+        self.stats.unclosed > UNCLOSED_MAX
     }
 
     /// Whether it has a slot, and nothing is wrong with it.

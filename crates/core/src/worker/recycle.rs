@@ -17,7 +17,6 @@ use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::limits::UNCLOSED_MAX;
 
 use crate::action::Action;
 use crate::turn::{Turn, ms};
@@ -39,7 +38,7 @@ fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
     let age_ns = turn.now_ns().saturating_sub(worker.process.ready_ns);
     let bytes = worker.stats.resident_bytes;
     match () {
-        () if worker.stats.unclosed > UNCLOSED_MAX => Some(Enough::Unclosed { files: worker.stats.unclosed }),
+        () if worker.has_many_unclosed() => Some(Enough::Unclosed { files: worker.stats.unclosed }),
         () if worker.ended() == 0 => None,
         () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
         () if over(config.recycle_age_ms.map(ms), age_ns) => Some(Enough::Age { ms: age_ns / ms(1) }),
@@ -118,7 +117,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker says how many files of clients it has to close. With more than [`UNCLOSED_MAX`] their closes hang, and it is due in
+    /// A worker says how many files of clients it has to close. With too many (`has_many_unclosed`) their closes hang, and it is due in
     /// every pool, as strictly: what it runs would add to them.
     ///
     /// If its process cannot end because of such files, it is stuck, for the user whom it served (`held.rs`). While as many workers
@@ -126,7 +125,7 @@ impl<T: Copy> Workers<T> {
     pub(crate) fn note_unclosed(&mut self, id: WorkerId, files: u64) {
         if let Some(worker) = self.table.get_mut(&id) {
             worker.stats.unclosed = files;
-            worker.is_worn = files > UNCLOSED_MAX;
+            worker.is_worn = worker.has_many_unclosed();
             self.has_unclosed |= worker.is_worn;
             // One that is stuck counts for its user as long as it has any.
             worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);

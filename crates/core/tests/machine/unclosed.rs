@@ -4,10 +4,11 @@ use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::client::view::PoolHealth;
+use bulkhead_proto::client::why::WhyNow;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::limits::UNCLOSED_MAX;
 
-use crate::rig::{Rig, config};
+use crate::rig::{ALICE, Rig, config};
 
 const MANY: u64 = UNCLOSED_MAX + 1;
 
@@ -47,6 +48,9 @@ fn without_a_spare_it_is_offered_nothing_until_its_closes_go_on() {
     let job = rig.submit(1);
     rig.sleep(50);
     assert_eq!((rig.holder(job), rig.killed.len()), (None, 0));
+    let why = rig.why(ALICE, job);
+    let WhyNow::Queued { pool, .. } = &why.now else { panic!("{why:?}") };
+    assert_eq!((pool.unclosed, pool.spent, pool.idle, pool.closed), (1, 0, 0, 0));
     rig.tell(Event::Unclosed { worker: second, files: 0 });
     rig.turn();
     assert_eq!(rig.holder(job).map(|(worker, _)| worker), Some(second));

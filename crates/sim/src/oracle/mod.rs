@@ -12,6 +12,7 @@ pub mod exclusive;
 pub mod expiry;
 pub mod fairness;
 pub mod files;
+pub mod first;
 pub mod job;
 pub mod kept;
 pub mod ledger;
@@ -36,6 +37,7 @@ pub mod replies;
 pub mod stacks;
 pub mod stuck_share;
 pub mod turns;
+pub mod unclosed;
 pub mod unwanted;
 pub mod users;
 pub mod verdicts;
@@ -76,6 +78,8 @@ use crate::worker::FakeWorker;
 /// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready or recycling is strict; slots, seqs and rings are kept |
 /// | `fairness` | a flood does not delay a neighbour |
 /// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
+/// | `unclosed` | a worker with too many files of clients to close is offered nothing, and gives its slot to a spare while few workers are leaving |
+/// | `first` | with `one_first`, the other workers of a pool wait for the first one, or for a second |
 /// | `one user` | no worker of a pool that serves one user each is offered tasks of two |
 /// | `stuck` | a user whose tasks make workers stuck is given no further worker beyond half of the slots, less those |
 /// | `fewest`, `levels` | an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections |
@@ -145,6 +149,10 @@ pub struct Oracles {
     pub accounts: accounts::AccountOracle,
     /// `lending`.
     pub lending: lending::LendingOracle,
+    /// `unclosed`.
+    pub unclosed: unclosed::UnclosedOracle,
+    /// `first`.
+    pub first: first::FirstOracle,
     /// `one user`.
     pub one_user: one_user::OneUserOracle,
     /// `stuck`.
@@ -191,6 +199,8 @@ impl Oracles {
                 is_sure_of_waits(scenario),
                 scenario.profile != Profile::Hostile,
             ),
+            unclosed: unclosed::UnclosedOracle::default(),
+            first: first::FirstOracle::new(&scenario.config),
             one_user: one_user::OneUserOracle::new(&scenario.config),
             stuck: stuck_share::StuckOracle::new(&scenario.config, scenario.profile != Profile::Hostile),
             registrations: registrations::RegistrationOracle::default(),
@@ -221,6 +231,8 @@ impl Oracles {
         self.accounts.told(event);
         self.fairness.told(event);
         self.lending.told(event);
+        self.unclosed.told(event);
+        self.first.told(event);
         self.turns.told(event);
         self.unwanted.told(event);
         self.stacks.told(event);
@@ -298,6 +310,8 @@ impl Oracles {
         }
         self.programs.decided(now, out, &self.ledger)?;
         self.lending.decided(now, out, &self.pool, &self.ledger)?;
+        self.unclosed.decided(out, &self.pool)?;
+        self.first.decided(now, out, &self.ledger.pauses)?;
         self.one_user.decided(out, &self.pool, &self.ledger)?;
         self.stuck.decided(out, &self.pool, &self.ledger)?;
         self.turn_over(now, workers)

@@ -117,6 +117,12 @@ impl PoolOracle {
         self.workers.get(&worker).is_some_and(|known| known.stuck)
     }
 
+    /// How many workers of a pool are on their way out: asked to leave, killed or stuck.
+    pub fn leaving(&self, pool: PoolId) -> usize {
+        let own = self.workers.values().filter(|known| known.pool == pool);
+        own.filter(|known| known.retired || known.killed || known.stuck).count()
+    }
+
     /// The kind of an offer, as long as its worker holds it.
     pub fn kind_of(&self, worker: WorkerId, seq: Seq) -> Option<KindId> {
         self.workers.get(&worker)?.holds.get(&seq).copied()

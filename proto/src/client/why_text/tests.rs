@@ -25,6 +25,7 @@ pub(super) fn pool() -> WhyPool {
         busy: 2,
         idle: 0,
         spent: 0,
+        unclosed: 0,
         closed: 0,
         dying: 0,
         stuck: 0,
@@ -106,6 +107,26 @@ fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
             "It expires in 500.00ms unless it begins.",
         ],
     );
+}
+
+#[test]
+fn workers_that_cannot_close_files_are_counted_apart() {
+    let says = |busy, unclosed| {
+        queued(QueuedBefore::default(), None, WhyPool { busy, unclosed, ..pool() }).to_string()
+    };
+    let text = says(1, 1);
+    assert!(
+        text.contains(
+            "1 worker gets no further task: more than 256 files of clients wait there to be closed"
+        ),
+        "{text}"
+    );
+    assert!(
+        !text.contains("slots have a worker") && !text.contains("recycle_strict"),
+        "it has its worker: {text}"
+    );
+    assert!(says(0, 2).contains("2 workers get no further task: more than 256"));
+    assert!(!says(2, 0).contains("further task"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::client::why::{
     DrainLeft, Longest, OutputFilesWait, OutputWait, QueuedBefore, Unread, WhyPool, WhyShare,
 };
 use crate::kind::DEFAULT_POOL;
-use crate::limits::OUTPUTS_KEY;
+use crate::limits::{OUTPUTS_KEY, UNCLOSED_MAX};
 
 /// The jobs that go before it in the queue.
 pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
@@ -52,7 +52,7 @@ pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
 
 /// The state of the pool that will run it; `fresh` if it needs a worker that has run nothing.
 pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
-    let up = pool.busy + pool.idle + pool.spent + pool.closed;
+    let up = pool.busy + pool.idle + pool.spent + pool.unclosed + pool.closed;
     if pool.name != DEFAULT_POOL {
         said.push(format!("Its kind has workers of its own, pool {}.", pool.name));
     }
@@ -72,6 +72,13 @@ pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
         let spent = many(u64::from(pool.spent), "worker gets", "workers get");
         said.push(format!(
             "{spent} no further task (recycle_strict) until a spare is up, which takes its place."
+        ));
+    }
+    if pool.unclosed > 0 {
+        let unclosed = many(u64::from(pool.unclosed), "worker gets", "workers get");
+        said.push(format!(
+            "{unclosed} no further task: more than {UNCLOSED_MAX} files of clients wait there to be closed, behind a close that \
+             hangs. This ends when they are closed, or when a spare takes the place of the worker."
         ));
     }
     if pool.closed > 0 {

@@ -82,6 +82,7 @@ fn a_refusal_fails_the_task_and_a_failed_task_keeps_its_output_in_the_reserve() 
         output.write_all(&pattern(LONG)).unwrap();
         let failure = output.write_all(b"more").unwrap_err().to_string();
         assert!(failure.contains("no room (outputs_bytes_max)"), "{failure}");
+        assert!(output.files.output.is_none(), "with the question the reserve is gone");
         let end = output.end(Err(TaskFailure::new("it did not look").with_output()));
         assert!(
             matches!(end, TaskEnd::Failed { spilled: 0, ref inline, .. } if inline.is_empty()),
