@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import _base
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ import bulkhead
 from bulkhead import Executor, _native
 from bulkhead._chunks import ChunkedMap
 from bulkhead._events import EventReader
+from bulkhead._future import Future, complete
 from bulkhead._link import Link
 from bulkhead._map import MapResults
 from bulkhead._options import CallOptions
@@ -386,6 +388,29 @@ def test_a_wait_may_be_interrupted_at_any_line() -> None:
         teller = threading.Timer(0.001, results.put, (0, True, 5))
         teller.start()
         assert results.take(0, time.monotonic() + 60) == 5
+        teller.join()
+        if not was_interrupted:
+            break
+    assert line > 5
+
+
+@pytest.mark.parametrize("has_condition", [True, False])
+def test_the_wait_for_a_result_may_be_interrupted_at_any_line(has_condition: bool) -> None:
+    """As above, with a future whose thread does not read the session."""
+    files = {inspect.getfile(kind) for kind in (Future, WaitingThreads, threading.Condition)}
+    for line in itertools.count():
+        future = Future[int]()
+        assert not has_condition or future._condition is not None
+
+        def wait(future: Future[int] = future) -> None:
+            with contextlib.suppress(TimeoutError, _base.TimeoutError):
+                future.result(0.001)
+
+        was_interrupted = interrupted_at(line, files, wait)
+        teller = threading.Timer(0.001, complete, ([(future, True, 5)],))
+        teller.daemon = True
+        teller.start()
+        assert future.result(60) == 5
         teller.join()
         if not was_interrupted:
             break
