@@ -111,12 +111,13 @@ pub(crate) fn assemble(
         settings.worker_programs.len()
     );
     let outputs = OutputStore::new(budget.outputs, clients.closer());
-    let performer = Performer::new(
-        clients,
-        WorkerTable::new(template, registry()?)?,
-        outputs,
-        ServiceNotifier::new(settings.private, outer),
-    );
+    let workers = WorkerTable::new(template, registry()?)?;
+    let mut notifier = ServiceNotifier::new(settings.private, outer);
+    if settings.ready_when_listening {
+        // Before the first spawn, so that clients connect and submit while the first worker starts.
+        notifier.tell_parent_ready();
+    }
+    let performer = Performer::new(clients, workers, outputs, notifier);
     let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());
     let spin = SpinBeforeSleep::default();
