@@ -161,8 +161,9 @@ class Future(_base.Future[T]):
             is_cancelled = super().cancel()
             self._wake()
             return is_cancelled
-        if not self._settle(False, CANCELLED):
-            return self._state in _CANCELLED_STATES
+        if not self._settle(False, CANCELLED) and self._state not in _CANCELLED_STATES:
+            return False
+        # Also for one that is cancelled: Ctrl-C may have come between the two.
         pool.drop(self._token)
         self._invoke_callbacks()
         return True
