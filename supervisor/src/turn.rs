@@ -307,6 +307,9 @@ fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
             | What::Degraded { .. }
             | What::Recovered { .. }
             | What::Short { .. }
+            | What::Reloaded { .. }
+            | What::JournalFailed { .. }
+            | What::JournalRecovered
             | What::Draining { .. }
             | What::Stopped,
             _,
@@ -337,6 +340,7 @@ fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
             | What::EndedQueued { .. }
             | What::RetryAsked { .. }
             | What::Evicted { .. }
+            | What::Kindless { .. }
             | What::Recycled { .. },
             None,
         ) => Some(LineAbout::Workers),
@@ -357,6 +361,8 @@ fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
         | What::SpawnFailed { .. }
         | What::Stuck { .. }
         | What::LivesOn { .. }
+        | What::JournalFailed { .. }
+        | What::Kindless { .. }
         | What::Degraded { .. } => {
             log::warn!("{}", record.what);
         }
@@ -383,6 +389,8 @@ fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
         | What::RetryAsked { .. }
         | What::Recovered { .. }
         | What::Short { .. }
+        | What::Reloaded { .. }
+        | What::JournalRecovered
         | What::Evicted { .. }
         | What::Draining { .. }
         | What::Stopped

@@ -178,7 +178,7 @@ fn of_client(error: &Error) -> u8 {
 /// The code for a request that the daemon refused.
 pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
     match refusal {
-        Refusal::Busy { .. } | Refusal::Draining => BUSY,
+        Refusal::Busy { .. } | Refusal::Draining | Refusal::NotDurable { .. } => BUSY,
         Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
         Refusal::NeverWas { .. }
         | Refusal::Gone { .. }

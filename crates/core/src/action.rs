@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use bulkhead_facts::fact::{Fact, FactNo};
+use bulkhead_facts::fact::Fact;
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::Record;
 use bulkhead_proto::client::refusal::Refusal;
@@ -25,21 +25,11 @@ use thin_vec::ThinVec;
 pub struct Output {
     /// What happened, for people who watch and, later, for the journal.
     pub records: Vec<Record>,
-    /// What the shell has to do at once.
+    /// What the shell has to do. What must not be told before a fact is stored, the core holds back until it hears
+    /// [`crate::event::Event::Stored`].
     pub actions: Vec<Action>,
     /// What the journal has to store, in this order. They are numbered without a gap over all turns, from 1.
     pub facts: Vec<Fact>,
-    /// What the shell has to do once a fact is stored, in the order of those facts; of one fact, in this order.
-    pub waiting: Vec<WaitingAction>,
-}
-
-/// An action that tells or undoes something that must not be lost: it waits until that is durable.
-#[derive(Clone, Debug)]
-pub struct WaitingAction {
-    /// The fact that it waits for: of this turn, or of one before.
-    pub after: FactNo,
-    /// What is then to be done.
-    pub action: Action,
 }
 
 /// One thing for the shell to do.

@@ -194,6 +194,14 @@ impl Default for PoolSize {
 }
 
 impl Config {
+    /// The first number of a job.
+    pub(crate) fn first_job(&self) -> JobId {
+        match &self.journal {
+            JournalUse::None(_) => JobId(1),
+            JournalUse::Open(open) => open.jobs.0.max(JobId(1)),
+        }
+    }
+
     /// Every pool, the default one first; its index here is its number.
     pub fn all_pools(&self) -> impl Iterator<Item = PoolSize> + '_ {
         let default = PoolSize {

@@ -265,8 +265,7 @@ pub enum Event {
         log: LogId,
     },
 
-    /// All facts up to this one are stored, or had an event of their own. The actions that waited for them are performed before the
-    /// core hears of it.
+    /// All facts up to this one are stored, or had an event of their own.
     Stored {
         /// The last of them.
         up_to: FactNo,

@@ -130,6 +130,13 @@ impl DurableState {
         Ok(())
     }
 
+    /// The submit with this first job could not be stored: it never was. Nothing else may have been added about its jobs.
+    pub fn withdraw(&mut self, first: JobId) {
+        if let Some((_, count)) = self.submits.get(&first) {
+            (first.0..first.0 + u64::from(*count)).for_each(|job| self.remove(JobId(job)));
+        }
+    }
+
     fn going_on(&mut self, job: JobId) -> Result<&mut FoldedJob, Misfit> {
         let folded = self.jobs.get_mut(&job).ok_or(Misfit::Unknown(job))?;
         if folded.end.is_none() { Ok(folded) } else { Err(Misfit::HasEnded(job)) }

@@ -42,6 +42,8 @@ pub enum Move {
     FreeOutput(OutputId),
     /// The same of a log.
     FreeLog(LogId),
+    /// The journal comes to the end of a commit.
+    Commit,
     /// The wall clock is set.
     SetWall,
     /// The daemon is told to drain or to stop.

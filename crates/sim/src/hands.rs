@@ -72,7 +72,8 @@ impl World {
             Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
             Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
             Action::DropLog { log } => self.drop_log(log),
-            Action::Ready { .. } | Action::Offer { .. } | Action::ReserveJobs { .. } => {}
+            Action::ReserveJobs { end } => self.told_back.push(Event::JobsReserved { end }),
+            Action::Ready { .. } | Action::Offer { .. } => {}
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ pub mod client;
 pub mod clock;
 mod crowds;
 mod deep;
+pub mod disk;
 mod hands;
 mod hear;
 mod inspect;

@@ -45,6 +45,7 @@ impl World {
             Move::Flush(client) => self.flush(client),
             Move::FreeOutput(output) => self.told_back.push(Event::OutputFreed { output }),
             Move::FreeLog(log) => self.told_back.push(Event::LogFreed { log }),
+            Move::Commit => return self.commit(),
             Move::SetWall => self.set_wall(),
             Move::Shutdown => self.shut_down(),
         }

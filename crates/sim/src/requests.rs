@@ -114,6 +114,11 @@ impl World {
         let held = attached && self.rng.chance(500);
         let flavour = self.some_flavour();
         let registered = self.use_something(place, attached && kind != "fan");
+        let durable = self.some_durable(
+            &mut policy,
+            kind != "fan" && files.is_empty() && registered.is_none(),
+            attached,
+        );
         Request::Submit(Submit {
             kind,
             policy,
@@ -123,7 +128,7 @@ impl World {
             flavour,
             files,
             registered,
-            durable: None,
+            durable,
             inputs,
         })
     }

@@ -10,6 +10,7 @@ use crate::arenas;
 use crate::clock::{MS, S};
 use crate::crowds::{self, Crowd};
 use crate::deep;
+use crate::disk::{self, DiskFaults};
 use crate::lending;
 use crate::logs;
 use crate::on_demand;
@@ -129,6 +130,8 @@ pub struct Scenario {
     pub arenas: bool,
     /// Whether the rings of workers are filled once faults have stopped.
     pub deep: bool,
+    /// What goes wrong with the disk, if jobs may be durable.
+    pub disk: Option<DiskFaults>,
     /// Whether workers leave processes that the daemon may not end.
     pub strays: bool,
     /// Whether signals stop spares.
@@ -170,6 +173,7 @@ impl Scenario {
             registers: false,
             arenas: false,
             deep: false,
+            disk: None,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),
             little_memory: false,
@@ -199,6 +203,7 @@ impl Scenario {
         let has_crowd = scenario.crowd.is_some();
         scenario.registers = registrations::register(seed, profile, has_crowd, &mut scenario.config);
         scenario.deep = deep::fill(&mut scenario);
+        scenario.disk = disk::keep(seed, &mut scenario.config);
         scenario
     }
 }

@@ -18,6 +18,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::agenda::{Agenda, Move};
 use crate::client::FakeClient;
 use crate::clock::{Clock, MS, S, US};
+use crate::disk::FakeDisk;
 use crate::oracle::Oracles;
 use crate::report::{BrokenRule, RunReport, Verdict};
 use crate::rng::SimRng;
@@ -74,6 +75,8 @@ pub struct World {
     pub(crate) exited: bool,
     /// Until when no descriptor can be made.
     pub(crate) short_until_ns: u64,
+    /// The journal and its disk.
+    pub(crate) disk: FakeDisk,
     /// The pool that cannot start a worker now.
     pub(crate) down: Option<PoolId>,
     pub(crate) calm: bool,
@@ -121,6 +124,7 @@ impl World {
             decided_at: Now::default(),
             exited: false,
             short_until_ns: 0,
+            disk: FakeDisk::default(),
             down,
             calm: false,
             trace,
@@ -228,8 +232,10 @@ impl World {
         }
         self.count_actions(&out);
         self.decided_at = now;
+        self.disk.decided(&out)?;
         self.oracles.decided(now, &out, &self.workers)?;
         out.records.clear();
+        self.add_facts(std::mem::take(&mut out.facts))?;
         self.perform(&mut out.actions)?;
         self.oracles.replies.over();
         self.out = out;

@@ -56,7 +56,10 @@ impl Bench {
         bench.tell(Event::WorkerReady { worker: WORKER, writes_stack: false });
         let what = What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
         let records = vec![Record { index: 1, at_us: 0, what }];
-        bench.oracles.decided(bench.now, &Output { records, actions: vec![] }, &bench.workers).unwrap();
+        bench
+            .oracles
+            .decided(bench.now, &Output { records, actions: vec![], facts: vec![] }, &bench.workers)
+            .unwrap();
         for (client, uid, admin) in [(OWNER, 1, false), (OTHER, 2, false), (ADMIN, 0, true)] {
             bench.tell(Event::ClientConnected { client, peer: Peer { uid, admin } });
         }
@@ -82,7 +85,11 @@ impl Bench {
     }
 
     fn decide(&mut self, actions: Vec<Action>) -> Verdict {
-        let verdict = self.oracles.decided(self.now, &Output { records: vec![], actions }, &self.workers);
+        let verdict = self.oracles.decided(
+            self.now,
+            &Output { records: vec![], actions, facts: vec![] },
+            &self.workers,
+        );
         self.now.mono_ns += 1;
         verdict
     }

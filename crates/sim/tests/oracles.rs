@@ -86,7 +86,7 @@ impl Bench {
             self.records += 1;
             records.push(Record { index: self.records, at_us: 0, what });
         }
-        self.oracles.decided(self.now, &Output { records, actions }, &self.workers)
+        self.oracles.decided(self.now, &Output { records, actions, facts: Vec::new() }, &self.workers)
     }
 
     fn get(&mut self, reply: Reply, output: Option<OutputId>) -> Verdict {

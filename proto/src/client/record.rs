@@ -304,6 +304,29 @@ pub enum What {
         /// What is missing, as a text for people.
         what: String,
     },
+    /// Unfinished jobs of earlier runs of the daemon are queued again: all that there were.
+    Reloaded {
+        /// How many.
+        jobs: u64,
+        /// Jobs that are not among them, because no kind of this daemon runs them.
+        kindless: u64,
+    },
+    /// Unfinished jobs of an earlier run wait, because this daemon does not offer their kind.
+    Kindless {
+        /// The first of them.
+        first: JobId,
+        /// How many.
+        count: u64,
+        /// The kind.
+        kind: String,
+    },
+    /// The journal stores nothing for now: durable jobs are refused, and their ends are told later.
+    JournalFailed {
+        /// Why, as a text for people.
+        why: String,
+    },
+    /// The journal stores again.
+    JournalRecovered,
     /// Results were dropped early, because a limit of what is kept was reached.
     Evicted {
         /// The number of jobs.

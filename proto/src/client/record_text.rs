@@ -82,6 +82,9 @@ impl fmt::Display for What {
             | Self::Degraded { .. }
             | Self::Recovered { .. }
             | Self::Short { .. }
+            | Self::Reloaded { .. }
+            | Self::JournalFailed { .. }
+            | Self::JournalRecovered
             | Self::Evicted { .. }
             | Self::Draining { .. }
             | Self::Stopped => service_line(self, out),
@@ -105,6 +108,7 @@ impl fmt::Display for What {
             | Self::ProgramContinued { .. }
             | Self::LivesOn { .. } => stop_line(self, out),
             Self::Accepted { .. }
+            | Self::Kindless { .. }
             | Self::Blamed { .. }
             | Self::Retried { .. }
             | Self::Backoff { .. }
@@ -121,6 +125,11 @@ fn service_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::Degraded { pool, reason } => write!(out, "pool degraded pool={pool} reason={reason:?}"),
         What::Recovered { pool } => write!(out, "pool healthy again pool={pool}"),
         What::Short { what } => write!(out, "jobs with large results wait what={what:?}"),
+        What::Reloaded { jobs, kindless } => {
+            write!(out, "unfinished jobs are queued again count={jobs} without_a_kind={kindless}")
+        }
+        What::JournalFailed { why } => write!(out, "journal stores nothing for now why={why:?}"),
+        What::JournalRecovered => out.write_str("journal stores again"),
         What::Evicted { count, limit } => write!(out, "results dropped early count={count} limit={limit:?}"),
         What::Draining { left, grace_ms } => {
             let grace = Maybe(grace_ms.map(Span::ms), "unlimited");
@@ -255,6 +264,9 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match what {
         What::Accepted { first, count, kind, uid } => {
             write!(out, "jobs accepted first={first} count={count} kind={kind} uid={uid}")
+        }
+        What::Kindless { first, count, kind } => {
+            write!(out, "jobs wait for a kind first={first} count={count} kind={kind:?}")
         }
         What::Blamed { job, part, attempt, worker, crashes, crashes_max } => {
             write!(

@@ -14,7 +14,7 @@ const ARROWS: [Row; 17] = [
     ("proto", &[], Some(&["bincode", "serde", "smallvec"])),
     ("crates/facts", &["proto"], Some(&["sha2"])),
     ("crates/core", &["facts", "proto"], Some(&["slab", "thin-vec"])),
-    ("crates/sim", &["core", "proto"], Some(&[])),
+    ("crates/sim", &["core", "facts", "proto"], Some(&[])),
     ("crates/sys", &[], None),
     ("crates/link", &["proto", "sys"], None),
     ("crates/journal", &["facts", "proto", "sys"], Some(&["rusqlite", "serde", "serde_json"])),

@@ -234,6 +234,8 @@ fn text_bytes(what: &What) -> u64 {
         What::Degraded { pool, reason } => pool.len() + reason.len(),
         What::Recovered { pool } => pool.len(),
         What::Short { what } => what.len(),
+        What::Kindless { kind, .. } => kind.len(),
+        What::JournalFailed { why } => why.len(),
         What::EndedQueued { jobs, .. } => std::mem::size_of_val(jobs.as_slice()),
         What::Ended {
             outcome:
@@ -246,6 +248,8 @@ fn text_bytes(what: &What) -> u64 {
             ..
         }
         | What::Started { .. }
+        | What::Reloaded { .. }
+        | What::JournalRecovered
         | What::Spawned { .. }
         | What::Ready { .. }
         | What::Placed { .. }

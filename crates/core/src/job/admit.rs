@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use bulkhead_proto::ids::JobId;
+
 use crate::job::batch::Batch;
 use crate::job::level::Entering;
 use crate::job::list::IntrusiveList;
@@ -14,15 +16,21 @@ use crate::job::{Admission, Jobs, UnnamedJob};
 use crate::turn::{Alarm, AlarmSlot, Counter, Turn};
 
 impl Jobs {
+    /// Reserves numbers for so many jobs; the first of them.
+    pub(crate) fn reserve(&mut self, count: u32) -> JobId {
+        self.table.reserve(count)
+    }
+
     /// Queues the first `count` jobs of a checked submit and returns the run of the first.
     ///
     /// # Panics
     /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.
     pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> TaskRun {
-        let Admission { client, tag, uid, account, kind, pool, submit, files, count, named } = admission;
+        let Admission { client, tag, uid, account, kind, pool, submit, files, count, first, named } =
+            admission;
         assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
         assert!(files.is_empty() || count == 1, "files are taken in with one job");
-        let first = self.table.next_id();
+        let first = first.unwrap_or_else(|| self.table.reserve(count));
         let mut expiry = AlarmSlot::default();
         if let Some(limit_ms) = submit.policy.expires_ms {
             turn.set(&mut expiry, Alarm::Expiry(first, count), turn.after_ms(limit_ms));
@@ -42,6 +50,7 @@ impl Jobs {
             tag,
             attached: submit.attached,
             held: submit.held,
+            durable: submit.durable.is_some(),
             flavour: submit.flavour,
             progress: submit.progress,
             watched: submit.attached,
@@ -52,8 +61,8 @@ impl Jobs {
         let attachments = self.attachments.hold(turn, account, submit.files, files);
         let task_kind = if plans { TaskKind::Plan } else { TaskKind::Whole };
         let mut list = IntrusiveList::default();
-        for input in submit.inputs.into_iter().take(count as usize) {
-            let key = self.table.insert(batch, input, task_kind);
+        for (number, input) in (first.0..).zip(submit.inputs).take(count as usize) {
+            let key = self.table.insert(batch, JobId(number), input, task_kind);
             if let Some(attachments) = attachments {
                 let rare = self.table[key].rare_mut();
                 (rare.attachments, rare.has_files) = (Some(attachments), true);

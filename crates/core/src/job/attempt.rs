@@ -11,6 +11,7 @@
 //! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. An
 //! attempt that is given back uncharged costs neither, and its task goes to the front of its list.
 
+use bulkhead_facts::fact::AttemptEnd;
 use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::why::Part;
@@ -133,6 +134,7 @@ impl Jobs {
             let rare = job.rare_mut();
             rare.lost_ns = Some(now_ns);
             rare.lost += 1;
+            self.attempt_fact(turn, key, AttemptEnd::Lost, None);
         } else {
             // `start` counted the offer as an attempt; nothing of it ran.
             count_down(&mut job.attempts, 1, "attempts of a job");
@@ -186,6 +188,7 @@ impl Jobs {
         if let Leftover::Held { output, .. } = left {
             self.drop_output(turn, output);
         }
+        self.attempt_fact(turn, key, AttemptEnd::Failed, Some(&message));
         // Jitter keeps jobs that failed together from coming back together.
         let (first_ms, most_ms) = (turn.config().backoff_min_ms, turn.config().backoff_max_ms);
         let span = doubled(first_ms, u32::from(self.table[key].retries), most_ms);
@@ -247,6 +250,7 @@ impl Jobs {
         job.rare_mut().lost_ns = Some(turn.now_ns());
         let (own, part) = self.task_of(key);
         self.keep_death(turn, (own, part, attempt), dead, true);
+        self.attempt_fact(turn, key, AttemptEnd::Charged, None);
         let job = self.table[own].id;
         turn.record(
             What::Blamed { job, part, attempt, worker: dead.worker, crashes, crashes_max },

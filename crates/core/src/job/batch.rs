@@ -34,6 +34,8 @@ pub(crate) struct Batch {
     pub(super) attached: bool,
     /// Whether a result that was sent to the client is kept until its receipt.
     pub(super) held: bool,
+    /// Whether what becomes of its jobs is stored as facts.
+    pub(super) durable: bool,
     /// Whether the client subscribed to the progress of its jobs, while they are attached.
     pub(super) progress: bool,
     pub(super) accepted_us: u64,
@@ -94,6 +96,11 @@ impl Batch {
     /// Whether a result that was sent to the client is kept until its receipt.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// Whether what becomes of its jobs is stored as facts.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// The client, if its jobs are held for its receipts.

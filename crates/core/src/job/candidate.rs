@@ -66,6 +66,11 @@ impl Candidate<'_> {
         self.needs_descriptor() || self.entry.job.has_files() || self.entry.job.has_registered()
     }
 
+    /// Whether what becomes of it is stored as facts.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.entry.batch.durable
+    }
+
     /// What its job uses that its connection registered.
     pub(crate) fn named(&self) -> Option<&NamedRegistrations> {
         let has_some = self.entry.job.has_registered();

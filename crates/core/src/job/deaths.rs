@@ -56,7 +56,7 @@ impl Jobs {
     /// clients know.
     pub(crate) fn note_uncharged(
         &mut self,
-        turn: &Turn,
+        turn: &mut Turn,
         offer: &OfferRef,
         shown: JobId,
         dead: &ProvenDeath<'_>,
@@ -71,6 +71,7 @@ impl Jobs {
             let (attempt, fence) = (self.table[key].attempts, self.table[key].fence);
             if fence == offer.fence && !is_noted(&self.table[own]) {
                 self.keep_death(turn, (own, part, attempt), dead, false);
+                self.late_death_fact(turn, key);
             }
         } else if let (Some((_, part)), Some(own)) = (part_of(offer.number), self.table.find(shown)) {
             // The part is gone with its job. Only the part that ended the job keeps the death.

@@ -59,6 +59,7 @@ impl Jobs {
             EndedBy::Canceller(by) => (None, Some(by)),
         };
         self.record_end(turn, key, &outcome, by);
+        self.end_fact(turn, key, (&outcome, &left), by);
         let job = &mut self.table[key];
         // A done job is never run again, so its input is not kept.
         if outcome == Outcome::Done {

@@ -25,6 +25,7 @@ mod batches;
 mod candidate;
 mod deaths;
 mod due_ends;
+mod durable;
 mod ending;
 mod entry;
 mod evictions;
@@ -44,6 +45,7 @@ mod parts;
 mod progress;
 mod queue;
 mod queues;
+mod reload;
 mod retry;
 mod run;
 mod solo_queue;
@@ -70,6 +72,7 @@ pub(crate) use grant::{grant, missing_file};
 pub(crate) use level::TakeChoice;
 pub(crate) use output_need::OutputGrant;
 pub(crate) use progress::ProgressLook;
+pub(crate) use reload::Reloading;
 pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use turns::Search;
@@ -114,10 +117,10 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, and an empty queue for each of so many pools.
-    pub(crate) fn new(pools: usize) -> Self {
+    /// No jobs, and an empty queue for each of so many pools. Numbers of jobs begin at `first`.
+    pub(crate) fn new(pools: usize, first: JobId) -> Self {
         Self {
-            table: JobTable::default(),
+            table: JobTable::new(first),
             queues: Queues::new(pools),
             kept: KeptJobs::default(),
             outputs: HeldOutputs::default(),

@@ -50,6 +50,7 @@ impl Jobs {
         rare.asked += 1;
         rare.attachments = None;
         rare.survivors = Vec::new();
+        self.retry_fact(turn, key);
         self.wait_behind(key);
         Released { untold, batch, held_by }
     }

@@ -55,6 +55,15 @@ impl IndexMut<Key> for JobTable {
 }
 
 impl JobTable {
+    /// No jobs; numbers begin at `first`.
+    ///
+    /// # Panics
+    /// If that is 0, which is no number of a job.
+    pub(crate) fn new(first: JobId) -> Self {
+        let last = first.0.checked_sub(1).expect("numbers of jobs count from 1");
+        Self { last, ..Self::default() }
+    }
+
     /// The number that the next job gets.
     pub(crate) fn next_id(&self) -> JobId {
         JobId(self.last + 1)
@@ -129,14 +138,33 @@ impl JobTable {
         u32::try_from(key).expect("fewer batches than jobs, and those are bounded far below")
     }
 
-    /// Adds a job to a batch, queued, under the next number.
-    pub(crate) fn insert(&mut self, batch: u32, input: Payload, task_kind: TaskKind) -> Key {
-        self.last += 1;
-        self.counts[Phase::Queued as usize] += 1;
-        let account = self.batches[batch as usize].account;
+    /// Reserves so many numbers, which follow each other; the first of them.
+    pub(crate) fn reserve(&mut self, count: u32) -> JobId {
+        let first = self.next_id();
+        self.last += u64::from(count);
+        first
+    }
+
+    /// Adds a job to a batch, queued, under a number that was reserved for it.
+    ///
+    /// # Panics
+    /// If the number was not given out, or is in use.
+    pub(crate) fn insert(&mut self, batch: u32, number: JobId, input: Payload, task_kind: TaskKind) -> Key {
+        self.insert_job(Job::new(number, batch, input, task_kind))
+    }
+
+    /// Adds a job that waits, in its state.
+    ///
+    /// # Panics
+    /// If its number was not given out, or is in use, or it does not wait.
+    pub(super) fn insert_job(&mut self, job: Job) -> Key {
+        let phase = job.state.phase();
+        assert!(job.id.0 <= self.last && phase.waits(), "job {} enters the table to wait", job.id);
+        self.counts[phase as usize] += 1;
+        let account = self.batches[job.batch as usize].account;
         self.charges.charge(account, Resource::Jobs, 1);
-        charge_waiting(&mut self.charges, account, &input, true);
-        self.enter_table(Job::new(JobId(self.last), batch, input, task_kind))
+        charge_waiting(&mut self.charges, account, &job.input, true);
+        self.enter_table(job)
     }
 
     /// Adds a queued part under this number. It has no input of its own.

@@ -17,6 +17,7 @@ use crate::turn::{AccountId, TaskLimits};
 use bulkhead_proto::ids::Fence;
 
 /// The first `count` jobs of a checked submit, to be admitted.
+#[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) client: ClientId,
     pub(crate) tag: Tag,
@@ -28,6 +29,8 @@ pub(crate) struct Admission {
     pub(crate) submit: Submit,
     pub(crate) files: Vec<Attached>,
     pub(crate) count: u32,
+    /// The number of the first, if numbers were reserved for them.
+    pub(crate) first: Option<JobId>,
     /// What the jobs use that their connection registered.
     pub(crate) named: Option<Rc<NamedRegistrations>>,
 }

@@ -5,6 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_facts::durable_job::DurableJob;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::Payload;
+
 use crate::machine::Core;
 use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
@@ -30,6 +34,17 @@ const AUDITED: [Resource; 16] = [
 ];
 
 impl Core {
+    /// The durable state of each durable job in the table: its counts, without the attempt that runs and without `fence` and
+    /// `lost_since`; its input, and whether it has ended.
+    pub fn durable_states(&self) -> impl Iterator<Item = (JobId, DurableJob, &Payload, bool)> + '_ {
+        self.jobs.durable_states()
+    }
+
+    /// How many facts are not stored.
+    pub fn unstored(&self) -> u64 {
+        self.turn.facts().count()
+    }
+
     /// Checks every invariant of the machine.
     ///
     /// # Panics
@@ -53,7 +68,9 @@ impl Core {
     /// The ledger has what the rooms hold.
     fn audit_ledger(&self) {
         self.ledger.audit();
-        let queued = self.jobs.queued() + self.jobs.retrying();
+        let waiting = self.held_back.holdings().filter(|(_, resource, _)| *resource == Resource::Queue);
+        let waiting: u64 = waiting.map(|(_, _, count)| count).sum();
+        let queued = self.jobs.queued() + self.jobs.retrying() + waiting;
         assert_eq!(self.ledger.held_by_all(Resource::Queue), queued, "queued jobs are in the ledger");
         let charged = self.jobs.output_bytes_by_account();
         let held = self.ledger.held_by_all(Resource::OutputBytes);
@@ -83,7 +100,9 @@ impl Core {
             assert_eq!(self.ledger.find(uid), Some(account), "a batch has the account of its user");
         }
         let mut rooms = BTreeMap::<_, u64>::new();
-        for (account, resource, count) in self.jobs.holdings().chain(self.clients.holdings()) {
+        for (account, resource, count) in
+            self.jobs.holdings().chain(self.clients.holdings()).chain(self.held_back.holdings())
+        {
             *rooms.entry((account, resource)).or_default() += count;
         }
         for (account, holder) in self.ledger.accounts() {

@@ -202,7 +202,7 @@ impl Core {
             (Blame::Nobody, _) => {}
         }
         if let Some(offer) = first_claimed {
-            self.jobs.note_uncharged(&self.turn, &held_by(id, offer), offer.shown(), dead);
+            self.jobs.note_uncharged(&mut self.turn, &held_by(id, offer), offer.shown(), dead);
         }
     }
 

@@ -160,6 +160,14 @@ impl Core {
     pub(super) fn give_result(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
         let (ended, output) = self.jobs.copy_end(run);
         let bytes = bytes_of(&ended);
-        self.clients.reply(&mut self.turn, (id, tag), Reply::Ended(vec![ended]), bytes, output);
+        // A durable job has no output beside its reply.
+        match output {
+            None => {
+                self.reply_of(self.jobs.batch(run).is_durable(), (id, tag), Reply::Ended(vec![ended]), bytes)
+            }
+            Some(_) => {
+                self.clients.reply(&mut self.turn, (id, tag), Reply::Ended(vec![ended]), bytes, output)
+            }
+        }
     }
 }

@@ -10,6 +10,9 @@
 //! | leaving | refused | all have ended | asked to leave; tasks told to end; killed | over (none alive, letters read or farewell over) |
 //! | over | refused | - | - | |
 //!
+//! Durable jobs end with no daemon: those that wait are put off as soon as the drain begins, and those that run when it is over. The next
+//! run of the daemon goes on with them.
+//!
 //! Tasks that still run in `leaving` have the grace that their job asked for, else that of their kind; workers of tasks
 //! without one are killed. A stop in that stage, as a further signal asks for it, kills all workers at once.
 
@@ -23,6 +26,7 @@ use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
 
 use crate::action::Action;
 use crate::event::{Leftover, Peer};
+use crate::job::Doing;
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, Owner, ms};
 use crate::view::DrainState;
@@ -122,6 +126,7 @@ impl Core {
             self.drain.enter(DrainStage::Draining);
             let left = self.jobs.unended();
             self.turn.record(What::Draining { left, grace_ms }, Owner::Service);
+            self.put_off(|doing| matches!(doing, Doing::Queued | Doing::Backoff { .. } | Doing::Alone));
         }
         let Some(grace_ms) = grace_ms else { return };
         let until_ns = self.turn.now_ns().saturating_add(ms(grace_ms));
@@ -154,6 +159,7 @@ impl Core {
             return;
         }
         self.leave();
+        self.put_off(|_| true);
         for run in self.jobs.all_unended() {
             let outcome = match self.met_limit(run) {
                 Some(met) => met.outcome(),
@@ -166,6 +172,15 @@ impl Core {
         for id in self.workers.ids() {
             if !self.workers.gives_grace(id) {
                 self.kill(id, KillReason::Stop);
+            }
+        }
+    }
+
+    /// Takes durable jobs that have not ended out of this run: the next run goes on with them, and nobody is told of an end.
+    fn put_off(&mut self, is_wanted: impl Fn(Doing) -> bool) {
+        for run in self.jobs.all_unended() {
+            if self.jobs.batch(run).is_durable() && is_wanted(self.jobs.job(run).doing()) {
+                self.jobs.put_off(&mut self.turn, run);
             }
         }
     }
@@ -205,7 +220,7 @@ impl Core {
 
     /// Waits at most [`FAREWELL_MS`] for clients to read their last results, then tells the shell to exit.
     fn say_farewell(&mut self) {
-        if self.clients.have_letters() && !self.drain.farewell_over {
+        if (self.clients.have_letters() || !self.held_back.is_empty()) && !self.drain.farewell_over {
             if self.drain.alarm.at_ns().is_none() {
                 self.turn.set(&mut self.drain.alarm, Alarm::Grace, self.turn.after_ms(FAREWELL_MS));
             }

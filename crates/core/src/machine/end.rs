@@ -38,11 +38,15 @@ impl Core {
             self.clients.log_is_over(&mut self.turn, follower, run.first());
         }
         let mut told = 0;
+        let is_durable = self.jobs.batch(run).is_durable();
         let waiters = notice.waiters.into_iter();
         let waiters = waiters.map(|(client, submitted)| (client, LetterReason::of_waiter(submitted)));
         let attached = notice.attached.map(|(client, tag)| (client, LetterReason::Attached(tag)));
         for (client, reason) in waiters.chain(attached) {
-            told += u32::from(self.clients.post(client, Letter::new(reason, run.first())));
+            let letter = Letter::new(reason, run.first());
+            let is_posted =
+                if is_durable { self.post_stored(client, letter) } else { self.clients.post(client, letter) };
+            told += u32::from(is_posted);
         }
         if let Some(untold) = self.jobs.announced(run, told) {
             self.clients.add_untold(untold.client, untold.bytes, untold.outputs);

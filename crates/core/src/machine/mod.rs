@@ -17,6 +17,7 @@ mod drain;
 mod durable;
 mod end;
 mod evict;
+mod held_back;
 mod lend;
 mod limits;
 mod notices;
@@ -26,6 +27,7 @@ mod parked;
 mod parts;
 mod progress;
 mod registrations;
+mod reload;
 mod requests;
 mod settle;
 mod spares;
@@ -45,6 +47,8 @@ use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::cancel_waiting::WaitingCancels;
 use crate::machine::drain::Drain;
+use crate::machine::durable::JournalState;
+use crate::machine::held_back::HeldLine;
 use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
 use crate::worker::Workers;
@@ -89,6 +93,8 @@ pub struct Core {
     drain: Drain,
     parked: ParkedLine,
     waiting_cancels: WaitingCancels,
+    journal: JournalState,
+    held_back: HeldLine,
     /// A search for idle workers was longer than one take: the next turn begins at once.
     is_searching: bool,
 }
@@ -115,13 +121,15 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(config.all_pools().count()),
+            jobs: Jobs::new(config.all_pools().count(), config.first_job()),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
             drain: Drain::default(),
             parked: ParkedLine::default(),
             waiting_cancels: WaitingCancels::default(),
+            journal: JournalState::new(&config.journal),
+            held_back: HeldLine::default(),
             is_searching: false,
             turn: Turn::new(config, now),
         }

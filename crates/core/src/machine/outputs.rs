@@ -43,9 +43,12 @@ struct OutputsLeft {
     of_all: u64,
 }
 
-/// Whether there is room for the next task of a candidate.
+/// Whether there is room for the next task of a candidate, and for the facts that it makes.
 pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
     // Most tasks have neither, and each that goes to a worker is asked several times.
+    if !turn.facts().has_room_for_offer() && candidate.is_durable() {
+        return false;
+    }
     let has_now = !candidate.needs_descriptor() || has_room_for_output(ledger, turn, candidate);
     let may_ask =
         |account| is_little_held(ledger) || leaves_room(ledger, account, candidate.output_sums(account));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_facts::fact::Fact;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{Refusal, RefusedJobs, UnknownJobs};
@@ -76,8 +77,22 @@ impl Core {
         self.post_charges();
         let Core { turn, jobs, workers, clients, ledger, drain, .. } = &*self;
         match look(&View::new(turn, jobs, workers, clients, ledger, drain.seen())) {
-            Ok(ViewReply { reply, bytes }) => self.reply(id, tag, reply, bytes),
+            Ok(ViewReply { reply, bytes }) => {
+                self.reply_of(self.is_of_durable(&reply), (id, tag), reply, bytes)
+            }
             Err(refusal) => self.refuse(id, tag, refusal),
+        }
+    }
+
+    /// Whether a reply tells the state of a durable job.
+    fn is_of_durable(&self, reply: &Reply) -> bool {
+        let is_durable =
+            |job: JobId| self.jobs.find(job).is_some_and(|run| self.jobs.batch(run).is_durable());
+        match reply {
+            Reply::Job(detail) => is_durable(detail.row.job),
+            Reply::Why(why) => is_durable(why.job),
+            Reply::Jobs { rows, .. } => rows.iter().any(|row| is_durable(row.job)),
+            _ => false,
         }
     }
 
@@ -142,7 +157,12 @@ impl Core {
         // A job that has ended already is a letter too: it waits for credit behind the other letters.
         if self.jobs.job(run).end().is_some() {
             self.jobs.tell_one_more(run);
-            self.clients.post(id, Letter::new(LetterReason::Asked, run.first()));
+            let letter = Letter::new(LetterReason::Asked, run.first());
+            if self.jobs.batch(run).is_durable() {
+                self.post_stored(id, letter);
+            } else {
+                self.clients.post(id, letter);
+            }
         } else {
             let clients = &self.clients;
             self.jobs.add_waiter(run, id, |waiter| clients.is_connected(waiter));
@@ -224,16 +244,18 @@ impl Core {
             return self.refuse(id, tag, refusal);
         }
         // One job that cannot be changed does not keep the others from being changed.
-        let (mut count, mut refused) = (0, Vec::new());
+        let (mut count, mut refused, mut is_durable) = (0, Vec::new(), false);
         for &job in jobs {
-            match self.jobs.visible(peer, job).and_then(|run| change(self, run, peer)) {
+            let found = self.jobs.visible(peer, job);
+            is_durable |= found.as_ref().is_ok_and(|run| self.jobs.batch(*run).is_durable());
+            match found.and_then(|run| change(self, run, peer)) {
                 Ok(()) => count += 1,
                 Err(why) => RefusedJobs::add(&mut refused, job, why),
             }
         }
         let of_jobs = UNKNOWN_BYTES * (jobs.len() as u64 - u64::from(count));
         let bytes = 16 + 80 * refused.len() as u64 + of_jobs;
-        self.reply(id, tag, Reply::Changed { count, refused }, bytes);
+        self.reply_of(is_durable, (id, tag), Reply::Changed { count, refused }, bytes);
     }
 
     fn wrong_state(run: TaskRun, needed: &str) -> Result<(), Refusal> {
@@ -264,6 +286,9 @@ impl Core {
     fn try_forget(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {
         if self.jobs.job(run).end().is_none() {
             return Self::wrong_state(run, "it has not ended: cancel it first");
+        }
+        if self.jobs.batch(run).is_durable() {
+            self.turn.fact(Fact::Forgotten { job: run.first() });
         }
         self.forget(run);
         Ok(())

@@ -2,8 +2,6 @@
 //!
 //! This file checks the request; `admission.rs` knows for how many jobs there is room, and `job/admit.rs` takes them in.
 
-use std::rc::Rc;
-
 use bulkhead_proto::client::message::{Reply, Submit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
@@ -12,9 +10,9 @@ use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 
 use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
-use crate::job::{Admission, NamedRegistrations, check_files, grant, missing_file};
+use crate::job::{Admission, check_files, grant, missing_file};
 use crate::machine::Core;
-use crate::turn::{AccountId, Counter, Owner};
+use crate::turn::{Counter, Owner};
 
 impl Core {
     /// A client submits jobs.
@@ -22,16 +20,19 @@ impl Core {
         let Some(client) = self.clients.see(id) else { return };
         let (Peer { uid, admin }, account) = (client.peer(), client.account());
         let count = submit.inputs.len() as u64;
-        let kind = self.check(&submit);
-        let kind = kind.and_then(|kind| {
+        let checked = self.check(&submit);
+        let checked = checked.and_then(|kind| {
+            // Of the submit as it came: a configuration that has changed makes no other submit of it.
+            let durable = self.check_durable(&submit, kind)?;
             grant(&self.turn.config().kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
             check_files(&submit, &files)?;
             let named = self.named_by(id, kind, &submit)?;
             // Last of all: `busy` tells a client to try again, and that must not fail for another reason then.
             self.room_for_files(account, &files)?;
-            Ok((kind, named))
+            self.check_numbers(count)?;
+            Ok((kind, named, durable))
         });
-        let (kind, named) = match kind {
+        let (kind, named, durable) = match checked {
             Ok(found) => found,
             Err(refusal) => {
                 self.turn.count(Counter::Refused, count);
@@ -40,32 +41,35 @@ impl Core {
             }
         };
         let (room, refusal) = self.room_in_queue(account, &submit.inputs);
+        // A durable submit is accepted as a whole: its key names all of it.
+        let room = if durable.is_some() && room < count { 0 } else { room };
         self.turn.count(Counter::Refused, count - room);
-        match refusal {
-            Some(refusal) if room == 0 => {
-                self.turn_away(files);
-                self.refuse(id, tag, refusal);
-            }
-            refused => {
-                self.take_in((id, tag), (uid, account, kind), (submit, files, named), (room, refused));
-            }
+        if room == 0
+            && let Some(refusal) = refusal
+        {
+            self.turn_away(files);
+            return self.refuse(id, tag, refusal);
+        }
+        let pool = self.workers.pool_of_kind(kind);
+        let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
+        let first = None;
+        let admission =
+            Admission { client: id, tag, uid, account, kind, pool, submit, files, count, first, named };
+        match durable {
+            Some(name) => self.hold_submit(admission, name),
+            None => self.take_in(admission, refusal),
         }
     }
 
-    /// Accepts the first `room` jobs of a checked submit, and answers.
-    fn take_in(
-        &mut self,
-        (id, tag): (ClientId, Tag),
-        (uid, account, kind): (u32, AccountId, KindId),
-        (submit, files, named): (Submit, Vec<Attached>, Option<Rc<NamedRegistrations>>),
-        (room, refused): (u64, Option<Refusal>),
-    ) {
-        let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
-        let (pool, attached) = (self.workers.pool_of_kind(kind), submit.attached);
-        if let Some(named) = &named {
-            self.clients.name_registrations(named.all.iter().map(|(registration, _)| *registration), room);
+    /// Takes in the jobs of a checked submit, and answers.
+    pub(super) fn take_in(&mut self, admission: Admission, refused: Option<Refusal>) {
+        let (id, tag, uid) = (admission.client, admission.tag, admission.uid);
+        let (kind, pool, count) = (admission.kind, admission.pool, admission.count);
+        let attached = admission.submit.attached;
+        if let Some(named) = &admission.named {
+            let all = named.all.iter().map(|(registration, _)| *registration);
+            self.clients.name_registrations(all, u64::from(count));
         }
-        let admission = Admission { client: id, tag, uid, account, kind, pool, submit, files, count, named };
         let run = self.jobs.admit(&mut self.turn, admission);
         let first = run.first();
         if attached {

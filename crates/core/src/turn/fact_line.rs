@@ -1,13 +1,14 @@
 //! The facts that were made, in their order, and which of them the journal has stored.
 //!
-//! They are stored in their order, so one number says which. What is not stored has a bound of number and of bytes: above three
-//! quarters of it no durable job is accepted, and above seven eighths none is offered, so that what becomes of accepted jobs always has
-//! room (`machine/durable.rs`).
+//! They are stored in their order, so one number says which. What is not stored has a bound of number and of bytes: from three
+//! quarters of it on no durable job is accepted, and from seven eighths on none is offered, so that what becomes of accepted jobs
+//! always has room. An offer is followed by three facts at most, and the offers that workers hold are few beside the last eighth.
 
 use std::collections::VecDeque;
 
 use bulkhead_facts::fact::{Fact, FactNo};
 
+use crate::config::JournalUse;
 use crate::turn::count_down;
 
 /// The facts of this run.
@@ -18,9 +19,20 @@ pub(crate) struct FactLine {
     /// The bytes of each fact that is not stored.
     bytes_of: VecDeque<u64>,
     bytes: u64,
+    /// Most facts that are not stored, and most bytes of them.
+    bounds: (u64, u64),
 }
 
 impl FactLine {
+    /// No facts, and the bounds of a journal.
+    pub(super) fn new(journal: &JournalUse) -> Self {
+        let bounds = match journal {
+            JournalUse::None(_) => (0, 0),
+            JournalUse::Open(open) => (open.facts_max, open.fact_bytes_max),
+        };
+        Self { bounds, ..Self::default() }
+    }
+
     /// Adds a fact; its number.
     pub(super) fn add(&mut self, fact: &Fact) -> FactNo {
         let bytes = fact.memory_bytes() as u64;
@@ -49,8 +61,30 @@ impl FactLine {
     }
 
     /// How many facts are not stored, and their bytes.
-    pub(crate) fn unstored(&self) -> (u64, u64) {
+    fn unstored(&self) -> (u64, u64) {
         (self.last.0 - self.stored.0, self.bytes)
+    }
+
+    /// How many facts are not stored.
+    pub(crate) fn count(&self) -> u64 {
+        self.unstored().0
+    }
+
+    /// Whether a submit with so many bytes of facts has room.
+    pub(crate) fn has_room_for_submit(&self, bytes: u64) -> bool {
+        let ((count, all), (count_max, bytes_max)) = (self.unstored(), self.bounds);
+        count < count_max / 4 * 3 && (all + bytes <= bytes_max / 4 * 3 || all == 0)
+    }
+
+    /// Whether the facts of one more offer have room.
+    pub(crate) fn has_room_for_offer(&self) -> bool {
+        let ((count, bytes), (count_max, bytes_max)) = (self.unstored(), self.bounds);
+        count < count_max / 8 * 7 && bytes < bytes_max / 8 * 7
+    }
+
+    /// The bounds: of facts, and of their bytes.
+    pub(crate) fn bounds(&self) -> (u64, u64) {
+        self.bounds
     }
 }
 
@@ -59,6 +93,7 @@ mod tests {
     use bulkhead_proto::ids::JobId;
 
     use super::*;
+    use crate::config::OpenJournal;
 
     #[test]
     fn what_is_stored_is_not_waited_for() {
@@ -71,5 +106,27 @@ mod tests {
         line.stored(FactNo(2));
         line.stored(FactNo(1));
         assert_eq!((line.awaited(), line.unstored()), (None, (0, 0)));
+    }
+
+    #[test]
+    fn submits_leave_room_for_what_becomes_of_jobs() {
+        let open = OpenJournal {
+            jobs: (JobId(1), JobId(9)),
+            facts_max: 16,
+            fact_bytes_max: 1 << 20,
+            was_unclean: false,
+        };
+        let mut line = FactLine::new(&JournalUse::Open(open));
+        let fact = Fact::Forgotten { job: JobId(1) };
+        let rooms = (0..16).map(|_| {
+            let rooms = (line.has_room_for_submit(1), line.has_room_for_offer());
+            line.add(&fact);
+            rooms
+        });
+        let rooms: Vec<_> = rooms.collect();
+        assert_eq!(rooms.iter().filter(|rooms| rooms.0).count(), 12);
+        assert_eq!(rooms.iter().filter(|rooms| rooms.1).count(), 14);
+        line.stored(FactNo(16));
+        assert!(!line.has_room_for_submit(1 << 20) || line.unstored().1 == 0, "alone, a large one has room");
     }
 }

@@ -36,7 +36,7 @@ pub use user_turns::UserTurns;
 pub use values::{AccountId, BoundOrigin, Resource};
 pub(crate) use values::{Flavour, Owner, TaskLimits};
 
-use crate::action::{Action, Output, WaitingAction};
+use crate::action::{Action, Output};
 use crate::config::Config;
 use crate::event::Now;
 use crate::turn::alarms::Alarms;
@@ -104,7 +104,7 @@ impl Turn {
             out: Output::default(),
             alarms: Alarms::default(),
             records: RecentRecords::default(),
-            facts: FactLine::default(),
+            facts: FactLine::new(&config.journal),
             totals: Totals::default(),
             charges: Charges::default(),
             random: Rng::new(config.seed),
@@ -145,7 +145,6 @@ impl Turn {
             && self.out.actions.is_empty()
             && self.out.records.is_empty()
             && self.out.facts.is_empty()
-            && self.out.waiting.is_empty()
     }
 
     /// Whether [`Self::judge_lateness`] has to be called before a turn at this time begins.
@@ -235,20 +234,6 @@ impl Turn {
         let number = self.facts.add(&fact);
         self.out.facts.push(fact);
         number
-    }
-
-    /// Appends an action that waits until all facts so far are stored; if they are, for the shell at once.
-    ///
-    /// # Panics
-    /// As [`Self::act`].
-    pub(crate) fn act_after_facts(&mut self, action: Action) {
-        match self.facts.awaited() {
-            None => self.act(action),
-            Some(after) => {
-                assert!(self.is_open, "actions belong to a turn");
-                self.out.waiting.push(WaitingAction { after, action });
-            }
-        }
     }
 
     /// Which facts are made and not stored.

@@ -10,6 +10,7 @@ mod cancel_waiting;
 mod death;
 mod deliver;
 mod drain;
+mod durable;
 mod end_order;
 mod grant;
 mod kept;

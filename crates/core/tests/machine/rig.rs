@@ -10,12 +10,15 @@ use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, ProcessEnd, Remains, Report, TaskResult};
+use bulkhead_facts::durable_job::DurableJob;
+use bulkhead_facts::fact::{Fact, FactNo};
+use bulkhead_facts::fold::DurableState;
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason, ProgramEnd};
 use bulkhead_proto::ids::{
-    ClientId, FileId, JobId, LogId, OutputId, RegistrationId, ScratchId, Seq, Tag, WorkerId,
+    ClientId, Fence, FileId, JobId, LogId, OutputId, RegistrationId, ScratchId, Seq, Tag, WorkerId,
 };
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
@@ -77,6 +80,13 @@ pub(crate) struct Rig {
     /// Whether what is dropped is freed at once: no reply holds it.
     pub(crate) free: bool,
     pub(crate) tag: u32,
+    /// All facts, and what they add up to.
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) durable: DurableState,
+    /// Whether facts are stored at once.
+    pub(crate) stores: bool,
+    /// Numbers of jobs that the journal was asked to reserve.
+    pub(crate) reserve: Vec<JobId>,
 }
 
 /// Kinds `quick` (may share a ring), `foreign` (a ring of one) and `fan` (done in parts).
@@ -151,6 +161,10 @@ impl Rig {
             answer: true,
             free: true,
             tag: 100,
+            facts: Vec::new(),
+            durable: DurableState::default(),
+            stores: true,
+            reserve: Vec::new(),
         }
     }
 
@@ -192,10 +206,36 @@ impl Rig {
         let mut batch = std::mem::take(&mut self.batch);
         self.core.step(self.now, &mut batch, &mut out);
         self.core.audit();
+        self.add_facts(out.facts);
         self.records.extend(out.records.into_iter().map(|record| record.what));
         for action in out.actions {
             self.perform(action);
         }
+    }
+
+    /// Each fact fits what is durable, and what the core knows of its jobs is what the facts add up to.
+    fn add_facts(&mut self, facts: Vec<Fact>) {
+        for fact in &facts {
+            self.durable.add(fact).unwrap_or_else(|misfit| panic!("{fact:?}: {misfit}"));
+        }
+        for (job, counts, input, is_ended) in self.core.durable_states() {
+            let stored = &self.durable.jobs[&job];
+            let known = DurableJob { fence: Fence(0), is_open: false, lost_since: 0, ..stored.durable };
+            let ended = stored.end.is_some();
+            assert_eq!((known, ended), (counts, is_ended), "job {job}");
+            assert_eq!(stored.input.as_ref().unwrap_or(&Payload::default()), input, "job {job}");
+        }
+        if !facts.is_empty() {
+            self.facts.extend(facts);
+            if self.stores {
+                self.batch.push(self.stored());
+            }
+        }
+    }
+
+    /// All facts so far are stored.
+    pub(crate) fn stored(&self) -> Event {
+        Event::Stored { up_to: FactNo(self.facts.len() as u64) }
     }
 
     fn perform(&mut self, action: Action) {
@@ -251,6 +291,7 @@ impl Rig {
                 }
             }
             Action::Ready { status } => self.ready.push(status),
+            Action::ReserveJobs { end } => self.reserve.push(end),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
         }

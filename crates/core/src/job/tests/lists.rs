@@ -154,7 +154,8 @@ fn a_batch_goes_with_its_last_job() {
 fn jobs_are_counted_by_phase() {
     let mut room = JobRoom::new();
     let run = room.queued();
-    let key = room.jobs.table.insert(run.handle.batch, Payload::default(), TaskKind::Whole);
+    let number = room.jobs.table.reserve(1);
+    let key = room.jobs.table.insert(run.handle.batch, number, Payload::default(), TaskKind::Whole);
     // It was never counted as running.
     room.jobs.table[key].state =
         EntryState::Running { worker: super::WORKER, seq: bulkhead_proto::ids::Seq(1), since_ns: 0 };

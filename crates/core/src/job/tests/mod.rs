@@ -47,7 +47,7 @@ impl JobRoom {
             vec![kind("plain", false, false), kind("parted", true, false), kind("logged", false, true)];
         let mut turn = Turn::new(Config { kinds, ..Config::default() }, Now::default());
         turn.begin(Now { mono_ns: 1_000_000_000, wall_us: 1 }, &mut Output::default());
-        Self { turn, jobs: Jobs::new(1) }
+        Self { turn, jobs: Jobs::new(1, JobId(1)) }
     }
 
     /// Takes in so many jobs, detached unless `change` attaches them.
@@ -65,6 +65,7 @@ impl JobRoom {
             submit,
             files: Vec::new(),
             count,
+            first: None,
             named: None,
         };
         change(&mut admission);

@@ -1,0 +1,482 @@
+//! Durable jobs: what is told before and after a fact is stored, which facts there are, and what a later run makes of them.
+//!
+//! After each turn the rig compares what the core knows of its durable jobs with what the facts add up to.
+
+use std::rc::Rc;
+
+use bulkhead_core::config::{Config, JournalUse, OpenJournal};
+use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
+use bulkhead_facts::fact::{AttemptEnd, Fact, FactNo};
+use bulkhead_facts::fold::DurableState;
+use bulkhead_proto::client::message::{DurableSubmit, Reply, Request, Submit, Walk};
+use bulkhead_proto::client::outcome::{JobOutput, Outcome};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::{OutputMode, Payload, Policy};
+use bulkhead_proto::limits::KEY_MAX_BYTES;
+
+use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
+
+fn journal(first: u64, facts_max: u64) -> JournalUse {
+    let jobs = (JobId(first), JobId(first + 1000));
+    JournalUse::Open(OpenJournal { jobs, facts_max, fact_bytes_max: 1 << 20, was_unclean: false })
+}
+
+fn durable_config(slots: u16) -> Config {
+    Config { journal: journal(1, 1000), ..config(slots) }
+}
+
+/// A daemon with a journal that stores nothing until the test says so.
+fn stalled(slots: u16) -> Rig {
+    let mut rig = Rig::with(durable_config(slots));
+    rig.stores = false;
+    rig
+}
+
+fn submit(key: Option<&str>, inputs: &[&str]) -> Submit {
+    Submit {
+        kind: "quick".to_owned(),
+        inputs: inputs.iter().map(|input| Payload::from(input.as_bytes().to_vec())).collect(),
+        durable: Some(Box::new(DurableSubmit { key: key.map(|key| key.as_bytes().to_vec()) })),
+        ..Submit::default()
+    }
+}
+
+impl Rig {
+    fn replies_to(&self, tag: Tag) -> Vec<Reply> {
+        self.replies.iter().filter(|reply| reply.1 == tag).map(|reply| reply.2.clone()).collect()
+    }
+
+    fn store(&mut self) {
+        let stored = self.stored();
+        self.tell(stored);
+    }
+
+    /// A durable job of Alice, stored.
+    fn durable(&mut self, policy: Policy) -> JobId {
+        let tag = self.ask(ALICE, Request::Submit(Submit { policy, ..submit(None, &["7"]) }));
+        self.store();
+        match self.replies_to(tag).as_slice() {
+            [Reply::Accepted { first, count: 1, refused: None }] => *first,
+            other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    fn last_facts(&self, count: usize) -> &[Fact] {
+        &self.facts[self.facts.len() - count..]
+    }
+
+    fn turned_down(&mut self, submit: Submit) -> Refusal {
+        match self.answer(ALICE, Request::Submit(submit)) {
+            Reply::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+/// What a later run finds of a user's unfinished jobs.
+fn unfinished(durable: &DurableState) -> Vec<ReloadedJobs> {
+    let of_submit = |(first, (submit, _)): (&JobId, &(bulkhead_facts::fact::AcceptedJobs, u32))| {
+        let jobs = durable.jobs.iter().filter(|(_, job)| job.submit == *first && job.end.is_none());
+        let jobs = jobs.map(|(number, job)| ReloadedJob {
+            job: *number,
+            counts: job.durable,
+            expires_us: job.expires_us,
+            input: job.input.clone().expect("an unfinished job has its input"),
+            deaths: job.ended_attempts.iter().filter_map(|one| one.death.as_deref().cloned()).collect(),
+        });
+        ReloadedJobs { submit: Rc::new(submit.clone()), jobs: jobs.collect() }
+    };
+    durable.submits.iter().map(of_submit).filter(|left| !left.jobs.is_empty()).collect()
+}
+
+/// The next run of the daemon, with what its journal has.
+fn next_run(before: &Rig, slots: u16) -> Rig {
+    let mut rig = Rig::cold(Config { journal: journal(1001, 1000), ..config(slots) });
+    rig.durable.clone_from(&before.durable);
+    rig.now.wall_us = before.now.wall_us + 1_000_000;
+    rig.start();
+    rig.tell(Event::Reloaded { jobs: unfinished(&before.durable), is_all: true });
+    rig
+}
+
+#[test]
+fn a_submit_is_answered_and_run_once_it_is_stored() {
+    let mut rig = stalled(2);
+    let tag = rig.ask(ALICE, Request::Submit(submit(None, &["7", "8"])));
+    assert_eq!(rig.replies_to(tag), []);
+    assert!(rig.holder(JobId(1)).is_none(), "nothing runs that is not stored");
+    assert!(
+        matches!(&rig.facts[..], [Fact::Accepted(all)] if all.first == JobId(1) && all.inputs.len() == 2)
+    );
+    rig.store();
+    assert_eq!(rig.replies_to(tag), [Reply::Accepted { first: JobId(1), count: 2, refused: None }]);
+    assert!(rig.holder(JobId(1)).is_some() && rig.holder(JobId(2)).is_some());
+}
+
+#[test]
+fn volatile_jobs_overtake_what_waits_for_the_disk() {
+    let mut rig = stalled(2);
+    let durable = rig.durable(Policy::default());
+    rig.finish(durable);
+    let held = rig.ask(ALICE, Request::Submit(submit(None, &["9"])));
+    let job = rig.submit(1);
+    rig.finish(job);
+    let wait = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+    assert_eq!(rig.told(ALICE, Some(wait)).len(), 1);
+    assert_eq!(rig.replies_to(held), []);
+}
+
+#[test]
+fn an_end_is_told_once_it_is_stored() {
+    let mut rig = stalled(1);
+    let job = rig.durable(Policy::default());
+    let waits = rig.ask(BOB, Request::Wait { jobs: vec![job] });
+    assert!(rig.told(BOB, Some(waits)).is_empty(), "it is Alice's");
+    let wait = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+    rig.finish(job);
+    let [result, detail, why, late, list] = [
+        Request::Result { job },
+        Request::Job { job },
+        Request::Why { job },
+        Request::Wait { jobs: vec![job] },
+        Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 10 },
+    ]
+    .map(|request| rig.ask(ALICE, request));
+    for tag in [wait, result, detail, why, late, list] {
+        assert_eq!(rig.replies_to(tag), [], "nothing that a crash could take back is told");
+    }
+    rig.store();
+    for tag in [result, late] {
+        let [ended] = &rig.told(ALICE, Some(tag))[..] else { panic!("told once") };
+        assert_eq!((ended.job, &ended.outcome), (job, &Outcome::Done));
+    }
+    for tag in [detail, why, list] {
+        assert_eq!(rig.replies_to(tag).len(), 1);
+    }
+}
+
+#[test]
+fn an_attached_client_hears_of_the_acceptance_before_the_end() {
+    let mut rig = stalled(1);
+    let attached = Submit { attached: true, ..submit(None, &["7"]) };
+    let tag = rig.ask(ALICE, Request::Submit(attached));
+    rig.store();
+    rig.finish(JobId(1));
+    assert_eq!(rig.replies_to(tag).len(), 1);
+    rig.store();
+    let replies = rig.replies_to(tag);
+    assert!(
+        matches!(&replies[..], [Reply::Accepted { .. }, Reply::Ended(ends)] if ends[0].job == JobId(1)),
+        "{replies:?}"
+    );
+}
+
+#[test]
+fn a_client_that_is_gone_has_its_jobs_nevertheless() {
+    let mut rig = stalled(1);
+    rig.ask(
+        ALICE,
+        Request::Submit(Submit { attached: true, held: true, progress: true, ..submit(None, &["7"]) }),
+    );
+    rig.tell(Event::ClientGone { client: ALICE });
+    rig.store();
+    rig.finish(JobId(1));
+    rig.store();
+    assert_eq!(rig.outcome(JobId(1)), Some(Outcome::Done));
+}
+
+#[test]
+fn a_client_that_leaves_before_an_end_is_stored_is_told_of_nothing() {
+    let mut rig = stalled(1);
+    let job = rig.durable(Policy::default());
+    rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+    rig.finish(job);
+    rig.tell(Event::ClientGone { client: ALICE });
+    rig.store();
+    assert_eq!(rig.outcome(job), Some(Outcome::Done));
+}
+
+#[test]
+fn what_could_not_be_stored_is_refused_and_never_runs() {
+    let mut rig = stalled(1);
+    let lost = rig.ask(ALICE, Request::Submit(submit(None, &["7", "8"])));
+    let stays = rig.ask(ALICE, Request::Submit(submit(None, &["9"])));
+    let (from, to) = (FactNo(1), FactNo(1));
+    rig.tell(Event::NotStored { from, to, why: "the disk is full".to_owned() });
+    let [Reply::Refused(Refusal::NotDurable { why })] = &rig.replies_to(lost)[..] else { panic!("refused") };
+    assert!(why.contains("the disk is full"));
+    rig.tell(Event::JournalFailed { why: "the disk is full".to_owned() });
+    let refusal = rig.turned_down(submit(None, &["7"])).to_string();
+    assert!(refusal.contains("the disk is full") && refusal.contains("--volatile"), "{refusal}");
+    rig.tell(Event::JournalRecovered);
+    rig.durable.submits.clear();
+    rig.store();
+    assert_eq!(rig.replies_to(stays), [Reply::Accepted { first: JobId(3), count: 1, refused: None }]);
+    assert!(rig.holder(JobId(3)).is_some() && rig.holder(JobId(1)).is_none());
+    let failed = |what: &What| matches!(what, What::JournalFailed { .. } | What::JournalRecovered);
+    assert_eq!(rig.recorded(failed), 2);
+}
+
+#[test]
+fn a_key_that_is_known_names_the_jobs_that_have_it() {
+    for (is_same, refused) in [(true, false), (false, true)] {
+        let mut rig = stalled(1);
+        let tag = rig.ask(ALICE, Request::Submit(submit(Some("k"), &["7", "8"])));
+        rig.tell(Event::KeyKnown { fact: FactNo(1), first: JobId(400), count: 2, is_same });
+        let answer = &rig.replies_to(tag)[..];
+        match answer {
+            [Reply::Accepted { first: JobId(400), count: 2, refused: None }] => assert!(!refused),
+            [Reply::Refused(Refusal::KeyTaken { first: JobId(400), count: 2 })] => assert!(refused),
+            other => panic!("{other:?}"),
+        }
+        rig.store();
+        assert!(rig.holder(JobId(1)).is_none(), "they never were");
+    }
+}
+
+#[test]
+fn what_cannot_be_durable_is_refused_in_words() {
+    let mut rig = Rig::with(durable_config(1));
+    let policy = Policy { output: OutputMode::Descriptor, ..Policy::default() };
+    let refusal = rig.turned_down(Submit { policy, ..submit(None, &["7"]) }).to_string();
+    assert!(refusal.contains("inline results"), "{refusal}");
+    let refusal = rig.turned_down(Submit { kind: "fan".to_owned(), ..submit(None, &["7"]) }).to_string();
+    assert!(refusal.contains("a job with parts"), "{refusal}");
+    for length in [0, KEY_MAX_BYTES + 1] {
+        let refusal = rig.turned_down(submit(Some(&"k".repeat(length)), &["7"]));
+        let words = format!("a key of {length} bytes");
+        assert!(matches!(refusal, Refusal::Invalid { ref why } if why.contains(&words)), "{refusal}");
+    }
+    let refusal = Rig::new(1).turned_down(submit(None, &["7"])).to_string();
+    assert!(refusal.contains("no state folder") && refusal.contains("--volatile"), "{refusal}");
+    assert_eq!(rig.facts, []);
+}
+
+#[test]
+fn a_submit_is_durable_as_a_whole() {
+    let mut rig = Rig::with(Config { queue_max: 4, ..durable_config(1) });
+    let refusal = rig.turned_down(submit(None, &["1", "2", "3", "4", "5"]));
+    assert!(matches!(refusal, Refusal::Busy { .. }), "{refusal}");
+    let mut rig = stalled(1);
+    rig.core = bulkhead_core::Core::new(Config { queue_max: 4, ..durable_config(1) }, rig.now);
+    rig.start();
+    rig.ask(ALICE, Request::Submit(submit(None, &["1", "2"])));
+    let refusal = rig.turned_down(submit(None, &["3", "4"]));
+    assert!(matches!(refusal, Refusal::Busy { .. }), "what waits for the disk counts as queued: {refusal}");
+}
+
+#[test]
+fn each_end_of_an_attempt_is_one_fact() {
+    let mut rig = Rig::with(durable_config(1));
+    let policy = Policy { retries_max: Some(1), crashes_max: Some(2), ..Policy::default() };
+    let job = rig.durable(policy);
+    rig.fail(job);
+    assert!(
+        matches!(rig.last_facts(1), [Fact::AttemptEnded(end)] if end.how == AttemptEnd::Failed && end.number == 1)
+    );
+    rig.sleep(1000);
+    rig.die_unresponsive(job);
+    let [Fact::AttemptEnded(end)] = rig.last_facts(1) else { panic!("{:?}", rig.last_facts(1)) };
+    assert_eq!((end.how, end.death.is_some()), (AttemptEnd::Lost, true));
+    rig.sleep(1000);
+    let worker = rig.claim(job);
+    rig.die(worker, SEGV);
+    let [Fact::AttemptEnded(end)] = rig.last_facts(1) else { panic!("{:?}", rig.last_facts(1)) };
+    assert_eq!((end.how, end.number), (AttemptEnd::Charged, 3));
+    assert!(end.death.as_ref().is_some_and(|death| death.charged && death.death == SEGV));
+    rig.sleep(1000);
+    rig.crash(job);
+    let [Fact::AttemptEnded(charged), Fact::Ended(end)] = rig.last_facts(2) else {
+        panic!("{:?}", rig.last_facts(2))
+    };
+    assert_eq!((charged.how, charged.fence), (AttemptEnd::Charged, end.fence.expect("an attempt ended it")));
+    assert!(matches!(end.outcome, Outcome::Crashed { crashes: 2, .. }));
+    let stored = &rig.durable.jobs[&job];
+    assert_eq!((stored.durable.attempts, stored.durable.crashes, stored.durable.lost), (4, 2, 1));
+}
+
+#[test]
+fn an_end_by_a_limit_is_told_before_the_death_of_its_worker_is_a_fact() {
+    let mut rig = Rig::with(durable_config(1));
+    let policy = Policy { timeout_ms: Some(50), ..Policy::default() };
+    let job = rig.durable(policy);
+    let worker = rig.claim(job);
+    rig.sleep(200);
+    let why = rig.killed.remove(&worker).expect("it met its limit");
+    rig.die(worker, bulkhead_proto::death::Death::Killed { why });
+    let ends: Vec<&Fact> = rig.facts.iter().filter(|fact| !matches!(fact, Fact::Accepted(_))).collect();
+    let [Fact::Ended(end), Fact::AttemptEnded(late)] = &ends[..] else { panic!("{ends:?}") };
+    assert!(matches!(end.outcome, Outcome::TimedOut { .. }));
+    assert_eq!((late.how, Some(late.fence)), (AttemptEnd::Uncharged, end.fence));
+}
+
+#[test]
+fn retry_and_forget_are_facts_and_answered_after_them() {
+    let mut rig = stalled(1);
+    let job = rig.durable(Policy::default());
+    rig.fail(job);
+    rig.store();
+    let retry = rig.ask(ALICE, Request::Retry { jobs: vec![job] });
+    assert_eq!(rig.replies_to(retry), []);
+    assert!(matches!(rig.last_facts(1), [Fact::Retried { .. }]));
+    rig.store();
+    assert_eq!(rig.replies_to(retry).len(), 1);
+    rig.finish(job);
+    rig.store();
+    let forget = rig.ask(ALICE, Request::Forget { jobs: vec![job] });
+    assert_eq!(rig.replies_to(forget), []);
+    rig.store();
+    assert_eq!(rig.replies_to(forget).len(), 1);
+    assert!(rig.durable.jobs.is_empty());
+}
+
+#[test]
+fn a_drain_puts_durable_jobs_off() {
+    let mut rig = stalled(1);
+    let (first, second) = (rig.durable(Policy::default()), rig.durable(Policy::default()));
+    rig.finish(first);
+    rig.store();
+    let (third, facts) = (rig.durable(Policy::default()), rig.facts.len());
+    assert!(rig.holder(second).is_some());
+    let wait = rig.ask(ALICE, Request::Wait { jobs: vec![second, third] });
+    let late = rig.ask(ALICE, Request::Submit(submit(None, &["9"])));
+    rig.tell(Event::Drain { grace_ms: Some(1000) });
+    rig.store();
+    assert_eq!(rig.replies_to(late).len(), 1, "it was accepted, and the next run begins with it");
+    rig.sleep(2000);
+    assert_eq!(rig.facts.len(), facts + 1, "they have not ended: {:?}", rig.last_facts(2));
+    assert!(rig.told(ALICE, Some(wait)).is_empty(), "nobody is told of an end");
+    let mut next = next_run(&rig, 4);
+    for job in [second, third, JobId(third.0 + 1)] {
+        next.finish(job);
+        assert_eq!(next.outcome(job), Some(Outcome::Done));
+    }
+    assert!(next.durable.jobs.values().all(|job| job.end.is_some()));
+}
+
+#[test]
+fn a_later_run_goes_on_with_what_is_unfinished() {
+    let mut rig = Rig::with(durable_config(2));
+    let policy = Policy { retries_max: Some(3), crashes_max: Some(3), ..Policy::default() };
+    let ask = rig.ask(ALICE, Request::Submit(Submit { policy, ..submit(Some("k"), &["1", "2", "3", "4"]) }));
+    assert_eq!(rig.replies_to(ask).len(), 1);
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(JobId);
+    rig.finish(first);
+    rig.crash(second);
+    rig.sleep(1000);
+    rig.fail(third);
+    let mut next = next_run(&rig, 2);
+    let answer = next.answer(ADMIN, Request::Job { job: first });
+    assert!(matches!(answer, Reply::Refused(Refusal::Gone { .. })), "the journal answers for it");
+    let detail = next.detail(second);
+    assert_eq!((detail.row.attempts, detail.deaths.len()), (2, 1), "it runs again");
+    assert_eq!(next.recorded(|what| matches!(what, What::Reloaded { jobs: 3, kindless: 0 })), 1);
+    for job in [second, third, fourth] {
+        while next.holder(job).is_none() {
+            next.sleep(100);
+        }
+        next.finish(job);
+        let [ended] = &next.told_of(job)[..] else { panic!("{job}") };
+        assert_eq!(ended, &Outcome::Done);
+    }
+    let first_new = next.durable(Policy::default());
+    assert!(first_new >= JobId(1001), "no number is given twice");
+    let counts = next.durable.jobs[&second].durable;
+    assert_eq!((counts.attempts, counts.crashes), (2, 1));
+}
+
+#[test]
+fn jobs_without_a_kind_stay_in_the_journal() {
+    let mut rig = Rig::with(durable_config(1));
+    let job = rig.durable(Policy::default());
+    let mut jobs = unfinished(&rig.durable);
+    let mut gone = (*jobs[0].submit).clone();
+    gone.kind = "gone".to_owned();
+    jobs[0].submit = Rc::new(gone);
+    let mut next = Rig::with(Config { journal: journal(1001, 1000), ..config(1) });
+    next.tell(Event::Reloaded { jobs, is_all: true });
+    let waits = |what: &What| matches!(what, What::Kindless { first, count: 1, kind } if *first == job && kind == "gone");
+    assert_eq!(next.recorded(waits), 1);
+    assert_eq!(next.status().queued, 0);
+}
+
+#[test]
+fn facts_that_are_not_stored_have_a_bound() {
+    let mut rig = Rig::with(Config { journal: journal(1, 8), ..config(4) });
+    rig.stores = false;
+    for _ in 0..6 {
+        rig.ask(ALICE, Request::Submit(submit(None, &["7"])));
+    }
+    let refusal = rig.turned_down(submit(None, &["7"])).to_string();
+    assert!(
+        refusal.contains("facts that are not stored") && refusal.contains("queue_facts_max"),
+        "{refusal}"
+    );
+    rig.store();
+    // Four run, and each end is a fact; the other two are not begun before there is room for what becomes of them.
+    for job in [1, 2, 3, 4].map(JobId) {
+        rig.finish(job);
+    }
+    assert!(rig.holder(JobId(5)).is_some() && rig.holder(JobId(6)).is_some());
+    let (waits, volatile) = (rig.facts.len(), rig.submit(1));
+    rig.finish(JobId(5));
+    rig.finish(JobId(6));
+    rig.finish(volatile);
+    for _ in 0..3 {
+        let tag = rig.ask(ALICE, Request::Submit(submit(None, &["7"])));
+        assert!(matches!(&rig.replies_to(tag)[..], [Reply::Refused(Refusal::Busy { .. })]));
+    }
+    assert_eq!(rig.facts.len(), waits + 2);
+}
+
+#[test]
+fn numbers_are_reserved_ahead_and_never_used_up_unsaid() {
+    let jobs = (JobId(1), JobId(9));
+    let open = OpenJournal { jobs, facts_max: 100, fact_bytes_max: 1 << 20, was_unclean: false };
+    let mut rig = Rig::with(Config { journal: JournalUse::Open(open), ..config(1) });
+    rig.submit(3);
+    assert_eq!(rig.reserve, [], "more than half of the block is left");
+    rig.submit(3);
+    assert_eq!(rig.reserve, [JobId(17)], "volatile jobs use them, too");
+    rig.submit(2);
+    let busy = rig.answer(ALICE, Request::Submit(Submit { durable: None, ..submit(None, &["7"]) }));
+    assert!(
+        matches!(&busy, Reply::Refused(Refusal::Busy { what, .. }) if what.contains("numbers of jobs")),
+        "{busy:?}"
+    );
+    rig.tell(Event::JobsReserved { end: JobId(17) });
+    assert_eq!(rig.submit(1), JobId(9));
+    assert_eq!(rig.reserve, [JobId(17)]);
+}
+
+#[test]
+fn what_the_journal_has_removed_is_gone_here_too() {
+    let mut rig = Rig::with(durable_config(1));
+    let job = rig.durable(Policy::default());
+    rig.tell(Event::JournalEvicted { jobs: vec![job, JobId(77)] });
+    assert!(rig.holder(job).is_some(), "it has not ended");
+    rig.finish(job);
+    rig.tell(Event::JournalEvicted { jobs: vec![job] });
+    assert!(matches!(rig.answer(ADMIN, Request::Job { job }), Reply::Refused(Refusal::Gone { .. })));
+}
+
+#[test]
+fn a_result_stays_after_its_receipt() {
+    let mut rig = Rig::with(durable_config(1));
+    rig.ask(ALICE, Request::Submit(Submit { attached: true, ..submit(None, &["7"]) }));
+    rig.finish(JobId(1));
+    assert!(rig.durable.jobs[&JobId(1)].end.as_ref().is_some_and(|end| end.outcome == Outcome::Done));
+    assert!(!rig.facts.iter().any(|fact| matches!(fact, Fact::Forgotten { .. })));
+}
+
+impl Rig {
+    /// The outcomes that were told of a job, asked for now.
+    fn told_of(&mut self, job: JobId) -> Vec<Outcome> {
+        let tag = self.ask(ADMIN, Request::Result { job });
+        let ends = self.told(ADMIN, Some(tag));
+        assert!(ends.iter().all(|end| !matches!(end.output, JobOutput::Descriptor { .. })));
+        ends.into_iter().map(|end| end.outcome).collect()
+    }
+}
