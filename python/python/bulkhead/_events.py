@@ -53,8 +53,8 @@ class EventReader:
                 try:
                     ended.append((token, target, True, loads(what)))
                     continue
-                except Exception as error:
-                    ended.append((token, target, *self._end_of(link, token, what, error)))
+                except Exception as raised:
+                    ended.append((token, target, *self._end_of(link, token, what, raised)))
                     continue
                 except BaseException as interruption:
                     ended.append((token, target, False, self.stopped(token, interruption)))
