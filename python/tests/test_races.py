@@ -6,6 +6,7 @@ import contextlib
 import gc
 import inspect
 import itertools
+import linecache
 import os
 import pickle
 import signal
@@ -392,14 +393,17 @@ def test_more_functions_than_a_daemon_takes(make: Callable[..., Executor], monke
 
 
 def interrupted_at(line: int, files: set[str], act: Callable[[], object]) -> bool:
-    """Raises `KeyboardInterrupt` at so many lines of these files, while `act` runs; whether it was so many lines long."""
+    """Raises `KeyboardInterrupt` at so many lines of these files, while `act` runs; whether it was so many lines long.
+
+    Lines with `with` do not count: the trace calls them again before the lock is released, where no signal's handler runs.
+    """
     left = line
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in files:
             return None
-        if event == "line":
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
             left -= 1
             if left < 0:
                 sys.settrace(None)

@@ -171,7 +171,9 @@ class Future(_base.Future[T]):
     def _settle(self, is_result: bool, value: Any) -> bool:
         """Makes a pending future a done one, and tells those who wait; done callbacks are still to be called. `False`: it was done before;
         then those are told whom an interruption of the first time has left out."""
-        with self._condition:
+        condition = self._condition
+        # Its lock itself: Ctrl-C in the condition's own `__exit__`, which is Python, would leave it held.
+        with condition._lock:  # type: ignore[attr-defined]
             is_first = self._state not in _DONE_STATES
             if is_first:
                 if value is CANCELLED:
@@ -190,7 +192,7 @@ class Future(_base.Future[T]):
                         waiter.add_result(self)
                     else:
                         waiter.add_exception(self)
-            self._condition.notify_all()
+            condition.notify_all()
         self._wake()
         return is_first
 
