@@ -278,7 +278,12 @@ def test_workers_that_do_not_start_any_more_while_one_runs(make: Callable[..., E
     wait_until(held.running, "it runs")
     link = executor._pool._link
     assert link is not None
-    wait_until(lambda: [row["state"] for row in executor._pool.workers()].count("starting") == 0, "all workers are up")
+
+    def are_up() -> bool:
+        states = [row["state"] for row in executor._pool.workers()]
+        return len(states) == 3 and "starting" not in states
+
+    wait_until(are_up, "both workers and the spare are up")
     os.unlink(place / folders(place)[0] / "preparation")
     for _ in range(2):
         assert isinstance(executor.submit(calls.die, "exit").exception(60), bulkhead.WorkerCrashed)
