@@ -1,7 +1,7 @@
 """Bulkhead's executor beside ProcessPoolExecutor, and other pools where they are installed: `cargo xtask bench python`.
 
-Each figure is a ratio inside one run: the pools take turns, each in a process of its own, and of `TURNS` turns the middle ratio counts.
-So a noisy machine moves both. An aim is printed beside its figure; a figure that misses it is marked, and nothing fails: the machine
+Each figure is a ratio inside one run: the pools take turns, each in a process of its own, and of `TURNS` turns the middle ratio counts,
+which is not the ratio of the two middle figures that are printed above it. So a noisy machine moves both. An aim is printed beside its figure; a figure that misses it is marked, and nothing fails: the machine
 decides the rest.
 """
 
@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 TURNS = 5
+TIMES_OF = {"start": 5}
+"""A start is one time of some tens of milliseconds and no mean of many: so many times as many turns."""
 DEADLINE_S = 300
 
 
@@ -95,7 +97,7 @@ def compare(report: Report, verb: str, turns: int) -> None:
     ratios = [ratio for ratio in RATIOS if ratio.verb == verb]
     peers = sorted({ratio.peer for ratio in ratios})
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ("bulkhead", *peers)}
-    for _ in range(turns):
+    for _ in range(turns * TIMES_OF.get(verb, 1)):
         for name, rows in seen.items():
             found = measure(name, verb)
             if isinstance(found, str):

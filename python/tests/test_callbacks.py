@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
+from concurrent.futures import TimeoutError as cf_timeout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from test_surroundings import environment
 
 import bulkhead
 from bulkhead import Executor
+from bulkhead._chunks import _LOOKS_SECONDS
 from bulkhead._events import EventReader
 from bulkhead._future import Future, complete
 from bulkhead._link import Link
@@ -90,6 +92,33 @@ def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any,
 def test_it_iterates_over_a_map(executor: Executor, in_callback: Any, options: dict[str, Any]) -> None:
     assert in_callback(executor, lambda: list(executor.map(calls.add, range(100), timeout=60, **options))) == [*range(1, 101)]
     assert executor.submit(calls.add, 1).result(60) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 2}, {"buffersize": 1}])
+def test_the_time_of_its_map_is_over(executor: Executor, in_callback: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    gate = str(tmp_path / "gate")
+
+    def act() -> list[str]:
+        # No limit of time of the calls: what hangs is ended by the test.
+        return list(executor.map(calls.wait_for, [gate] * 3, timeout=0.3, **options))
+
+    assert isinstance(in_callback(executor, act), cf_timeout)
+    wait_until(lambda: not executor._pool.pending, "the rest is cancelled")
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 2}])
+def test_its_map_hears_of_the_end_until_its_time_is_over(executor: Executor, in_callback: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    """The end comes when the map has looked for what is there of a chunk, and does so no more before its time is over."""
+    gate = tmp_path / "a gate"
+    opener = threading.Timer(_LOOKS_SECONDS * 2, gate.touch)
+
+    def act() -> list[str]:
+        opener.start()
+        return list(executor.map(calls.wait_for, [str(gate)], timeout=60, **options))
+
+    assert in_callback(executor, act) == [str(gate)]
+    opener.join()
 
 
 def test_it_asks_whether_a_call_runs(executor: Executor, in_callback: Any, tmp_path: Path) -> None:

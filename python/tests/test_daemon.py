@@ -272,13 +272,32 @@ def test_workers_that_do_not_start_any_more_are_told(make: Callable[..., Executo
     assert executor.submit(calls.add, 1).result(60) == 2
 
 
+def test_the_first_call_is_submitted_before_a_worker_is_up(
+    make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gate, program = tmp_path / "gate", tmp_path / "interpreter"
+    program.write_text(f"#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.01; done\nexec {sys.executable} \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(_private, "_worker_program", lambda: str(program))
+    executor = make(1)
+    future = executor.submit(calls.add, 1)
+    assert [row["state"] for row in executor._pool.workers()] == ["starting"] and not future.done()
+    gate.touch()
+    assert future.result(60) == 2
+
+
 def test_workers_that_do_not_start_any_more_while_one_runs(make: Callable[..., Executor], place: Path, tmp_path: Path) -> None:
     executor, gate = make(2), str(tmp_path / "gate")
     held = executor.submit(calls.wait_for, gate)
     wait_until(held.running, "it runs")
     link = executor._pool._link
     assert link is not None
-    wait_until(lambda: [row["state"] for row in executor._pool.workers()].count("starting") == 0, "all workers are up")
+
+    def are_up() -> bool:
+        states = [row["state"] for row in executor._pool.workers()]
+        return len(states) == 3 and "starting" not in states
+
+    wait_until(are_up, "both workers and the spare are up")
     os.unlink(place / folders(place)[0] / "preparation")
     for _ in range(2):
         assert isinstance(executor.submit(calls.die, "exit").exception(60), bulkhead.WorkerCrashed)

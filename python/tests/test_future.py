@@ -77,7 +77,7 @@ def test_a_waiting_thread_is_woken_by_both_ways_to_complete() -> None:
         future, found = Future[int](), []
         thread = threading.Thread(target=lambda: found.append(future.result(60)))  # noqa: B023
         thread.start()
-        wait_until(lambda: future._lazy_condition is not None, "the thread waits")  # noqa: B023
+        wait_until(lambda: future._lazy_waits is not None, "the thread waits")  # noqa: B023
         finish(future)
         thread.join(60)
         assert found == [7]

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import inspect
 import itertools
+import linecache
 import os
 import pickle
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import _base
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,9 +27,12 @@ import bulkhead
 from bulkhead import Executor, _native
 from bulkhead._chunks import ChunkedMap
 from bulkhead._events import EventReader
+from bulkhead._future import Future, complete
 from bulkhead._link import Link
-from bulkhead._map import MapResults
+from bulkhead._map import MapIterator, MapResults
 from bulkhead._options import CallOptions
+from bulkhead._pending import PendingCalls
+from bulkhead._pool import Pool
 from bulkhead._waiting import WaitingThreads
 
 
@@ -113,6 +118,44 @@ def test_an_interrupt_while_a_result_is_unpickled_is_the_programs(executor: Exec
         pass
     assert len(future.result(60).content) == length
     assert len(seen) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("length", [10, 300_000])
+@pytest.mark.parametrize("way", ["submit", "map", "chunk"])
+def test_what_a_handler_raises_while_a_result_is_unpickled_is_the_programs(make: Callable[..., Executor], way: str, length: int) -> None:
+    """An `Exception` that comes once is raised where the program waits, and the result is there all the same."""
+    executor, seen = make(1), []
+    executor.submit(calls.add, 1).result(60)
+
+    def once() -> None:
+        seen.append(threading.get_ident())
+        if len(seen) == 1:
+            raise LookupError("of the handler")
+
+    if way == "submit":
+        future = executor.submit(calls.answer, length)
+        calls.Answer.hook = once
+        try:
+            future.result(60)
+        except LookupError as error:
+            assert "of the handler" in str(error)
+        else:
+            # The session's own thread has read it, where no handler runs. Python prints such an exception.
+            assert seen[0] != threading.get_ident()
+        assert len(future.result(60).content) == length
+    else:
+        iterator = executor.map(calls.answer, [length] * 2, chunksize=1 if way == "map" else 2)
+        calls.Answer.hook = once
+        try:
+            results = list(iterator)
+        except LookupError as error:
+            assert "of the handler" in str(error)
+        else:
+            assert [len(result.content) for result in results] == [length] * 2
+    assert len(seen) >= 2
+    calls.Answer.hook = None
+    assert executor.submit(calls.add, 1).result(60) == 2
 
 
 def test_a_result_that_always_interrupts_is_not_readable(executor: Executor) -> None:
@@ -350,14 +393,17 @@ def test_more_functions_than_a_daemon_takes(make: Callable[..., Executor], monke
 
 
 def interrupted_at(line: int, files: set[str], act: Callable[[], object]) -> bool:
-    """Raises `KeyboardInterrupt` at so many lines of these files, while `act` runs; whether it was so many lines long."""
+    """Raises `KeyboardInterrupt` at so many lines of these files, while `act` runs; whether it was so many lines long.
+
+    Lines with `with` do not count: the trace calls them again before the lock is released, where no signal's handler runs.
+    """
     left = line
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in files:
             return None
-        if event == "line":
+        if event == "line" and not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
             left -= 1
             if left < 0:
                 sys.settrace(None)
@@ -392,15 +438,57 @@ def test_a_wait_may_be_interrupted_at_any_line() -> None:
     assert line > 5
 
 
+@pytest.mark.parametrize("has_condition", [True, False])
+def test_the_wait_for_a_result_may_be_interrupted_at_any_line(has_condition: bool) -> None:
+    """As above, with a future whose thread does not read the session."""
+    files = {inspect.getfile(kind) for kind in (Future, WaitingThreads, threading.Condition)}
+    for line in itertools.count():
+        future = Future[int]()
+        assert not has_condition or future._condition is not None
+
+        def wait(future: Future[int] = future) -> None:
+            with contextlib.suppress(TimeoutError, _base.TimeoutError):
+                future.result(0.001)
+
+        was_interrupted = interrupted_at(line, files, wait)
+        teller = threading.Timer(0.001, complete, ([(future, True, 5)],))
+        teller.daemon = True
+        teller.start()
+        assert future.result(60) == 5
+        teller.join()
+        if not was_interrupted:
+            break
+    assert line > 5
+
+
 def test_the_close_of_a_map_may_be_interrupted_at_any_line(make: Callable[..., Executor], tmp_path: Path) -> None:
     executor, files, gate = make(1, spares=0), {inspect.getfile(ChunkedMap)}, tmp_path / "gate"
     for line in itertools.count():
-        gate.unlink(missing_ok=True)
+        # It is closed: nothing else ends a call that runs.
         found: Any = executor.map(calls.wait_for, [str(gate)] * 20)
-        results = found.gi_frame.f_locals["results"]
-        was_interrupted = interrupted_at(line, files, results.close)
-        gate.touch()
+        was_interrupted = interrupted_at(line, files, found.close)
         wait_until(lambda: not executor._pool.pending, f"nothing is under way, line {line}")
+        if not was_interrupted:
+            break
+    assert line > 10
+
+
+@pytest.mark.parametrize("is_one_by_one", [True, False])
+def test_a_cancel_may_be_interrupted_at_any_line(make: Callable[..., Executor], tmp_path: Path, is_one_by_one: bool) -> None:
+    """Of a future, which is cancelled again then, and of a map without chunks, which its end as garbage closes."""
+    executor, gate = make(1, spares=0), str(tmp_path / "gate")
+    files = {inspect.getfile(kind) for kind in (Pool, PendingCalls, Future, MapIterator)}
+    for line in itertools.count():
+        if is_one_by_one:
+            future = executor.submit(calls.wait_for, gate)
+            was_interrupted = interrupted_at(line, files, future.cancel)
+            assert future.cancel()
+        else:
+            found: Any = executor.map(calls.wait_for, [gate] * 3, chunksize=1)
+            was_interrupted = interrupted_at(line, files, found.close)
+            del found
+        wait_until(lambda: not executor._pool.pending, f"nothing is under way, line {line}")
+        wait_until(lambda: all(row["job"] is None for row in executor._pool.workers()), f"nothing runs, line {line}")
         if not was_interrupted:
             break
     assert line > 10

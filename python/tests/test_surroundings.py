@@ -7,6 +7,7 @@ their own, or another user, run as root only.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,29 @@ class TestPrograms:
         )
         text = run(code)
         assert "Too many open files" in text or text.startswith("CannotStart"), text
+
+    @pytest.mark.parametrize("most", [4, 5, 6, 8, 10, 12])
+    @pytest.mark.parametrize("modules", ["os", "bulkhead.errors"])
+    def test_no_file_can_be_opened_for_the_first_import(self, most: int, modules: str) -> None:
+        """Modules that the first call loads are not there yet."""
+        code = f"from bulkhead import Executor\nimport calls, {modules}\nimport resource\nexecutor = Executor(1)\n" + (
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, 4096))\n"
+            "held = []\n"
+            "try:\n"
+            "    while True: held.append(os.open('/dev/null', 0))\n"
+            "except OSError: pass\n"
+            "try: executor.submit(calls.add, 1)\n"
+            "except OSError as error: found = f'OSError {error}'\n"
+            "except RuntimeError as error: found = f'{type(error).__name__} {error}'\n"
+            "for descriptor in held: os.close(descriptor)\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096))\n"
+            "print(found)\n"
+            "print(executor.submit(calls.add, 1).result(60))\n"
+            "executor.shutdown()\n"
+        )
+        text = run("import os\n" + code)
+        assert re.match("(CannotStart|OSError) .*open files", text) and text.endswith("\n2\n"), text
+        assert modules == "os" or text.startswith("CannotStart"), text
 
     def test_it_ignores_the_end_of_children(self) -> None:
         code = "import signal, subprocess\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + WORKS + (

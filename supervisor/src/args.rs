@@ -43,4 +43,7 @@ pub(crate) struct DaemonArgs {
     /// With --private: the folder of the socket is for this daemon alone, and goes with it when its parent was killed
     #[arg(long, requires = "private", requires = "socket")]
     pub(crate) own_folder: bool,
+    /// With --private: print `ready` when a client can connect. Without it the daemon waits for its first worker
+    #[arg(long, requires = "private")]
+    pub(crate) ready_when_listening: bool,
 }

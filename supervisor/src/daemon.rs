@@ -41,8 +41,10 @@ use crate::worker_table::WorkerTable;
 /// The end of the process can block: the kernel closes its descriptors first, and the close of a file on FUSE waits for
 /// the file's server. The workers die nevertheless: they die with the spawner thread, which has a descriptor table of
 /// its own, so that its end does not wait (`sys/spawner.rs`).
-pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<()> {
-    let (event_loop, instance) = assemble(settings, outer)?;
+///
+/// `descriptors`: how many it may open.
+pub(crate) fn serve(settings: Settings, descriptors: u64, outer: Option<OuterProcess>) -> Result<()> {
+    let (event_loop, instance) = assemble(settings, descriptors, outer)?;
     let EndedLoop { orphaned, clients } = event_loop.run()?;
     // A living parent removes the folder itself, after it has read what it needs from it.
     if orphaned {
@@ -69,14 +71,19 @@ fn tell_ignored(signals: &[i32]) {
 }
 
 /// Claims the socket and creates all parts. The loop does not run yet. `outer`: the process above, if the start split.
-pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> Result<(EventLoop, Instance)> {
+pub(crate) fn assemble(
+    mut settings: Settings,
+    descriptors: u64,
+    outer: Option<OuterProcess>,
+) -> Result<(EventLoop, Instance)> {
     setup::check_proc()?;
     let streams = std::mem::take(&mut settings.worker_streams);
     let spawner = Spawner::start(streams).context("cannot start the thread that spawns")?;
     for loss in setup::check_calls()? {
         log::warn!("{loss}");
     }
-    let descriptors = setup::prepare_process()?;
+    log::debug!("descriptor limit raised limit={descriptors}");
+    setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
     worker_budget::check_tasks(task_limit::of_own_cgroups(), &settings.core)?;
     if let Some(warning) = worker_budget::memory_warning(process::machine_memory_bytes(), &settings.core) {
@@ -113,13 +120,13 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
         settings.worker_programs.len()
     );
     let outputs = OutputStore::new(budget.outputs, clients.closer()).numbered_from(numbers.output);
-    let performer = Performer::new(
-        clients,
-        WorkerTable::new(template, registry()?, waker),
-        outputs,
-        ServiceNotifier::new(settings.private, outer),
-        journal,
-    );
+    let workers = WorkerTable::new(template, registry()?, waker);
+    let mut notifier = ServiceNotifier::new(settings.private, outer);
+    if settings.ready_when_listening {
+        // Before the first spawn, so that clients connect and submit while the first worker starts.
+        notifier.tell_parent_ready();
+    }
+    let performer = Performer::new(clients, workers, outputs, notifier, journal);
     let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());
     let spin = SpinBeforeSleep::default();

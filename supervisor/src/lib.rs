@@ -133,6 +133,8 @@ pub fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Before the log writer's thread, see there.
+    let descriptors = setup::make_room_for_descriptors();
     log_writer::install();
     if !heap::return_large_blocks() {
         log::debug!("the C library keeps large blocks that are freed");
@@ -140,7 +142,7 @@ pub fn run() -> ExitCode {
     let is_private = args.private;
     let result = passed
         .and_then(|passed| settings::Settings::gather(args, passed))
-        .and_then(|settings| daemon::serve(settings, outer));
+        .and_then(|settings| daemon::serve(settings, descriptors?, outer));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,21 +11,27 @@ use bulkhead_sys::outer::OuterProcess;
 /// Who gets reports.
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
-    private: bool,
+    /// Whether a parent reads our standard output, and does not know yet that it may connect.
+    owes_ready: bool,
     outer: Option<OuterProcess>,
 }
 
 impl ServiceNotifier {
     /// `private`: a parent reads our standard output.
     pub(crate) fn new(private: bool, outer: Option<OuterProcess>) -> Self {
-        Self { private, outer }
+        Self { owes_ready: private, outer }
     }
 
     /// Reports that jobs are accepted.
-    pub(crate) fn ready(&self, status: &str) {
+    pub(crate) fn ready(&mut self, status: &str) {
         log::info!("ready status={status:?}");
         self.notify(&format!("READY=1\nSTATUS={status}"));
-        if self.private {
+        self.tell_parent_ready();
+    }
+
+    /// Writes the line `ready` for the parent of a private daemon, once.
+    pub(crate) fn tell_parent_ready(&mut self) {
+        if std::mem::take(&mut self.owes_ready) {
             let mut stdout = std::io::stdout();
             if writeln!(stdout, "ready").and_then(|()| stdout.flush()).is_err() {
                 log::warn!("cannot write the ready line: the parent does not read standard output");

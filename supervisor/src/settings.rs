@@ -148,6 +148,8 @@ pub(crate) struct Settings {
     pub(crate) private: bool,
     /// Whether a private daemon removes the folder of its socket when its parent is gone.
     pub(crate) own_folder: bool,
+    /// Whether a private daemon says that it is ready before its first worker is.
+    pub(crate) ready_when_listening: bool,
     /// Where workers copy files of jobs to.
     pub(crate) copies: PathBuf,
     pub(crate) copies_bytes_max: u64,
@@ -183,6 +185,7 @@ impl Settings {
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,
+            ready_when_listening: args.ready_when_listening,
             core: sources.judged(|file| policy::core_config(file, args.workers, enable_chaos, &here))?,
         };
         settings.core.users = if mode == Mode::System { Users::Several } else { Users::One };

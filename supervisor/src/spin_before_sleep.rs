@@ -16,11 +16,11 @@ use crate::worker_table::WorkerTable;
 /// How long the loop spins.
 const SPIN_MAX_NS: u64 = 50_000;
 /// The loop does not spin for a worker whose last task took longer than this.
-const SHORT_TASK_NS: u64 = 20_000;
+const SHORT_TASK_NS: u64 = 40_000;
 /// Pause after a spin without a result. It bounds the cost to a twentieth of a core.
 const FRUITLESS_PAUSE_NS: u64 = 20 * SPIN_MAX_NS;
-/// Pause after a yield that took long because other processes need the core.
-const CONTENDED_PAUSE_NS: u64 = 100_000_000;
+/// Pause after a yield that took long because other processes need the core. It bounds the cost to a hundredth of a core.
+const CONTENDED_PAUSE_NS: u64 = 100 * SPIN_MAX_NS;
 
 /// Decides when to spin.
 #[derive(Debug, Default)]

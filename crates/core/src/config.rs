@@ -166,6 +166,8 @@ pub struct JournalTerms {
 
 /// How long other workers wait for the first one of their pool, with [`Config::one_first`].
 pub(crate) const FIRST_ALONE_MS: u64 = 1000;
+/// How long they wait after it has come up: its first task does not share the cores with the starts of several interpreters.
+pub(crate) const OTHERS_AFTER_MS: u64 = 10;
 
 /// Which bounds of descriptors are lower than the configuration says, because the limit of open files is low.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

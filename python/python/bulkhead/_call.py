@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import sys
 import types
-import zlib
-from weakref import WeakKeyDictionary
 
 from . import _wire
 from ._main_module import describe as describe_main
@@ -27,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+    from weakref import WeakKeyDictionary
 
 SPLIT = 0
 WHOLE = 1
@@ -64,6 +63,9 @@ class CallEncoder:
     """Makes calls into bytes, for one executor. Any thread may use it."""
 
     def __init__(self) -> None:
+        # Here, because a worker, which needs this file for its constants, starts a millisecond earlier without it.
+        from weakref import WeakKeyDictionary
+
         self._heads: WeakKeyDictionary[Any, Head] = WeakKeyDictionary()
         self._builtin_heads: dict[Any, Head] = {}
         # Functions that go by value, by their pickles.
@@ -135,6 +137,8 @@ class CallEncoder:
         name = getattr(inner, "__qualname__", None) or type(inner).__qualname__
         found = self._flavours.get(name)
         if found is None:
+            import zlib
+
             found = self._flavours[name] = zlib.crc32(name.encode("utf-8", "replace")) | 1
         return found
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from . import _answer, _wire
 from ._ending import error_of_end
+from ._events import is_not_readable
 from ._map import MapResults
 from ._native import ChunkTicket
 
@@ -171,7 +172,7 @@ class ChunkEnds(MapResults):
 
     def _deliver(self, chunk: MapChunk, results: ChunkValues) -> list[Any]:
         """Takes the results from the first one on. Those that are failures."""
-        begin, values = chunk.begin, results.values
+        begin, values, raised = chunk.begin, results.values, None
         if not results.failed and not any(self.there[begin : begin + len(values)]):
             try:
                 if len(results.pickled) == len(values):
@@ -180,8 +181,8 @@ class ChunkEnds(MapResults):
                     values = values.copy()
                     for index in results.pickled:
                         values[index] = _wire.loads(values[index])
-            except Exception:
-                pass
+            except Exception as error:
+                raised = error
             except BaseException as error:
                 self._pool.events.stopped(chunk.token, error)
             else:
@@ -192,26 +193,26 @@ class ChunkEnds(MapResults):
             if self.there[begin + index]:
                 continue
             is_result = True
-            try:
-                if index in failed or index in pickled:
-                    is_result, value = _answer.read_of_chunk(value, index in failed)  # type: ignore[arg-type]
-            except BaseException as error:
-                is_result, value = False, self._pool.events.stopped(chunk.token, error)
+            if index in failed or index in pickled:
+                is_result, value = self._read(chunk, value, index in failed)
             if not is_result:
                 # Before it is marked: after an interruption it is not looked at again.
                 self._pool.events.judge(value)
                 errors.append(value)
             self.there[begin + index] = self.set(begin + index, is_result, value)
+        if raised is not None and not any(is_not_readable(False, error) for error in errors):
+            self._pool.events.of_handler = raised
         return errors
+
+    def _read(self, chunk: MapChunk, answer: Any, is_failed: bool) -> tuple[bool, Any]:
+        """Whether a call of a chunk returned, and what it returned or raised."""
+        return self._pool.events.read_fairly(chunk.token, lambda: _answer.read_of_chunk(answer, is_failed))
 
     def _take_long(self, chunk: MapChunk, index: int, end: ChunkEnd) -> list[Any]:
         if isinstance(end.end, tuple):
             is_result, value = False, (chunk.link or self._link).error_of_end(*end.end)
         else:
-            try:
-                is_result, value = _answer.read_of_chunk(end.end, end.stop == "long-failed")
-            except BaseException as error:
-                is_result, value = False, self._pool.events.stopped(chunk.token, error)
+            is_result, value = self._read(chunk, end.end, end.stop == "long-failed")
             length = len(end.end) if isinstance(end.end, bytes) else end.end.length
             self._result_bytes = min(self._result_bytes + length / (len(end.results.values) + 1), float(ROOM_MAX))
         if not is_result:
@@ -261,3 +262,4 @@ class ChunkEnds(MapResults):
             for error in self._deliver(chunk, counted) if counted is not None else ():
                 self._pool.events.judge(error)
         self._pool.fail_if_broken()
+        self._pool.events.raise_of_handler()

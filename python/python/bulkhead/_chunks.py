@@ -350,17 +350,16 @@ class ChunkedMap(ChunkEnds):
         self.tell()
 
     def close(self) -> None:
-        """Cancels all that is open."""
+        """Cancels all that is open. Interrupted, it is to be done again (`close_later`): no end of a chunk may be left that does it."""
         if self._pool.is_forked:
             return  # All of it is the parent's.
         self._is_over = True
-        try:
-            self._pool.drop_many([*list(self._open), *self._singles])
-            self.pump()
-        except BaseException:
-            # Interrupted: no end of a chunk may be left that has it done again.
-            _call_later(self.close)
-            raise
+        self._pool.drop_many([*list(self._open), *self._singles])
+        self.pump()
+
+    def close_later(self) -> None:
+        """Closes it in another thread, in a moment."""
+        _call_later(self.close)
 
     def await_one(self, index: int, until: float | None) -> Any:
         """As `take`, once this item is sent if there is room."""

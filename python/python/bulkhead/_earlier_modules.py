@@ -14,7 +14,6 @@ workers from coming up.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 
@@ -89,6 +88,8 @@ class EarlierModules:
 
     def _try_lock(self) -> int | None:
         """The lock under which modules are tried, or `None` if another worker takes too long with it."""
+        import fcntl
+
         try:
             descriptor = os.open(os.path.join(os.path.dirname(self._path), "trying"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:

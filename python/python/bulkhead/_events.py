@@ -13,6 +13,7 @@ from ._native import ChunkEnd, LongBytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ._link import Link
@@ -33,6 +34,8 @@ class EventReader:
         self._pool = pool
         # The call whose result was being unpickled at the last Ctrl-C.
         self._interrupted = 0
+        # What a signal's handler has raised meanwhile, for the program.
+        self.of_handler: BaseException | None = None
 
     def on_events(self, link: Link, events: list[Event]) -> None:
         """What the session tells. After an interruption in the midst of it, it is called again with the same events."""
@@ -50,8 +53,9 @@ class EventReader:
                 try:
                     ended.append((token, target, True, loads(what)))
                     continue
-                except Exception:
-                    pass  # As for other answers, with a text.
+                except Exception as raised:
+                    ended.append((token, target, *self._end_of(link, token, what, raised)))
+                    continue
                 except BaseException as interruption:
                     ended.append((token, target, False, self.stopped(token, interruption)))
                     continue
@@ -85,15 +89,33 @@ class EventReader:
             calls.finish(ended)
         self._pool.fail_if_broken()
         self._pool.pump_maps()
+        self.raise_of_handler()
 
-    def _end_of(self, link: Link, token: int, what: Any) -> tuple[bool, Any]:
-        """Whether a call returned, and what it returned or raised."""
+    def _end_of(self, link: Link, token: int, what: Any, raised: Exception | None = None) -> tuple[bool, Any]:
+        """Whether a call returned, and what it returned or raised. `raised` as in `read_fairly`."""
         if type(what) is tuple:
             return False, link.error_of_end(*what)
+        return self.read_fairly(token, lambda: _answer.read(what), raised)
+
+    def read_fairly(self, token: int, read: Callable[[], tuple[bool, Any]], raised: BaseException | None = None) -> tuple[bool, Any]:
+        """What `read` gives: whether a call returned, and what. A result that cannot be unpickled is read twice. `raised`: the error of a first
+        time. What comes only once is no error of the result: a signal's handler has raised it, and it is the program's."""
         try:
-            return _answer.read(what)
+            is_result, value = read()
+            if raised is None and is_not_readable(is_result, value):
+                raised = value.__cause__
+                is_result, value = read()
+            if raised is not None and not is_not_readable(is_result, value):
+                self.of_handler = raised
+            return is_result, value
         except BaseException as error:
             return False, self.stopped(token, error)
+
+    def raise_of_handler(self) -> None:
+        """Raises what a signal's handler has raised while a result was unpickled, once the results are where they belong."""
+        if self.of_handler is not None:
+            error, self.of_handler = self.of_handler, None
+            raise error
 
     def stopped(self, token: int, error: BaseException) -> Exception:
         """Ctrl-C while a result is unpickled is the program's: it is raised, and the result is read again. What raises the same again is
@@ -138,6 +160,12 @@ class EventReader:
             pool.broken = errors.BrokenProcessPool(
                 "A child process terminated abruptly, the process pool is not usable anymore (strict_stdlib=True)"
             )
+
+
+def is_not_readable(is_result: bool, value: Any) -> bool:
+    """Whether this is the error of a result that could not be unpickled."""
+    errors: Any = sys.modules.get("bulkhead.errors")
+    return not is_result and errors is not None and isinstance(value, errors.ResultNotReadable)
 
 
 def _workers_do_not_start(text: str) -> Exception:

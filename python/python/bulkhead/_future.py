@@ -3,7 +3,8 @@
 Most futures are only asked once they are done, and a condition costs more than the rest of a call. The names that
 `concurrent.futures.wait` and `as_completed` reach into (`_condition`, `_state`, `_waiters`, `_done_callbacks`) mean what they
 mean in the standard library. A future never changes its state without its condition once somebody has made it, so that nobody
-who waits sees it done twice. Made by `_executor.py`, completed by `_pool.py`.
+who waits sees it done twice. `result` and `exception` wait without it, because Ctrl-C in the midst of `Condition.wait` ends in
+`RuntimeError` (`_waiting.py`). Made by `_executor.py`, completed by `_pool.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from concurrent.futures import _base
 
 from ._ending import CANCELLED
+from ._waiting import WaitingThreads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class Future(_base.Future[T]):
     _lazy_condition: threading.Condition | None = None
     _lazy_waiters: list[Any] | None = None
     _lazy_callbacks: list[Callable[[Any], object]] | None = None
+    _lazy_waits: WaitingThreads | None = None
     _pool: Pool | None = None
     _token: int = 0
 
@@ -155,9 +158,12 @@ class Future(_base.Future[T]):
         if pool is not None and pool.is_strict and self._state == PENDING:
             return pool.cancel_strictly(self)
         if pool is None:
-            return super().cancel()
-        if not self._settle(False, CANCELLED):
-            return self._state in _CANCELLED_STATES
+            is_cancelled = super().cancel()
+            self._wake()
+            return is_cancelled
+        if not self._settle(False, CANCELLED) and self._state not in _CANCELLED_STATES:
+            return False
+        # Also for one that is cancelled: Ctrl-C may have come between the two.
         pool.drop(self._token)
         self._invoke_callbacks()
         return True
@@ -165,7 +171,9 @@ class Future(_base.Future[T]):
     def _settle(self, is_result: bool, value: Any) -> bool:
         """Makes a pending future a done one, and tells those who wait; done callbacks are still to be called. `False`: it was done before;
         then those are told whom an interruption of the first time has left out."""
-        with self._condition:
+        condition = self._condition
+        # Its lock itself: Ctrl-C in the condition's own `__exit__`, which is Python, would leave it held.
+        with condition._lock:  # type: ignore[attr-defined]
             is_first = self._state not in _DONE_STATES
             if is_first:
                 if value is CANCELLED:
@@ -184,8 +192,14 @@ class Future(_base.Future[T]):
                         waiter.add_result(self)
                     else:
                         waiter.add_exception(self)
-            self._condition.notify_all()
-            return is_first
+            condition.notify_all()
+        self._wake()
+        return is_first
+
+    def _wake(self) -> None:
+        """Wakes the threads that wait in `result` and `exception`, once it is done."""
+        if self._lazy_waits is not None:
+            self._lazy_waits.wake()
 
     def _invoke_callbacks(self) -> None:
         """Calls each done callback once; after an interruption those that are left."""
@@ -205,45 +219,57 @@ class Future(_base.Future[T]):
         Raises what the call raised, `TimeoutError` if it has not ended in time, `CancelledError` if it was cancelled, and the errors
         of `bulkhead.errors` if its worker died or a limit was met.
         """
-        left = timeout if self._state in _DONE_STATES else self._wait_leading(timeout)
+        if self._state not in _DONE_STATES:
+            self._await_done(timeout)
         if self._state is FINISHED and self._exception is None:
             return self._result  # type: ignore[no-any-return]
         try:
-            return super().result(left)
+            raise (_base.CancelledError() if self._exception is None else self._exception)
         finally:
             # The exception's traceback has this frame: without the name it would keep the future alive.
             self = None  # type: ignore[assignment]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, or `None`; waits and raises as `result` does."""
-        if self._state is FINISHED:
-            return self._exception
-        return super().exception(self._wait_leading(timeout))
+        if self._state not in _DONE_STATES:
+            self._await_done(timeout)
+        if self._state is not FINISHED:
+            raise _base.CancelledError()
+        return self._exception
 
-    def _wait_leading(self, timeout: float | None) -> float | None:
-        """Reads the daemon's replies in this thread while few calls are under way. The seconds that are left."""
-        pool = self._pool
-        if pool is None or self._state in _DONE_STATES:
-            return timeout
-        return pool.wait_leading(self, timeout)
+    def _await_done(self, timeout: float | None) -> None:
+        """Waits until it is done; while few calls are under way, this thread reads the daemon's replies. Raises `TimeoutError`."""
+        left = timeout if self._pool is None else self._pool.wait_leading(self, timeout)
+        if self._state in _DONE_STATES:
+            return
+        # One step, and no lock: two threads may come here at the same time.
+        waits = self.__dict__.setdefault("_lazy_waits", WaitingThreads())
+        if not waits.wait(self.done, None if left is None else time.monotonic() + left):
+            raise _base.TimeoutError()
 
     def set_result(self, result: T) -> None:
         """Completes it. For the executor and for tests, as in the standard library."""
-        with _making:
-            if self._lazy_condition is None and self._state is PENDING:
-                self._result = result
-                self._state = FINISHED
-                return
-        super().set_result(result)
+        if not self._set_lazily(True, result):
+            super().set_result(result)
+        self._wake()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Completes it by an exception. For the executor and for tests, as in the standard library."""
+        if not self._set_lazily(False, exception):
+            super().set_exception(exception)
+        self._wake()
+
+    def _set_lazily(self, is_result: bool, value: Any) -> bool:
+        """Completes it without a condition; `False`: nothing was done, because it has one or is not pending. The caller holds no lock."""
         with _making:
-            if self._lazy_condition is None and self._state is PENDING:
-                self._exception = exception
+            is_lazy = self._lazy_condition is None and self._state is PENDING
+            if is_lazy:
+                if is_result:
+                    self._result = value
+                else:
+                    self._exception = value
                 self._state = FINISHED
-                return
-        super().set_exception(exception)
+            return is_lazy
 
 
 def complete(done: Iterable[tuple[Future[Any], bool, Any]]) -> None:
@@ -254,15 +280,19 @@ def complete(done: Iterable[tuple[Future[Any], bool, Any]]) -> None:
         for future, is_result, value in done:
             if future._lazy_condition is not None:
                 waited.append((future, is_result, value))
-            elif future._state is PENDING:
-                if value is CANCELLED:
-                    future._state = _base.CANCELLED_AND_NOTIFIED
-                    continue
+                continue
+            if future._state is PENDING:
                 if is_result:
                     future._result = value
+                    future._state = FINISHED
+                elif value is CANCELLED:
+                    future._state = _base.CANCELLED_AND_NOTIFIED
                 else:
                     future._exception = value
-                future._state = FINISHED
+                    future._state = FINISHED
+            # After the state: a thread that begins to wait looks at that when its wait can be found.
+            if future._lazy_waits is not None:
+                future._wake()
     for future, is_result, value in waited:
         future._settle(is_result, value)
     for future, _, _ in waited:

@@ -8,9 +8,9 @@ that is forked between has a copy, which keeps nothing alive. The lock also keep
 from __future__ import annotations
 
 import os
-import threading
+from _thread import RLock
 
-opening = threading.RLock()
+opening = RLock()
 """Held for the few lines in which a descriptor is opened and noted, and for an import, never while anything waits for another process."""
 
 _noted: set[int] = set()
@@ -36,7 +36,7 @@ def close(descriptor: int) -> None:
 
 def _close_in_child() -> None:
     global opening
-    opening = threading.RLock()
+    opening = RLock()
     for descriptor in _noted:
         try:
             os.close(descriptor)

@@ -146,8 +146,9 @@ class MapIterator:
     def close(self) -> None:
         """Cancels the items whose end is not known. A second call does nothing."""
         if not self._is_closed:
-            self._is_closed = True
+            # Interrupted, it is not closed: its end as garbage does it again.
             self._pool.drop_many(self._results.open_tokens(max(self._next - 1, 0)))
+            self._is_closed = True
 
     def __del__(self) -> None:
         self.close()
@@ -189,7 +190,11 @@ def in_chunks(
                 results.add(args)
             results.pump()
     except BaseException:
-        results.close()
+        try:
+            results.close()
+        except BaseException:
+            results.close_later()
+            raise
         raise
     # A generator that has begun runs its end, also as garbage.
     found = _results_of(results, None if buffersize is None else items, until)
@@ -236,7 +241,11 @@ def _results_of(results: ChunkedMap, items: Iterator[tuple[Any, ...]] | None, un
             at += 1
             yield results.await_one(at - 1, until)
     finally:
-        results.close()
+        try:
+            results.close()
+        except BaseException:
+            results.close_later()
+            raise
 
 
 def add(pool: Pool, results: MapResults, args: tuple[Any, ...]) -> None:

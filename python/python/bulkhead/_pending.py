@@ -48,15 +48,14 @@ class PendingCalls:
         self.sent.pop(token, None)
         self._tell_idle()
 
-    def drop(self, tokens: Iterable[int]) -> list[int]:
-        """Forgets calls of which nobody wants the result; gives those that were under way."""
-        dropped = [token for token in tokens if self.targets.pop(token, None) is not None]
-        for token in dropped:
+    def drop(self, tokens: Iterable[int]) -> None:
+        """Forgets calls of which nobody wants the result."""
+        for token in tokens:
+            self.targets.pop(token, None)
             self.progress.pop(token, None)
             self.begun.discard(token)
             self.sent.pop(token, None)
         self._tell_idle()
-        return dropped
 
     def _tell_idle(self) -> None:
         if not self.targets and self._idle.are_there():

@@ -9,6 +9,7 @@ reentrant, and none is held while anything waits for the daemon, but the start o
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from functools import partial
@@ -72,7 +73,10 @@ class Pool:
     def _make_link(self) -> Link:
         # Here, because it loads more than the rest of the package. A child that is forked in the midst of an import could never end it.
         with _inherited.opening:
-            from ._link import Link
+            try:
+                from ._link import Link
+            except (ImportError, OSError) as error:
+                raise _without_descriptor(error) from error
 
         return Link(self.settings, self.events.on_events)
 
@@ -245,14 +249,16 @@ class Pool:
         self.drop_many([token])
 
     def drop_many(self, tokens: Sequence[int]) -> None:
-        """Ends calls of which nobody wants the result any more."""
-        dropped = self.calls.drop(tokens)
+        """Ends calls of which nobody wants the result any more. An interrupted call is to be repeated."""
+        dropped = [token for token in tokens if token in self.pending]
         link = self.links.current
+        # They leave the table when the daemon knows: a second call finds what an interrupted one has left.
         if dropped and link is not None and not self.is_forked:
             if self.is_strict:
                 link.session.cancel_waiting(dropped)
             else:
                 link.session.cancel(dropped)
+        self.calls.drop(dropped)
 
     def cancel_strictly(self, future: Future[Any]) -> bool:
         """Cancels a future if no worker runs its call, as the standard library does."""
@@ -371,6 +377,20 @@ class Pool:
         self.calls.forget()
         self.lost.forget()
         self.links.forget()
+
+
+def _without_descriptor(error: Exception) -> Exception:
+    """What an import means that failed: it says nothing of a limit of open files which is met, and no further module can be loaded then."""
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+        return error
+    except OSError as found:
+        text = f"the daemon of this executor cannot be started: {found.strerror}: this process may have {os.sysconf('SC_OPEN_MAX')} open files (RLIMIT_NOFILE): raise that (ulimit -n), or close files"
+        try:
+            from .errors import CannotStart
+        except (ImportError, OSError):
+            return OSError(found.errno, text)
+        return CannotStart(text)
 
 
 def _keep_nothing(_: bytes | MemoryFile) -> None:

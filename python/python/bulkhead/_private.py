@@ -126,7 +126,7 @@ class PrivateDaemon:
             options = [word for name, fd in outputs for word in (f"--worker-{name}-fd", str(fd))]
             log = subprocess.DEVNULL if environment.get("BULKHEAD_LOG", "off") == "off" else None
             self._process = subprocess.Popen(
-                [program, "--private", "--own-folder", *options]
+                [program, "--private", "--own-folder", "--ready-when-listening", *options]
                 + ["--config", folder + "/config.toml", "--socket", self.socket, "--state", folder + "/state"],
                 stdin=stdin,
                 stdout=subprocess.PIPE,
@@ -291,27 +291,28 @@ def _cannot_start(text: str) -> Exception:
 
 def in_words(error: OSError) -> Exception | None:
     """`CannotStart` for an error of the start that is about a limit of this process, user or machine; `None`: it is another."""
-    import resource
-
-    def limit(number: int) -> str:
-        soft = resource.getrlimit(number)[0]
-        return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
-
     if isinstance(error, ConnectionError):
         text = str(error)
     elif error.errno == errno.EAGAIN:
-        text = f"this user may start no further process or thread (RLIMIT_NPROC is {limit(resource.RLIMIT_NPROC)}): raise it (ulimit -u), or that of the container, or end processes"
+        text = f"this user may start no further process or thread (RLIMIT_NPROC is {_limit('RLIMIT_NPROC')}): raise it (ulimit -u), or that of the container, or end processes"
     elif error.errno == errno.EMFILE:
-        text = f"this process has no descriptor left (RLIMIT_NOFILE is {limit(resource.RLIMIT_NOFILE)}): raise it (ulimit -n), or close files"
+        text = f"this process has no descriptor left (RLIMIT_NOFILE is {os.sysconf('SC_OPEN_MAX')}): raise it (ulimit -n), or close files"
     elif error.errno == errno.ENFILE:
         text = "this machine has no descriptor left (fs.file-max): raise it, or end programs with many open files"
     elif error.errno == errno.ENOMEM:
-        text = f"there is no memory left (RLIMIT_AS is {limit(resource.RLIMIT_AS)}): raise it (ulimit -v), or end what takes memory"
+        text = f"there is no memory left (RLIMIT_AS is {_limit('RLIMIT_AS')}): raise it (ulimit -v), or end what takes memory"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"{error.filename or 'a file system'} has no room left: make some, or set TMPDIR to a folder that has it"
     else:
         return None
     return _cannot_start(f"the daemon of this executor cannot be started: {text}")
+
+
+def _limit(name: str) -> str:
+    import resource
+
+    soft = resource.getrlimit(getattr(resource, name))[0]
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
 
 
 def _why_not_run(program: str, error: OSError) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 
 from . import _inherited
@@ -38,6 +37,8 @@ class WorkersEnd:
 
     def have_ended(self, until: float) -> bool:
         """Waits for the end of all workers, once the daemon has ended; `False`: one lives at the moment `until`. The FIFO is closed then."""
+        import select
+
         while self._descriptor >= 0:
             if self._is_at_end():
                 self.has_ended = True

@@ -14,6 +14,7 @@ use super::*;
 use crate::args::DaemonArgs;
 use crate::daemon;
 use crate::settings::{PassedStreams, Settings};
+use crate::setup;
 use crate::shells::{Shell, keep_every_promise};
 
 /// Set in the process that is the supervisor.
@@ -76,7 +77,8 @@ fn in_own_process(name: &str, test: impl FnOnce(RealShell)) {
             DaemonArgs { config: Some(config), socket, state, enable_chaos: true, ..DaemonArgs::default() };
         let settings = Settings::gather(args, PassedStreams::default()).unwrap();
         let kinds = settings.core.kinds.iter().map(|kind| kind.name.clone()).collect();
-        let (event_loop, _instance) = daemon::assemble(settings, None).unwrap();
+        let descriptors = setup::make_room_for_descriptors().unwrap();
+        let (event_loop, _instance) = daemon::assemble(settings, descriptors, None).unwrap();
         test(RealShell { event_loop, ready: Events::with_capacity(EVENTS), kinds });
     } else {
         let mut test = Command::new(own);

@@ -10,7 +10,7 @@ use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
-use crate::config::FIRST_ALONE_MS;
+use crate::config::{FIRST_ALONE_MS, OTHERS_AFTER_MS};
 use crate::turn::{Counter, Owner, Turn, WorkerAlarm, ms};
 use crate::worker::pool::WorkerSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
@@ -122,9 +122,9 @@ impl<T: Copy> Workers<T> {
             self.pool_mut(pool).add_spare(id);
         }
         if turn.config().one_first && !self.pool(pool).restart.came_up {
-            // The others wait for this one no longer.
+            // The others wait for this one not much longer.
             let pool = self.pool_mut(pool);
-            pool.next_spawn_ns = pool.next_spawn_ns.min(turn.now_ns());
+            pool.next_spawn_ns = pool.next_spawn_ns.min(turn.after_ms(OTHERS_AFTER_MS));
         }
         self.note_came_up(turn, id);
         // Sent for the first worker: a client that waits for the start does not wait for all workers.

@@ -39,6 +39,8 @@ fn with_one_first_the_others_are_spawned_once_it_is_ready() {
     rig.come_up = true;
     rig.come_up_now(WorkerId(1));
     rig.turn();
+    assert_eq!(rig.workers.len(), 1, "its first task has the cores for a moment");
+    rig.sleep(10);
     assert_eq!(rig.workers.len(), 2);
     rig.sleep(10);
     assert_eq!(rig.workers.len(), 3);

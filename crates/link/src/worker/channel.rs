@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{UnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bulkhead_proto::codec::{self, CodecError};
@@ -76,7 +77,7 @@ impl Channel {
     pub fn listen() -> io::Result<(Server, String)> {
         // ipc-channel panics if it cannot make a folder there; the try tells the error.
         tempfile::tempdir()?.close()?;
-        let (server, path) = while_sharing(IpcOneShotServer::new)?;
+        let (server, path) = while_sharing(|| made(IpcOneShotServer::new))?;
         Ok((Server { server, path: path.clone() }, path))
     }
 
@@ -122,6 +123,12 @@ impl Server {
         let socket = while_sharing(|| accepted(&self.path)).map_err(RecvError::Io)?;
         Ok(Channel { receiver, socket })
     }
+}
+
+/// What `make` makes. Its panic is `NotFound`: `TMPDIR` was removed since the try, as at the end of a daemon.
+fn made<T>(make: impl FnOnce() -> io::Result<T> + UnwindSafe) -> io::Result<T> {
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "the folder for the task channel was removed");
+    catch_unwind(make).unwrap_or_else(|_| Err(gone()))
 }
 
 /// Finds the accepted socket by its server's name; the server accepts one connection only.
@@ -191,6 +198,13 @@ mod tests {
             matches!(&error, RecvError::Io(error) if error.kind() == io::ErrorKind::WouldBlock),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error() {
+        let error = made(|| -> io::Result<()> { panic!("no folder") }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(made(|| Ok(7)).unwrap(), 7);
     }
 
     #[test]
