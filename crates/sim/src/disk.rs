@@ -85,10 +85,11 @@ impl FakeDisk {
     pub(crate) fn decided(&mut self, out: &Output) -> Verdict {
         for action in &out.actions {
             match action {
-                Action::Offer { task, .. } if self.made.jobs.contains_key(&task.job) => {
-                    if !self.stored.jobs.contains_key(&task.job) {
-                        return broken("stored", format!("job {} is offered, and not stored", task.job));
-                    }
+                Action::Offer { task, .. }
+                    if self.made.jobs.contains_key(&task.job)
+                        && !self.stored.jobs.contains_key(&task.job) =>
+                {
+                    return broken("stored", format!("job {} is offered, and not stored", task.job));
                 }
                 Action::Reply { reply: Reply::Accepted { first, count, .. }, .. }
                     if self.made.submits.contains_key(first) =>

@@ -46,7 +46,7 @@ impl World {
         // A daemon that ends has put durable jobs off, which are in no count.
         let may_lack = self.scenario.disk.is_some() && self.oracles.ledger.stopping;
         let is_whole = by_outcome + counted == status.totals.accepted;
-        if !is_whole && !(may_lack && by_outcome + counted < status.totals.accepted) {
+        if !(is_whole || may_lack && by_outcome + counted < status.totals.accepted) {
             return broken("lost", format!("the counts of outcomes do not add up: {status:?}"));
         }
         Ok(())
