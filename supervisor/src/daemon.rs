@@ -112,13 +112,7 @@ pub(crate) fn assemble(
     let ledger = ShellLedger::of(&settings, &budget);
     let clients = ClientTable::new(listener, registry()?, &settings, &ledger)?;
     let template = WorkerTemplate::new(&settings, boot_root, clients.closer(), spawner);
-    log::info!(
-        "starting pid={} socket={} workers={} pools={}",
-        settings.core.pid,
-        instance.socket().unwrap_or(Path::new("")).display(),
-        settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
-        settings.worker_programs.len()
-    );
+    log_start(&settings, &instance);
     let outputs = OutputStore::new(budget.outputs, clients.closer()).numbered_from(numbers.output);
     let workers = WorkerTable::new(template, registry()?, waker);
     let mut notifier = ServiceNotifier::new(settings.private, outer);
@@ -145,6 +139,16 @@ pub(crate) fn assemble(
         orphaned: false,
     };
     Ok((event_loop, instance))
+}
+
+fn log_start(settings: &Settings, instance: &Instance) {
+    log::info!(
+        "starting pid={} socket={} workers={} pools={}",
+        settings.core.pid,
+        instance.socket().unwrap_or(Path::new("")).display(),
+        settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
+        settings.worker_programs.len()
+    );
 }
 
 fn watch(registry: &Registry, what: impl AsFd, source: PollSource) -> io::Result<()> {

@@ -232,13 +232,18 @@ pub enum Sabotage {
 }
 
 impl Sabotage {
+    /// Breaks what each part of the simulation breaks of the core's actions.
+    fn spoil_actions(self, actions: &mut Vec<Action>, rng: &mut SimRng) {
+        self.spoil_logs(actions, rng);
+        self.spoil_answers(actions);
+        self.spoil_arenas(actions);
+        self.spoil_waiting(actions);
+        self.spoil_registrations(actions);
+    }
+
     /// Breaks the output of the core.
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
-        self.spoil_logs(&mut out.actions, rng);
-        self.spoil_answers(&mut out.actions);
-        self.spoil_arenas(&mut out.actions);
-        self.spoil_waiting(&mut out.actions);
-        self.spoil_registrations(&mut out.actions);
+        self.spoil_actions(&mut out.actions, rng);
         self.spoil_facts(&mut out.facts);
         let Output { records, actions, .. } = out;
         match self {

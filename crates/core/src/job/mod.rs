@@ -73,13 +73,12 @@ pub(crate) use grant::{grant, missing_file};
 pub(crate) use level::TakeChoice;
 pub(crate) use output_need::OutputGrant;
 pub(crate) use progress::ProgressLook;
-pub(crate) use reload::Reloading;
 pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use turns::Search;
 pub(crate) use values::{
     Admission, BatchGone, DueJobs, DueReason, EndNotice, NamedRegistrations, OfferRef, OutputNeed,
-    OutputSums, ProvenDeath, Released, StartedAttempt, UnnamedJob, Untold,
+    OutputSums, ProvenDeath, Released, Reloading, StartedAttempt, UnnamedJob, Untold,
 };
 
 use crate::config::RunNumbers;

@@ -3,30 +3,19 @@
 //! An attempt that was with a worker when that run ended is lost, which costs the job nothing. A job that was asked to run again has a
 //! batch of its own, because it expires by itself. `machine/reload.rs` drives this file.
 
-use std::rc::Rc;
-
 use bulkhead_facts::durable_job::DurableJob;
-use bulkhead_facts::fact::{AcceptedJobs, AttemptEnd};
-use bulkhead_proto::ids::{ClientId, Fence, KindId, PoolId, Tag};
+use bulkhead_facts::fact::AttemptEnd;
+use bulkhead_proto::ids::{ClientId, Fence, Tag};
 
 use crate::event::ReloadedJob;
-use crate::job::Jobs;
 use crate::job::batch::Batch;
 use crate::job::entry::Job;
 use crate::job::state::{EntryState, TaskKind};
-use crate::turn::{AccountId, Alarm, AlarmSlot, Turn};
+use crate::job::{Jobs, Reloading};
+use crate::turn::{Alarm, AlarmSlot, Turn};
 
 /// No connection has this number: jobs of earlier runs belong to none.
 const NO_CLIENT: ClientId = ClientId(0);
-
-/// Jobs of one submit that are to run again.
-pub(crate) struct Reloading {
-    pub(crate) submit: Rc<AcceptedJobs>,
-    pub(crate) jobs: Vec<ReloadedJob>,
-    pub(crate) account: AccountId,
-    pub(crate) kind: KindId,
-    pub(crate) pool: PoolId,
-}
 
 impl Jobs {
     /// Queues jobs of an earlier run again. One that is in the table already stays as it is.

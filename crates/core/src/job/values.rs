@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use bulkhead_facts::fact::AcceptedJobs;
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::death::Death;
@@ -11,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, RegistrationId, Seq, 
 use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::{RegisteredContent, Task};
-use crate::event::Attached;
+use crate::event::{Attached, ReloadedJob};
 use crate::job::run::{TaskRun, Ticket};
 use crate::turn::{AccountId, TaskLimits};
 use bulkhead_proto::ids::Fence;
@@ -33,6 +34,15 @@ pub(crate) struct Admission {
     pub(crate) accepted: Option<(JobId, u64)>,
     /// What the jobs use that their connection registered.
     pub(crate) named: Option<Rc<NamedRegistrations>>,
+}
+
+/// Jobs of one submit that are to run again.
+pub(crate) struct Reloading {
+    pub(crate) submit: Rc<AcceptedJobs>,
+    pub(crate) jobs: Vec<ReloadedJob>,
+    pub(crate) account: AccountId,
+    pub(crate) kind: KindId,
+    pub(crate) pool: PoolId,
 }
 
 /// What the jobs of a submit use that their connection registered.

@@ -10,9 +10,7 @@
 //! | leaving | refused | all have ended | asked to leave; tasks told to end; killed | over (none alive, letters read or farewell over) |
 //! | over | refused | - | - | |
 //!
-//! Durable jobs end with no daemon: those that wait are put off as soon as the drain begins, and those that run when it is over. The next
-//! run of the daemon goes on with them.
-//!
+//! Durable jobs end with no daemon: those that wait are put off when the drain begins, those that run when it is over, for the next run.
 //! Tasks that still run in `leaving` have the grace that their job asked for, else that of their kind; workers of tasks
 //! without one are killed. A stop in that stage, as a further signal asks for it, kills all workers at once.
 
