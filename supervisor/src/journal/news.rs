@@ -42,7 +42,7 @@ impl NewsQueue {
             waiting.push_back(news);
             self.is_filled.swap(true, Ordering::AcqRel)
         };
-        // Whoever found the flag set has woken the loop, and the loop has not taken anything since.
+        // While the flag is set, the loop was woken and has not taken what is there.
         if !was_filled && let Err(error) = self.waker.wake() {
             log::error!("the journal cannot wake the loop error={error}");
         }

@@ -2,7 +2,7 @@
 //! one is reserved.
 //!
 //! Nothing waits for it. If the disk fails for so long that a block is used up, numbers go on without a reservation, because workers and
-//! their outputs are needed now; a log line says that a later run may repeat them. Pure; driven by `journal.rs`.
+//! their outputs are needed now; a log line says that a later run may repeat them. Driven by `journal.rs`.
 
 use bulkhead_journal::bounds::BLOCK;
 use bulkhead_journal::numbers::{NUMBER_KINDS, NextNumbers, NumberKind};
