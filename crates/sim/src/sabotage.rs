@@ -13,7 +13,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
-use bulkhead_proto::limits::{PRIORITY_MAX, UNCLOSED_MAX};
+use bulkhead_proto::limits::PRIORITY_MAX;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::crowds::FIRST_HOSTILE;
@@ -395,7 +395,6 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         slack::slacken(&mut config, sabotage);
     }
     match sabotage {
-        Some(Sabotage::AllFirst) => config.one_first = false,
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
         Some(Sabotage::LendNothing) => lend_all(&mut config, |lend_max| *lend_max = 0),
         Some(Sabotage::LendAtOnce) => config.lend_after_ms = config.lend_after_ms.map(|_| 0),
@@ -444,9 +443,8 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
     }
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
-        Some(Sabotage::DeafToUnclosed) => batch.retain(|event| !matches!(event, Event::Unclosed { .. })),
-        Some(Sabotage::DeafToClosed) => {
-            batch.retain(|event| !matches!(event, Event::Unclosed { files: ..=UNCLOSED_MAX, .. }));
+        Some(sabotage @ (Sabotage::DeafToUnclosed | Sabotage::DeafToClosed)) => {
+            batch.retain(|event| !slack::is_about_files(event, sabotage));
         }
         Some(Sabotage::DeafToResumed) => batch.retain(|event| !matches!(event, Event::Resumed { .. })),
         Some(Sabotage::DeafToReceipts) => batch.retain(|event| receipt(event).is_none()),
