@@ -12,7 +12,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::death::Death;
-use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::limits::PRIORITY_MAX;
 use bulkhead_proto::worker::stage::Stage;
 
@@ -241,6 +241,7 @@ impl Sabotage {
         self.spoil_registrations(&mut out.actions);
         self.spoil_facts(&mut out.facts);
         let Output { records, actions, .. } = out;
+        actions.iter_mut().for_each(|action| self.spoil_sight(action));
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
             Self::LoseEnds => actions.retain(|action| !is_end(action)),
@@ -297,39 +298,8 @@ impl Sabotage {
             Self::AskNoStack => actions.retain(|action| !matches!(action, Action::AskStack { .. })),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
-            Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
-                actions.iter_mut().for_each(|action| self.spoil_sight(action));
-            }
             Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
-            _ => {}
-        }
-    }
-
-    /// Breaks what workers are told of registrations, and clients of their blocks.
-    fn spoil_registrations(self, actions: &mut Vec<Action>) {
-        match self {
-            Self::ForgetEarly => double(actions, |action| {
-                let Action::Offer { worker, task, .. } = action else { return None };
-                task.files.iter().find_map(|file| match file {
-                    TaskFile::Registered { registration, .. } => {
-                        Some(Action::Forget { worker: *worker, registration: *registration })
-                    }
-                    _ => None,
-                })
-            }),
-            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
-            Self::FreeEarly => double(actions, |action| {
-                let Action::Offer { task, .. } = action else { return None };
-                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
-                let reply = Reply::Freed { jobs: vec![task.job] };
-                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
-                task.files.iter().any(has_registered).then_some(freed)
-            }),
-            Self::FreeNothing => {
-                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
-            }
-            // The others break something else.
             _ => {}
         }
     }
@@ -545,7 +515,7 @@ fn falsify(action: &mut Action) {
 }
 
 /// Puts a changed copy behind each action that has one.
-fn double(actions: &mut Vec<Action>, copy: impl Fn(&Action) -> Option<Action>) {
+pub(crate) fn double(actions: &mut Vec<Action>, copy: impl Fn(&Action) -> Option<Action>) {
     let mut doubled = Vec::with_capacity(actions.len());
     for action in actions.drain(..) {
         let twin = copy(&action);
