@@ -5,17 +5,18 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_core::action::{Task, TaskFile};
+use bulkhead_core::action::{Action, Task, TaskFile};
 use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::message::{Register, RegisteredUse, Request};
+use bulkhead_proto::client::message::{Register, RegisteredUse, Reply, Request};
 use bulkhead_proto::file::{FileUse, Way};
-use bulkhead_proto::ids::{RegistrationId, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, RegistrationId, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::registration::RegistrationKind;
 
 use crate::client::ClientLife;
 use crate::report::Verdict;
+use crate::sabotage::{Sabotage, double};
 use crate::scenario::Profile;
 use crate::world::World;
 
@@ -125,5 +126,35 @@ impl World {
         let left: Vec<_> =
             of_workers.filter(|(_, worker)| !worker.registered.is_empty()).map(|(id, _)| *id).collect();
         self.oracles.registrations.finish(&left)
+    }
+}
+
+impl Sabotage {
+    /// Breaks what workers are told of registrations, and clients of their blocks.
+    pub(crate) fn spoil_registrations(self, actions: &mut Vec<Action>) {
+        match self {
+            Self::ForgetEarly => double(actions, |action| {
+                let Action::Offer { worker, task, .. } = action else { return None };
+                task.files.iter().find_map(|file| match file {
+                    TaskFile::Registered { registration, .. } => {
+                        Some(Action::Forget { worker: *worker, registration: *registration })
+                    }
+                    _ => None,
+                })
+            }),
+            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
+            Self::FreeEarly => double(actions, |action| {
+                let Action::Offer { task, .. } = action else { return None };
+                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
+                let reply = Reply::Freed { jobs: vec![task.job] };
+                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
+                task.files.iter().any(has_registered).then_some(freed)
+            }),
+            Self::FreeNothing => {
+                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
+            }
+            // The others break something else.
+            _ => {}
+        }
     }
 }

@@ -12,8 +12,8 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::death::Death;
-use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
-use bulkhead_proto::limits::{PRIORITY_MAX, UNCLOSED_MAX};
+use bulkhead_proto::ids::{JobId, Seq, WorkerId};
+use bulkhead_proto::limits::PRIORITY_MAX;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::crowds::FIRST_HOSTILE;
@@ -246,6 +246,7 @@ impl Sabotage {
         self.spoil_actions(&mut out.actions, rng);
         self.spoil_facts(&mut out.facts);
         let Output { records, actions, .. } = out;
+        actions.iter_mut().for_each(|action| self.spoil_sight(action));
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
             Self::LoseEnds => actions.retain(|action| !is_end(action)),
@@ -302,39 +303,8 @@ impl Sabotage {
             Self::AskNoStack => actions.retain(|action| !matches!(action, Action::AskStack { .. })),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
-            Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
-                actions.iter_mut().for_each(|action| self.spoil_sight(action));
-            }
             Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
-            _ => {}
-        }
-    }
-
-    /// Breaks what workers are told of registrations, and clients of their blocks.
-    fn spoil_registrations(self, actions: &mut Vec<Action>) {
-        match self {
-            Self::ForgetEarly => double(actions, |action| {
-                let Action::Offer { worker, task, .. } = action else { return None };
-                task.files.iter().find_map(|file| match file {
-                    TaskFile::Registered { registration, .. } => {
-                        Some(Action::Forget { worker: *worker, registration: *registration })
-                    }
-                    _ => None,
-                })
-            }),
-            Self::ForgetNothing => actions.retain(|action| !matches!(action, Action::Forget { .. })),
-            Self::FreeEarly => double(actions, |action| {
-                let Action::Offer { task, .. } = action else { return None };
-                let has_registered = |file: &TaskFile| matches!(file, TaskFile::Registered { .. });
-                let reply = Reply::Freed { jobs: vec![task.job] };
-                let freed = Action::Reply { client: ClientId(1), tag: Tag(0), reply, output: None };
-                task.files.iter().any(has_registered).then_some(freed)
-            }),
-            Self::FreeNothing => {
-                actions.retain(|action| !matches!(action, Action::Reply { reply: Reply::Freed { .. }, .. }))
-            }
-            // The others break something else.
             _ => {}
         }
     }
@@ -400,7 +370,6 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         slack::slacken(&mut config, sabotage);
     }
     match sabotage {
-        Some(Sabotage::AllFirst) => config.one_first = false,
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
         Some(Sabotage::LendNothing) => lend_all(&mut config, |lend_max| *lend_max = 0),
         Some(Sabotage::LendAtOnce) => config.lend_after_ms = config.lend_after_ms.map(|_| 0),
@@ -449,9 +418,8 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
     }
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
-        Some(Sabotage::DeafToUnclosed) => batch.retain(|event| !matches!(event, Event::Unclosed { .. })),
-        Some(Sabotage::DeafToClosed) => {
-            batch.retain(|event| !matches!(event, Event::Unclosed { files: ..=UNCLOSED_MAX, .. }));
+        Some(sabotage @ (Sabotage::DeafToUnclosed | Sabotage::DeafToClosed)) => {
+            batch.retain(|event| !slack::is_about_files(event, sabotage));
         }
         Some(Sabotage::DeafToResumed) => batch.retain(|event| !matches!(event, Event::Resumed { .. })),
         Some(Sabotage::DeafToReceipts) => batch.retain(|event| receipt(event).is_none()),
@@ -552,7 +520,7 @@ fn falsify(action: &mut Action) {
 }
 
 /// Puts a changed copy behind each action that has one.
-fn double(actions: &mut Vec<Action>, copy: impl Fn(&Action) -> Option<Action>) {
+pub(crate) fn double(actions: &mut Vec<Action>, copy: impl Fn(&Action) -> Option<Action>) {
     let mut doubled = Vec::with_capacity(actions.len());
     for action in actions.drain(..) {
         let twin = copy(&action);

@@ -8,12 +8,14 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::{JobState, Policy};
+use bulkhead_proto::limits::UNCLOSED_MAX;
 
 use crate::sabotage::Sabotage;
 
 /// The configuration as the core gets it.
 pub(crate) fn slacken(config: &mut Config, sabotage: Sabotage) {
     match sabotage {
+        Sabotage::AllFirst => config.one_first = false,
         Sabotage::EndlessBootstrap => config.bootstrap_ms = u64::from(u32::MAX),
         Sabotage::EndlessLeaving => config.retire_ms = u64::from(u32::MAX),
         Sabotage::EndlessStops => config.stopped_ms = u64::from(u32::MAX),
@@ -61,6 +63,12 @@ pub(crate) fn slacken_batch(batch: &mut [Event], sabotage: Sabotage) {
             slacken_policy(&mut submit.policy, sabotage);
         }
     }
+}
+
+/// Whether an event is about files that a worker has to close: any number, or no more than it may have.
+pub(crate) fn is_about_files(event: &Event, sabotage: Sabotage) -> bool {
+    let Event::Unclosed { files, .. } = event else { return false };
+    sabotage == Sabotage::DeafToUnclosed || *files <= UNCLOSED_MAX
 }
 
 /// Lists of jobs without the newest of those that have ended, as if it had gone first.

@@ -115,7 +115,7 @@ impl WorkerProcess {
     /// Sends the files of an offer.
     ///
     /// # Errors
-    /// As [`Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
+    /// As [`bulkhead_sys::lane::Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
     pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
     }
@@ -123,7 +123,7 @@ impl WorkerProcess {
     /// Makes its arena and sends it, unless it has one.
     ///
     /// # Errors
-    /// No descriptor or memory for it, or as [`Lane::send`]: the next offer tries again.
+    /// No descriptor or memory for it, or as [`bulkhead_sys::lane::Lane::send`]: the next offer tries again.
     pub(crate) fn give_arena(&mut self, outputs: &OutputStore) -> io::Result<()> {
         if self.arena.is_some() {
             return Ok(());
@@ -137,7 +137,7 @@ impl WorkerProcess {
     /// Makes the page for the text of its stack and sends it, if the worker asked for one.
     ///
     /// # Errors
-    /// No descriptor or memory for it, or as [`Lane::send`].
+    /// No descriptor or memory for it, or as [`bulkhead_sys::lane::Lane::send`].
     pub(crate) fn give_stack_page(&mut self, wish: StackText) -> io::Result<()> {
         match wish {
             StackText::Never => Ok(()),
