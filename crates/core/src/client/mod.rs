@@ -12,7 +12,7 @@
 //! | `followers` | readers of records |
 //! | `sight`, `log_readers` | who sees what of another user's; the jobs whose logs clients follow |
 //! | `registrations` | what connections registered, and which workers have it |
-//! | `look_ups`, `waits` | requests about jobs that only the journal may have; the jobs whose ends clients asked for |
+//! | `waits`, `look_ups` | the jobs whose ends clients asked for; requests about jobs that only the journal may have |
 
 mod connection;
 mod credit;

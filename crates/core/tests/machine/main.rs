@@ -11,6 +11,7 @@ mod death;
 mod deliver;
 mod drain;
 mod durable;
+mod durable_runs;
 mod end_order;
 mod grant;
 mod kept;
