@@ -177,6 +177,7 @@ impl World {
     /// Every job has ended: each has one outcome, every waiting client got it, and forgetting leaves nothing behind.
     fn settle_accounts(&mut self) -> Verdict {
         self.inspect()?;
+        self.await_look_ups()?;
         self.oracles.replies.finish(|_| true)?;
         let rows = self.list_all()?;
         self.oracles.ledger.kept(&rows)?;
@@ -213,6 +214,16 @@ impl World {
         self.oracles.logs.finish(self.logs.len())?;
         self.oracles.memory.finish()?;
         self.wait_for_silence()
+    }
+
+    /// What was asked about jobs that the journal alone has is answered turns later, and with the inspector's credit.
+    fn await_look_ups(&mut self) -> Verdict {
+        let rounds = if self.scenario.disk.is_some() { 50 } else { 0 };
+        for _ in 0..rounds {
+            self.ask_as_inspector(vec![Request::Ping])?;
+            while !self.told_back.is_empty() && self.tick()? {}
+        }
+        Ok(())
     }
 
     /// Lets time pass until the retention of all jobs is over.

@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// The numbers that earlier runs gave are below this one.
-    fn first_of_this_run(&self) -> JobId {
+    pub(super) fn first_of_this_run(&self) -> JobId {
         match &self.turn.config().journal {
             JournalUse::Open(open) => open.jobs.0,
             JournalUse::None(_) => JobId(0),

@@ -81,6 +81,10 @@ impl Core {
         if let (_, Some(refusal)) = self.room_in_queue(account, std::slice::from_ref(input)) {
             return Err(refusal);
         }
+        if job >= self.first_of_this_run() {
+            // Each job that was accepted in this run is counted once, by its last outcome.
+            self.turn.uncount_end(&end.outcome, 1);
+        }
         let wall_us = self.turn.wall_us();
         let expires_ms = found.submit.policy.expires_ms.filter(|_| found.counts.attempts == 0);
         let expires_us = expires_ms.map(|limit_ms| wall_us.saturating_add(limit_ms.saturating_mul(1000)));

@@ -9,7 +9,7 @@ use bulkhead_proto::ids::KindId;
 use crate::event::ReloadedJobs;
 use crate::job::Reloading;
 use crate::machine::Core;
-use crate::turn::Owner;
+use crate::turn::{Counter, Owner};
 
 impl Core {
     /// The journal has loaded some, or all that were left.
@@ -34,6 +34,9 @@ impl Core {
             let account = self.ledger.open(submit.uid);
             let pool = self.workers.pool_of_kind(kind);
             self.journal.reloaded += jobs.len() as u64;
+            let first = self.first_of_this_run();
+            let earlier = jobs.iter().filter(|job| job.job < first && self.jobs.find(job.job).is_none());
+            self.turn.count(Counter::Accepted, earlier.count() as u64);
             self.jobs.reload(&mut self.turn, Reloading { submit, jobs, account, kind, pool });
         }
         let (jobs, kindless) = (self.journal.reloaded, self.journal.kindless);

@@ -10,7 +10,8 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::{BATCH_MAX, LOOK_UPS_MAX};
 
-use crate::durable::{durable_config, next_run, submit};
+use crate::durable::{durable_config, submit};
+use crate::durable_runs::next_run;
 use crate::rig::{ADMIN, ALICE, BOB, Rig};
 
 /// A job of Alice for each way to end.

@@ -41,7 +41,7 @@ pub struct JobOracle {
     pub(crate) parts: BTreeMap<TaskId, KnownJob>,
     plans: Vec<bool>,
     /// Whether jobs may be durable.
-    has_journal: bool,
+    pub(crate) has_journal: bool,
     pub(crate) kinds: Vec<String>,
     pub(crate) keep_ns: u64,
     pub(crate) vanished_ns: u64,
