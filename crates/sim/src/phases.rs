@@ -221,7 +221,11 @@ impl World {
         let rounds = if self.scenario.disk.is_some() { 50 } else { 0 };
         for _ in 0..rounds {
             self.ask_as_inspector(vec![Request::Ping])?;
-            while !self.told_back.is_empty() && self.tick()? {}
+            for _ in 0..10 {
+                if self.told_back.is_empty() || !self.tick()? {
+                    break;
+                }
+            }
         }
         Ok(())
     }
