@@ -166,6 +166,7 @@ impl Core {
         self.release_held(&admission);
         if !self.drain.is_open() {
             // The next run begins with them.
+            self.turn.count(Counter::Accepted, u64::from(admission.count));
             let first = admission.accepted.map_or(JobId(0), |(first, _)| first);
             let count = admission.count;
             return self.reply(

@@ -68,6 +68,10 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
+        // No job runs twice at once: while a worker holds an offer of it, that attempt may still run.
+        if self.workers.holds_job(job) {
+            return wrong_state(Self::IS_BEING_ENDED);
+        }
         let Some(input) = &found.input else {
             return wrong_state("its input is not in the journal: submit it anew");
         };

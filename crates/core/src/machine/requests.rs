@@ -29,6 +29,8 @@ pub(super) const UNKNOWN_BYTES: u64 = 9;
 impl Core {
     /// Why a job is not run again.
     pub(super) const IS_DONE: &str = "it is done: submit it anew to run it again";
+    /// Why it is not run again yet.
+    pub(super) const IS_BEING_ENDED: &str = "its last attempt is still being ended: try again in a moment";
 
     /// A client sent a request. A client that is gone is not answered: its requests may be in the same batch as the end of
     /// its connection.
@@ -369,7 +371,7 @@ impl Core {
         // No job runs twice at once: while a worker holds the last offer, that attempt may still run.
         let is_held = end.holder().is_some_and(|(worker, seq)| self.workers.holds(worker, seq));
         if is_held || self.jobs.are_attachments_held(run) {
-            return Self::wrong_state(run, "its last attempt is still being ended: try again in a moment");
+            return Self::wrong_state(run, Self::IS_BEING_ENDED);
         }
         if self.jobs.job(run).has_registered() {
             let needed = "what its connection registered for it was let go at its end: submit it anew";

@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bulkhead_proto::client::view::{SurvivorRow, WorkerState};
-use bulkhead_proto::ids::{KindId, PoolId, Seq, WorkerId};
+use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
 
 pub(crate) use entry::Worker;
 pub(crate) use offer::Offer;
@@ -228,6 +228,12 @@ impl<T: Copy> Workers<T> {
     /// Whether a worker has not settled this offer.
     pub(crate) fn holds(&self, id: WorkerId, seq: Seq) -> bool {
         self.offer(id, seq).is_some()
+    }
+
+    /// Whether any worker has not settled an offer of this job. It walks all rings: for a job that has left the table, in whose entry the
+    /// worker stood.
+    pub(crate) fn holds_job(&self, job: JobId) -> bool {
+        self.table.values().any(|worker| worker.ring.iter().any(|offer| offer.shown() == job))
     }
 
     /// The first offer in a worker's ring.

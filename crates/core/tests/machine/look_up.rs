@@ -1,11 +1,13 @@
 //! Jobs that only the journal has: what is answered about them, by whom it is seen, and what may be changed.
 
 use bulkhead_core::action::{LOOK_UP_PAGE, LookUpNo};
+use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, LookUpAnswer};
 use bulkhead_facts::fact::Fact;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{EarlierNumbers, Refusal, UnknownJobs};
+use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::{BATCH_MAX, LOOK_UPS_MAX};
@@ -245,6 +247,25 @@ fn a_retry_that_cannot_be_is_refused_in_the_words_of_the_table() {
     rig.submit(1);
     rig.tell(Event::Drain { grace_ms: None });
     assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }), (0, vec![Refusal::Draining]));
+}
+
+#[test]
+fn a_job_whose_last_attempt_is_still_with_a_worker_is_not_run_beside_it() {
+    let mut rig = Rig::with(Config { keep_jobs_max: 1, ..durable_config(2) });
+    let job = rig.durable(Policy::default());
+    let worker = rig.claim(job);
+    assert_eq!(rig.change(ALICE, Request::Cancel { jobs: vec![job] }), (1, vec![]));
+    let other = rig.durable(Policy::default());
+    rig.finish(other);
+    assert!(rig.core.durable_states().all(|(number, ..)| number != job), "it has left the table");
+    let (_, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
+    assert!(
+        matches!(&refused[..], [Refusal::WrongState { needed, .. }] if needed.contains("still being ended"))
+    );
+    let why = rig.killed.remove(&worker).expect("its task is cancelled");
+    rig.die(worker, Death::Killed { why });
+    assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }), (1, vec![]));
+    assert!(rig.holder(job).is_some());
 }
 
 #[test]
