@@ -235,7 +235,8 @@ impl World {
         may_be: bool,
         attached: bool,
     ) -> Option<Box<DurableSubmit>> {
-        if self.scenario.disk.is_none() || !self.rng.chance(500) || !(may_be || self.rng.chance(50)) {
+        let may_be = may_be && !attached;
+        if self.scenario.disk.is_none() || !self.rng.chance(700) || !(may_be || self.rng.chance(50)) {
             return None;
         }
         if may_be {

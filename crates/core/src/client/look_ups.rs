@@ -183,6 +183,18 @@ impl Clients {
         self.after_facts.insert((fact, id));
     }
 
+    /// Takes all clients whose look-ups wait for facts. Some may be gone.
+    pub(crate) fn take_after_facts(&mut self) -> Vec<ClientId> {
+        std::mem::take(&mut self.after_facts).into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The page that was begun is answered without the journal: its number.
+    pub(crate) fn ask_begun_page(&mut self, id: ClientId) -> Option<LookUpNo> {
+        let page = self.connected(id)?.look_ups.page.as_mut().filter(|page| !page.is_asked)?;
+        page.is_asked = true;
+        Some(page.number)
+    }
+
     /// Takes the next client whose look-ups go on. It may be gone.
     pub(crate) fn next_after_facts(&mut self, turn: &Turn) -> Option<ClientId> {
         self.after_facts.first().filter(|(fact, _)| turn.facts().is_stored(*fact))?;

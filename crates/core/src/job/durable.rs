@@ -119,9 +119,6 @@ impl Jobs {
 
     /// Takes a durable job that has not ended out of this run of the daemon: nobody is told of an end, and in the journal it has none.
     pub(crate) fn put_off(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
-        let key = self.table.open(run);
-        let batch = self.table[key].batch;
-        self.table.batches[batch as usize].attached = false;
         let outcome = Outcome::Lost { reason: "the service stopped".to_owned() };
         self.end(turn, run, outcome, Leftover::Nothing, EndedBy::PutOff);
         self.announced(run, 0);

@@ -136,6 +136,9 @@ impl Jobs {
     /// Removes a job that has left its retention, which is counted by what the job still holds.
     fn leave_table(&mut self, turn: &mut Turn, key: Key, untold: Option<Untold>) -> Released {
         self.drop_log(turn, key);
+        if self.table.batch(key).durable {
+            self.left_early.note(turn, self.table[key].id);
+        }
         let RemovedJob { job, holder, gone } = self.table.remove(key);
         if let EntryState::Ended(end) = job.state {
             self.spare_ends.give_back(end);

@@ -33,6 +33,7 @@ mod files;
 mod grant;
 mod held_outputs;
 mod kept;
+mod left_early;
 mod level;
 mod list;
 mod logs;
@@ -89,6 +90,7 @@ use crate::job::due_ends::DueEnds;
 use crate::job::evictions::EvictionNotes;
 use crate::job::held_outputs::HeldOutputs;
 use crate::job::kept::KeptJobs;
+use crate::job::left_early::LeftEarly;
 use crate::job::logs::Logs;
 use crate::job::part_set::{FIRST_PART, PartSets};
 use crate::job::progress::Subscriptions;
@@ -115,6 +117,7 @@ pub(crate) struct Jobs {
     unbegun: UnbegunEnds,
     due: DueEnds,
     spare_ends: SpareEnds,
+    left_early: LeftEarly,
 }
 
 impl Jobs {
@@ -134,6 +137,7 @@ impl Jobs {
             unbegun: UnbegunEnds::default(),
             due: DueEnds::default(),
             spare_ends: SpareEnds::default(),
+            left_early: LeftEarly::new(first),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::AttemptEnd;
-use bulkhead_proto::ids::{ClientId, Fence, Tag};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag};
 
 use crate::event::ReloadedJob;
 use crate::job::batch::Batch;
@@ -25,7 +25,7 @@ impl Jobs {
     pub(crate) fn reload(&mut self, turn: &mut Turn, reloading: Reloading) {
         let mut shared = None;
         for job in &reloading.jobs {
-            if self.table.find(job.job).is_some() {
+            if self.table.find(job.job).is_some() || self.left_early.has(job.job) {
                 continue;
             }
             let batch = match shared {
@@ -37,6 +37,16 @@ impl Jobs {
             }
             self.reload_job(turn, batch, job);
         }
+    }
+
+    /// A chunk of jobs of earlier runs was queued; `is_last`: there are no more.
+    pub(crate) fn chunk_taken(&mut self, turn: &Turn, is_last: bool) {
+        self.left_early.chunk_taken(turn, is_last);
+    }
+
+    /// A client asked for a job of an earlier run, so it comes back now.
+    pub(crate) fn brings_back(&mut self, job: JobId) {
+        self.left_early.is_back(job);
     }
 
     fn reload_batch(&mut self, turn: &mut Turn, reloading: &Reloading, job: &ReloadedJob) -> u32 {

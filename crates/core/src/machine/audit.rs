@@ -14,7 +14,7 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 17] = [
+const AUDITED: [Resource; 19] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
@@ -25,6 +25,8 @@ const AUDITED: [Resource; 17] = [
     Resource::Registrations,
     Resource::Waits,
     Resource::LookUps,
+    Resource::Submits,
+    Resource::SubmitBytes,
     Resource::Readers,
     Resource::UnreadResults,
     Resource::Kept,

@@ -195,8 +195,12 @@ impl Core {
         let jobs = (ended.len() + running.len() + reasons.len()) as u64;
         reasons.into_iter().for_each(|(job, why)| RefusedJobs::add(&mut refused, job, why));
         let bytes = REPLY_BYTES + REFUSAL_BYTES * refused.len() as u64 + UNKNOWN_BYTES * jobs;
+        let is_of_journal =
+            |job: &JobId| self.jobs.find(*job).is_some_and(|run| self.jobs.batch(run).is_durable());
+        let is_durable = ended.iter().any(is_of_journal);
         let (ended, running) = (ended.into_iter().collect(), running.into_iter().collect());
-        self.reply(client, tag, Reply::CancelledWaiting { ended, running, refused }, bytes);
+        // Some of them may be durable: the answer waits for what is not stored, as the end of each does.
+        self.reply_of(is_durable, (client, tag), Reply::CancelledWaiting { ended, running, refused }, bytes);
     }
 
     /// Each question waits for its wishes, and each wish for an offer whose take-back was asked for.

@@ -38,6 +38,7 @@ impl Core {
         for letter in gone.letters {
             self.told(id, letter);
         }
+        self.drop_held(id);
         // Its jobs rested for its unread replies, which are gone.
         self.jobs.park(gone.uid, id, false);
         self.parked.change();

@@ -158,13 +158,15 @@ impl Core {
 
     /// Answers `Request::Result` at once.
     pub(super) fn give_result(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
+        let is_durable = self.jobs.batch(run).is_durable();
+        if is_durable && let Some(refusal) = self.no_room_to_hold(id) {
+            return self.refuse(id, tag, refusal);
+        }
         let (ended, output) = self.jobs.copy_end(run);
         let bytes = bytes_of(&ended);
         // A durable job has no output beside its reply.
         match output {
-            None => {
-                self.reply_of(self.jobs.batch(run).is_durable(), (id, tag), Reply::Ended(vec![ended]), bytes)
-            }
+            None => self.reply_of(is_durable, (id, tag), Reply::Ended(vec![ended]), bytes),
             Some(_) => {
                 self.clients.reply(&mut self.turn, (id, tag), Reply::Ended(vec![ended]), bytes, output)
             }

@@ -5,7 +5,7 @@
 //! | is checked, and its fact is made | have numbers and count as queued; they are in no table, and nobody knows of them |
 //! | is stored | are queued; the client is answered |
 //! | is not stored, or its key names other jobs | never were; the client is refused |
-//! | repeats one that is stored | never were; the client is answered with those of that one, and if they are attached with their ends |
+//! | repeats one that is stored | never were; the client is answered with those of that one |
 //!
 //! The core makes the facts, in order, and holds back what must not be told before they are stored (`held_back.rs`). Numbers of jobs
 //! come from a block that the journal has reserved: the next one is asked for when half of it is left.
@@ -22,8 +22,8 @@ use crate::action::Action;
 use crate::config::JournalUse;
 use crate::job::Admission;
 use crate::machine::Core;
-use crate::machine::held_back::{HeldBack, charges_of};
-use crate::turn::{Counter, Owner};
+use crate::machine::held_back::{HeldBack, HeldReply, charges_of};
+use crate::turn::{Counter, Owner, Resource};
 
 /// When a submit that was refused because of the journal may be tried again.
 const RETRY_MS: u64 = 100;
@@ -86,6 +86,7 @@ impl Core {
             (!submit.files.is_empty(), "files"),
             (submit.registered.is_some(), "what its connection registered"),
             (kind.plans, "parts"),
+            (submit.attached, "a connection that it is attached to"),
         ];
         if let Some((_, what)) = unfit.into_iter().find(|(is_so, _)| *is_so) {
             return not_now(format!("a job with {what} is not kept over an end of the daemon yet"));
@@ -107,14 +108,9 @@ impl Core {
         let (id, tag) = (admission.client, admission.tag);
         // A longer result would go another way, which ends with the daemon.
         admission.submit.policy.output = OutputMode::Inline;
-        let bytes = admission.submit.inputs.iter().map(|input| 128 + input.as_bytes().len() as u64).sum();
-        if !self.turn.facts().has_room_for_submit(bytes) {
-            let (limit, _) = self.turn.facts().bounds();
-            let what = "facts that are not stored".to_owned();
-            let bound =
-                MetBound { what, limit, part: BoundPart::All, key: Some("journal_queue_max".to_owned()) };
+        if let Some(refusal) = self.no_room_to_store(&admission) {
             self.turn.count(Counter::Refused, u64::from(admission.count));
-            return self.refuse(id, tag, bound.busy(RETRY_MS));
+            return self.refuse(id, tag, refusal);
         }
         let first = self.jobs.reserve(admission.count);
         let wall_us = self.turn.wall_us();
@@ -144,6 +140,26 @@ impl Core {
         self.held_back.push(fact, HeldBack::Submit(Box::new(admission)));
     }
 
+    /// Why a submit has to wait: its user, or all users together, have too much that is not stored. One that is longer than the bound
+    /// has room while nothing else waits.
+    fn no_room_to_store(&mut self, admission: &Admission) -> Option<Refusal> {
+        for (account, resource, wanted) in charges_of(admission) {
+            if matches!(resource, Resource::Submits | Resource::SubmitBytes) {
+                let room = self.room(account, resource);
+                if wanted > room.left() && self.ledger.held(account, resource) > 0 {
+                    return Some(room.refusal(resource, RETRY_MS));
+                }
+            }
+        }
+        let bytes = admission.submit.inputs.iter().map(|input| 128 + input.as_bytes().len() as u64).sum();
+        if self.turn.facts().has_room_for_submit(bytes) {
+            return None;
+        }
+        let ((limit, _), what) = (self.turn.facts().bounds(), "facts that are not stored".to_owned());
+        let key = Some("journal_queue_max".to_owned());
+        Some(MetBound { what, limit, part: BoundPart::All, key }.busy(RETRY_MS))
+    }
+
     /// All facts up to this one are stored: what waited for them goes on.
     pub(super) fn facts_stored(&mut self, up_to: FactNo) {
         self.turn.facts_stored(up_to);
@@ -155,14 +171,19 @@ impl Core {
                         self.told(client, letter);
                     }
                 }
-                HeldBack::Reply(id, tag, reply, bytes) => self.reply(id, tag, *reply, bytes),
+                HeldBack::Reply(held) => {
+                    let (account, resource, count) = held.charge();
+                    self.turn.release(account, resource, count);
+                    let HeldReply { to: (id, tag), reply, bytes, .. } = *held;
+                    self.reply(id, tag, reply, bytes);
+                }
             }
         }
         self.look_ups_go_on();
     }
 
-    /// A submit is stored. Its client may be gone: the jobs are then attached to nobody.
-    fn take_in_stored(&mut self, mut admission: Admission) {
+    /// A submit is stored. Its client may be gone.
+    fn take_in_stored(&mut self, admission: Admission) {
         self.release_held(&admission);
         if !self.drain.is_open() {
             // The next run begins with them.
@@ -176,10 +197,6 @@ impl Core {
                 48,
             );
         }
-        let submit = &mut admission.submit;
-        submit.attached &= self.clients.is_connected(admission.client);
-        submit.held &= submit.attached;
-        submit.progress &= submit.attached;
         self.take_in(admission, None);
     }
 
@@ -204,33 +221,25 @@ impl Core {
         } else {
             Reply::Refused(Refusal::KeyTaken { first, count })
         };
-        let Some(admission) = self.end_submit(fact, reply) else { return };
-        let (id, tag) = (admission.client, admission.tag);
-        if is_same
-            && admission.submit.attached
-            && let Some(peer) = self.clients.see(id).map(|client| client.peer())
-        {
-            let jobs: Vec<JobId> = (first.0..first.0 + u64::from(count)).map(JobId).collect();
-            self.wait(id, tag, peer, &jobs);
-        }
+        self.end_submit(fact, reply);
     }
 
     /// The jobs of a submit that waits never were.
-    fn end_submit(&mut self, fact: FactNo, reply: Reply) -> Option<Box<Admission>> {
-        let admission = self.held_back.take_submit(fact)?;
+    fn end_submit(&mut self, fact: FactNo, reply: Reply) {
+        let Some(admission) = self.held_back.take_submit(fact) else { return };
         self.turn.fact_refused(fact);
         self.release_held(&admission);
         if matches!(reply, Reply::Refused(_)) {
             self.turn.count(Counter::Refused, u64::from(admission.count));
         }
         self.reply(admission.client, admission.tag, reply, 128);
-        Some(admission)
     }
 
     /// Nothing can be stored for now.
     pub(super) fn journal_failed(&mut self, why: String) {
         self.turn.record(What::JournalFailed { why: why.clone() }, Owner::Service);
         self.journal.failed = Some(why);
+        self.fail_look_ups();
     }
 
     /// New facts are stored again.
@@ -276,6 +285,19 @@ impl Core {
         }
         let what = "numbers of jobs, which the journal reserves".to_owned();
         Err(MetBound { what, limit: self.journal.block, part: BoundPart::All, key: None }.busy(RETRY_MS))
+    }
+
+    /// Why no client may change an ended durable job now.
+    pub(super) fn why_unchanged(&self, job: JobId) -> Option<Refusal> {
+        if let Some(why) = &self.journal.failed {
+            return Some(Refusal::WrongState {
+                job,
+                needed: format!("the journal stores nothing now: {why}"),
+            });
+        }
+        let bounds = self.turn.facts().bounds();
+        let needed = format!("more than {} facts are not stored: try again in a moment", bounds.0 / 4 * 3);
+        (!self.turn.facts().has_room_for_submit(0)).then_some(Refusal::WrongState { job, needed })
     }
 
     /// Sends a reply that speaks of this job, once what it says is stored.

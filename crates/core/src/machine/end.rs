@@ -62,7 +62,9 @@ impl Core {
 
     /// Removes an ended job from everywhere.
     pub(super) fn forget(&mut self, run: TaskRun) {
-        self.look_ups.changed(run.first());
+        if self.jobs.batch(run).is_durable() {
+            self.look_ups.changed(run.first());
+        }
         let released = self.jobs.forget(&mut self.turn, run);
         self.relieve(released);
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a durable submit: it enters the table and is answered | its own fact |
 //! | a letter about the end of a durable job | the fact of the end |
-//! | a reply that speaks of a durable job | all facts so far |
+//! | the result of a durable job that was asked for, and the answer to a command about one | all facts so far |
 //!
 //! The line is in the order of the facts, because each entry waits for the last fact that there is when it enters. What concerns
 //! volatile jobs alone never enters it, and overtakes. Only `durable.rs` takes from it.
@@ -13,11 +13,13 @@ use std::collections::VecDeque;
 
 use bulkhead_facts::fact::FactNo;
 use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, Tag};
 
-use crate::client::Letter;
+use crate::client::{Client, Letter};
 use crate::job::Admission;
 use crate::machine::Core;
+use crate::machine::requests::WAIT_RETRY_MS;
 use crate::turn::{AccountId, Resource};
 
 /// One thing that waits.
@@ -27,8 +29,25 @@ pub(super) enum HeldBack {
     Submit(Box<Admission>),
     /// A letter, and to whom.
     Letter(ClientId, Letter),
-    /// A reply, and about its bytes.
-    Reply(ClientId, Tag, Box<Reply>, u64),
+    /// A reply.
+    Reply(Box<HeldReply>),
+}
+
+/// A reply that waits. It counts against its user, because its client pays for it only when it is sent.
+#[derive(Debug)]
+pub(super) struct HeldReply {
+    pub(super) to: (ClientId, Tag),
+    pub(super) reply: Reply,
+    /// About so many.
+    pub(super) bytes: u64,
+    account: AccountId,
+}
+
+impl HeldReply {
+    /// What it counts for: as a wait, and one more for each 64 bytes.
+    pub(super) fn charge(&self) -> (AccountId, Resource, u64) {
+        (self.account, Resource::Waits, 1 + self.bytes / 64)
+    }
 }
 
 /// All of it, oldest first.
@@ -69,6 +88,19 @@ impl HeldLine {
         }
     }
 
+    /// Takes the letters and replies to a client, oldest first.
+    fn take_of(&mut self, id: ClientId) -> Vec<HeldBack> {
+        let is_its = |held: &HeldBack| match held {
+            HeldBack::Letter(client, _) => *client == id,
+            HeldBack::Reply(held) => held.to.0 == id,
+            HeldBack::Submit(_) => false,
+        };
+        let (its, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.line).into_iter().partition(|(_, held)| is_its(held));
+        self.line = rest;
+        its.into_iter().map(|(_, held)| held).collect()
+    }
+
     /// The facts of the submits among these facts.
     pub(super) fn submits_in(&self, from: FactNo, to: FactNo) -> Vec<FactNo> {
         let begin = self.line.partition_point(|(after, _)| *after < from);
@@ -81,21 +113,26 @@ impl HeldLine {
         self.line.is_empty()
     }
 
-    /// What the accounts of submits that wait hold.
+    /// What accounts hold here.
     pub(super) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
-        let submits = self.line.iter().filter_map(|(_, held)| match held {
-            HeldBack::Submit(admission) => Some(admission),
-            HeldBack::Letter(..) | HeldBack::Reply(..) => None,
-        });
-        submits.flat_map(|admission| charges_of(admission))
+        self.line.iter().flat_map(|(_, held)| match held {
+            HeldBack::Submit(admission) => charges_of(admission).to_vec(),
+            HeldBack::Reply(held) => vec![held.charge()],
+            HeldBack::Letter(..) => Vec::new(),
+        })
     }
 }
 
 /// What a submit that waits counts for.
-pub(super) fn charges_of(admission: &Admission) -> [(AccountId, Resource, u64); 2] {
+pub(super) fn charges_of(admission: &Admission) -> [(AccountId, Resource, u64); 4] {
     let bytes = admission.submit.inputs.iter().map(|input| input.as_bytes().len() as u64).sum();
-    let account = admission.account;
-    [(account, Resource::Queue, u64::from(admission.count)), (account, Resource::QueueBytes, bytes)]
+    let of = |resource, count| (admission.account, resource, count);
+    [
+        of(Resource::Queue, u64::from(admission.count)),
+        of(Resource::QueueBytes, bytes),
+        of(Resource::Submits, 1),
+        of(Resource::SubmitBytes, bytes),
+    ]
 }
 
 impl Core {
@@ -115,9 +152,34 @@ impl Core {
 
     /// Sends a reply that speaks of a durable job, of about so many bytes, once all facts so far are stored.
     pub(super) fn reply_stored(&mut self, id: ClientId, tag: Tag, reply: Reply, bytes: u64) {
-        match self.turn.facts().awaited() {
-            None => self.reply(id, tag, reply, bytes),
-            Some(after) => self.held_back.push(after, HeldBack::Reply(id, tag, Box::new(reply), bytes)),
+        let Some(after) = self.turn.facts().awaited() else { return self.reply(id, tag, reply, bytes) };
+        if let Some(account) = self.clients.see(id).map(Client::account) {
+            let held = Box::new(HeldReply { to: (id, tag), reply, bytes, account });
+            let (account, resource, count) = held.charge();
+            self.turn.charge(account, resource, count);
+            self.held_back.push(after, HeldBack::Reply(held));
         }
+    }
+
+    /// A client is gone: nothing waits to be told to it.
+    pub(super) fn drop_held(&mut self, id: ClientId) {
+        for held in self.held_back.take_of(id) {
+            match held {
+                HeldBack::Letter(client, letter) => self.told(client, letter),
+                HeldBack::Reply(held) => {
+                    let (account, resource, count) = held.charge();
+                    self.turn.release(account, resource, count);
+                }
+                HeldBack::Submit(_) => {}
+            }
+        }
+    }
+
+    /// Why a client's further replies may not wait: those of its user that do are too many.
+    pub(super) fn no_room_to_hold(&mut self, id: ClientId) -> Option<Refusal> {
+        self.turn.facts().awaited()?;
+        let account = self.clients.see(id)?.account();
+        let room = self.room(account, Resource::Waits);
+        (room.left() == 0).then(|| room.refusal(Resource::Waits, WAIT_RETRY_MS))
     }
 }

@@ -111,9 +111,26 @@ impl Core {
                     return self.turn.act(Action::LookUp { number, client: id, uid, jobs });
                 }
                 NextLookUp::Done(look_up) => self.end_look_up(id, look_up),
-                NextLookUp::Stored(fact) => return self.clients.look_up_after(fact, id),
+                NextLookUp::Stored(fact) => match self.unread(id) {
+                    Some((number, why)) => return self.looked_up(number, id, Err(why)),
+                    None => return self.clients.look_up_after(fact, id),
+                },
                 NextLookUp::Nothing => return,
             }
+        }
+    }
+
+    /// While the journal stores nothing, a page that waits for facts is answered with that. `None`: it waits.
+    fn unread(&mut self, id: ClientId) -> Option<(LookUpNo, String)> {
+        let why = self.journal.failed.as_ref()?;
+        let why = format!("it stores nothing now: {why}");
+        self.clients.ask_begun_page(id).map(|number| (number, why))
+    }
+
+    /// The journal stores nothing from now on: nothing that was asked waits for that.
+    pub(super) fn fail_look_ups(&mut self) {
+        for id in self.clients.take_after_facts() {
+            self.look_up_next(id);
         }
     }
 
@@ -221,6 +238,16 @@ impl Core {
     /// Loads a job of an earlier run before its turn.
     fn load(&mut self, found: JournalJob) -> Known {
         let job = found.job;
+        let refused = |needed: String| Known::Refused(Refusal::WrongState { job, needed });
+        if !self.drain.is_open() {
+            return refused(
+                "the daemon is stopping: it goes on with this job when it starts again".to_owned(),
+            );
+        }
+        let kind = &found.submit.kind;
+        if !self.turn.config().kinds.iter().any(|known| known.name == *kind && !known.plans) {
+            return refused(format!("it waits for a daemon that offers its kind {kind}: this one does not"));
+        }
         if let Some(reloaded) = reloaded(found) {
             self.reloaded(vec![reloaded], false);
         }

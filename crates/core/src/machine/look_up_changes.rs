@@ -32,6 +32,9 @@ impl Core {
         match known {
             Known::Ended(found, end) => match verb {
                 LookUpVerb::Forget => {
+                    if let Some(refusal) = self.why_unchanged(found.job) {
+                        return Err(refusal);
+                    }
                     self.turn.fact(Fact::Forgotten { job: found.job });
                     self.look_ups.changed(found.job);
                     *known = Known::Unknown(None);
@@ -54,7 +57,8 @@ impl Core {
 
     /// Adds what became of one job to the answer of a request that changes jobs, which then waits for the facts so far.
     pub(super) fn note_change(&mut self, id: ClientId, job: JobId, changed: Result<(), Refusal>) {
-        let after = self.turn.facts().awaited().unwrap_or_default();
+        // What was not changed has made no fact.
+        let after = self.turn.facts().awaited().filter(|_| changed.is_ok()).unwrap_or_default();
         self.clients.note_change(id, job, changed, after);
     }
 
@@ -67,6 +71,9 @@ impl Core {
         }
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
+        }
+        if let Some(refusal) = self.why_unchanged(job) {
+            return Err(refusal);
         }
         // No job runs twice at once: while a worker holds an offer of it, that attempt may still run.
         if self.workers.holds_job(job) {
@@ -98,6 +105,7 @@ impl Core {
         let mut again = found.clone();
         again.counts.retry();
         again.expires_us = expires_us;
+        self.jobs.brings_back(job);
         self.reloaded(reloaded(again).into_iter().collect(), false);
         Ok(())
     }

@@ -55,7 +55,7 @@ use crate::machine::durable::JournalState;
 use crate::machine::held_back::HeldLine;
 use crate::machine::look_up_log::LookUpLog;
 use crate::machine::parked::ParkedLine;
-use crate::turn::{Owner, Turn};
+use crate::turn::{Owner, Turn, submit_bounds};
 use crate::worker::Workers;
 
 /// Offers and workers, with the ticket that jobs give.
@@ -64,6 +64,7 @@ type JobWorker = crate::worker::Worker<Ticket>;
 
 /// A ledger with the bounds that the core decides by.
 fn ledger_of(config: &Config) -> Ledger {
+    let (submits, submit_bytes) = submit_bounds(&config.journal);
     let bounds = [
         (Resource::Queue, config.queue_max),
         (Resource::QueueBytes, config.queue_bytes_max),
@@ -73,6 +74,8 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Registrations, REGISTRATIONS_MAX),
         (Resource::Waits, WAITS_MAX),
         (Resource::LookUps, LOOK_UPS_MAX),
+        (Resource::Submits, submits),
+        (Resource::SubmitBytes, submit_bytes),
         (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
@@ -293,7 +296,7 @@ impl Core {
             Event::JournalFailed { why } => self.journal_failed(why),
             Event::JournalRecovered => self.journal_recovered(),
             Event::JournalEvicted { jobs } => self.journal_evicted(&jobs),
-            Event::Reloaded { jobs, is_all } => self.reloaded(jobs, is_all),
+            Event::Reloaded { jobs, is_all } => self.chunk_reloaded(jobs, is_all),
             Event::JobsReserved { end } => self.jobs_reserved(end),
             Event::LookedUp { number, client, found } => self.looked_up(number, client, found),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),

@@ -13,6 +13,12 @@ use crate::turn::{Counter, Owner};
 
 impl Core {
     /// The journal has loaded some, or all that were left.
+    pub(super) fn chunk_reloaded(&mut self, loaded: Vec<ReloadedJobs>, is_all: bool) {
+        self.reloaded(loaded, is_all);
+        self.jobs.chunk_taken(&self.turn, is_all);
+    }
+
+    /// Jobs of earlier runs go into the queue.
     pub(super) fn reloaded(&mut self, loaded: Vec<ReloadedJobs>, is_all: bool) {
         if !self.drain.is_open() {
             return;

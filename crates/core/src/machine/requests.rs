@@ -278,6 +278,9 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
+        if let Some(refusal) = self.no_room_to_hold(id) {
+            return self.refuse(id, tag, refusal);
+        }
         let look_up = self.elsewhere(tag, peer, jobs, verb);
         if let Some(refusal) = look_up.as_ref().and_then(|look_up| self.no_room_to_look_up(id, look_up)) {
             return self.refuse(id, tag, refusal);
@@ -301,7 +304,7 @@ impl Core {
                 self.reply_of(is_durable, (id, tag), Reply::Changed { count, refused }, bytes);
             }
             Some(look_up) => {
-                let after = self.turn.facts().awaited().unwrap_or_default();
+                let after = self.turn.facts().awaited().filter(|_| count > 0).unwrap_or_default();
                 self.look_up(id, look_up.with_changes(count, refused, after));
             }
         }
@@ -351,6 +354,9 @@ impl Core {
             return Self::wrong_state(run, "it has not ended: cancel it first");
         }
         if self.jobs.batch(run).is_durable() {
+            if let Some(refusal) = self.why_unchanged(run.first()) {
+                return Err(refusal);
+            }
             self.turn.fact(Fact::Forgotten { job: run.first() });
         }
         self.forget(run);
@@ -368,6 +374,14 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
+        if self.jobs.batch(run).is_durable()
+            && let Some(refusal) = self.why_unchanged(run.first())
+        {
+            return Err(refusal);
+        }
+        let Some(end) = self.jobs.job(run).end() else {
+            return Self::wrong_state(run, "it has not ended yet");
+        };
         // No job runs twice at once: while a worker holds the last offer, that attempt may still run.
         let is_held = end.holder().is_some_and(|(worker, seq)| self.workers.holds(worker, seq));
         if is_held || self.jobs.are_attachments_held(run) {

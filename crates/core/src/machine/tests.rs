@@ -1,8 +1,10 @@
 //! Tests of what the machine makes of a configuration: the ledger, whose bounds name what sets them.
 
+use bulkhead_proto::ids::JobId;
+
 use super::ledger_of;
 use crate::account::{BoundOrigin, Resource};
-use crate::config::{Config, LoweredBounds};
+use crate::config::{Config, JournalTerms, JournalUse, LoweredBounds};
 
 /// A change of one field of a configuration.
 type Change = fn(&mut Config);
@@ -10,7 +12,7 @@ type Change = fn(&mut Config);
 /// Each bound of the core follows the field of the key that it names. The fields that fixed ones follow are no keys.
 #[test]
 fn each_bound_names_what_sets_it() {
-    const FIELDS: [(&str, Change); 14] = [
+    const FIELDS: [(&str, Change); 16] = [
         ("queue_max", |config| config.queue_max += 1),
         ("queue_bytes_max", |config| config.queue_bytes_max += 1),
         ("files_max", |config| config.files_max += 1),
@@ -20,6 +22,8 @@ fn each_bound_names_what_sets_it() {
         ("keep_bytes_max", |config| config.keep_bytes_max += 1),
         ("keep_outputs_max", |config| config.keep_outputs_max += 1),
         ("outputs_bytes_max", |config| config.outputs_bytes_max += 1),
+        ("journal_queue_max", |config| raise_journal(config, (4, 0))),
+        ("journal_queue_bytes_max", |config| raise_journal(config, (0, 4))),
         // The supervisor computes it from that limit.
         ("RLIMIT_NOFILE", |config| config.open_outputs_max -= 1),
         ("", |config| config.keep_logs_max += 1),
@@ -35,7 +39,10 @@ fn each_bound_names_what_sets_it() {
         Resource::UnreadBytes,
         Resource::UnreadDescriptors,
     ];
-    let fixed = Config { open_outputs_max: 1000, ..Config::default() };
+    let terms =
+        JournalTerms { jobs: (JobId(1), JobId(9)), facts_max: 100, fact_bytes_max: 100, was_unclean: false };
+    let journal = JournalUse::Open(terms);
+    let fixed = Config { open_outputs_max: 1000, journal, ..Config::default() };
     let usual = ledger_of(&fixed);
     for resource in Resource::ALL.into_iter().filter(|resource| !shell.contains(resource)) {
         let follows = FIELDS.iter().filter(|(_, raise)| {
@@ -51,6 +58,13 @@ fn each_bound_names_what_sets_it() {
             }
             BoundOrigin::Unbounded => assert_eq!(usual.bound(resource), u64::MAX, "{resource:?}"),
         }
+    }
+}
+
+fn raise_journal(config: &mut Config, (facts, bytes): (u64, u64)) {
+    if let JournalUse::Open(terms) = &mut config.journal {
+        terms.facts_max += facts;
+        terms.fact_bytes_max += bytes;
     }
 }
 

@@ -11,6 +11,14 @@ use bulkhead_facts::fact::{Fact, FactNo};
 use crate::config::JournalUse;
 use crate::turn::count_down;
 
+/// Most submits that are not stored, and most bytes of them: three quarters of the journal's bounds.
+pub(crate) fn submit_bounds(journal: &JournalUse) -> (u64, u64) {
+    match journal {
+        JournalUse::None(_) => (0, 0),
+        JournalUse::Open(open) => (open.facts_max / 4 * 3, open.fact_bytes_max / 4 * 3),
+    }
+}
+
 /// The facts of this run.
 #[derive(Debug, Default)]
 pub(crate) struct FactLine {

@@ -29,6 +29,7 @@ use bulkhead_proto::kind::Kind;
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
 pub use charges::Charges;
 pub(crate) use counted::count_down;
+pub(crate) use fact_line::submit_bounds;
 pub(crate) use fair_ring::FairRing;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;

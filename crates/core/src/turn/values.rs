@@ -86,6 +86,10 @@ pub enum Resource {
     Waits,
     /// Jobs of requests that wait for what the journal has of them, and those requests.
     LookUps,
+    /// Durable submits that are not stored.
+    Submits,
+    /// Bytes of their inputs.
+    SubmitBytes,
     /// Requests that go on: `events` and `logs` that follow.
     Readers,
     /// Workers that have claimed a task.
@@ -124,7 +128,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
@@ -135,6 +139,8 @@ impl Resource {
         Self::Registrations,
         Self::Waits,
         Self::LookUps,
+        Self::Submits,
+        Self::SubmitBytes,
         Self::Readers,
         Self::Workers,
         Self::UnreadResults,
@@ -182,6 +188,8 @@ impl Resource {
             Self::KeptBytes | Self::UnreadResults => BoundOrigin::Key("keep_bytes_max"),
             Self::KeptOutputs => BoundOrigin::Key("keep_outputs_max"),
             Self::OutputBytes => BoundOrigin::Key(OUTPUTS_KEY),
+            Self::Submits => BoundOrigin::Key("journal_queue_max"),
+            Self::SubmitBytes => BoundOrigin::Key("journal_queue_bytes_max"),
             Self::OpenOutputs | Self::Descriptors | Self::UnreadDescriptors => BoundOrigin::OPEN_FILES,
             Self::Waits
             | Self::LookUps
@@ -210,6 +218,8 @@ impl Resource {
             Self::Registrations => "registrations",
             Self::Waits => "jobs to wait for",
             Self::LookUps => "jobs to be looked up in the journal",
+            Self::Submits => "durable submits that are not stored",
+            Self::SubmitBytes => "bytes of durable submits that are not stored",
             Self::Readers => "running events and logs requests",
             Self::Workers => "workers",
             Self::UnreadResults => "bytes of unread results",

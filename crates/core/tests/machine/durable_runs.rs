@@ -100,6 +100,20 @@ fn a_later_run_goes_on_with_what_is_unfinished() {
 }
 
 #[test]
+fn a_job_that_has_left_the_table_does_not_come_back_with_an_older_chunk() {
+    let mut rig = Rig::with(durable_config(1));
+    let (job, other) = (rig.durable(Policy::default()), rig.durable(Policy::default()));
+    let chunk = unfinished(&rig.durable);
+    let mut next = Rig::cold(Config { journal: journal(1001, 1000), ..config(1) });
+    next.durable.clone_from(&rig.durable);
+    next.start();
+    assert_eq!(next.change(ALICE, Request::Cancel { jobs: vec![job] }), (1, vec![]));
+    assert_eq!(next.change(ALICE, Request::Forget { jobs: vec![job] }), (1, vec![]));
+    next.tell(Event::Reloaded { jobs: chunk, is_all: true });
+    assert!(next.holder(job).is_none() && next.holder(other).is_some());
+}
+
+#[test]
 fn jobs_without_a_kind_stay_in_the_journal() {
     let mut rig = Rig::with(durable_config(1));
     let job = rig.durable(Policy::default());

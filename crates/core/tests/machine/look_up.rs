@@ -269,6 +269,30 @@ fn a_job_whose_last_attempt_is_still_with_a_worker_is_not_run_beside_it() {
 }
 
 #[test]
+fn while_nothing_is_stored_a_question_is_refused_and_does_not_wait() {
+    let (mut rig, job) = after("failed");
+    rig.stores = false;
+    rig.ask(ALICE, Request::Submit(submit(None, &["7"])));
+    let waits = rig.ask(ALICE, Request::Job { job });
+    assert_eq!(rig.replies_to(waits), []);
+    rig.tell(Event::JournalFailed { why: "the disk is full".to_owned() });
+    let late = rig.ask(ALICE, Request::Job { job });
+    let retry = rig.ask(ALICE, Request::Retry { jobs: vec![job] });
+    for tag in [waits, late] {
+        let replies = rig.replies_to(tag);
+        let is_said = |needed: &str| needed.contains("stores nothing now: the disk is full");
+        assert!(
+            matches!(&replies[..], [Reply::Refused(Refusal::WrongState { needed, .. })] if is_said(needed)),
+            "{replies:?}"
+        );
+    }
+    assert!(matches!(&rig.replies_to(retry)[..], [Reply::Changed { count: 0, .. }]));
+    rig.tell(Event::JournalRecovered);
+    rig.store();
+    assert!(matches!(&rig.answers(ALICE, Request::Job { job })[..], [Reply::Job(_)]));
+}
+
+#[test]
 fn a_job_that_is_not_loaded_yet_is_loaded_for_a_command_about_it() {
     let mut before = Rig::with(durable_config(1));
     let jobs = [(); 3].map(|()| before.durable(Policy::default()));
