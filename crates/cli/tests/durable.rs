@@ -5,7 +5,10 @@
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
 
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
@@ -89,6 +92,51 @@ fn what_a_durable_submit_is_refused_for_is_said() {
         let stderr = text(&output.stderr);
         assert!(stderr.contains(&whole) && stderr.contains(said), "{stderr}");
     }
+}
+
+/// The first daemon is the user's own. While it is away, another one listens at a place that the discovery tries after it.
+#[test]
+fn a_durable_submit_goes_on_at_the_daemon_where_it_began_alone() {
+    let places = tempfile::tempdir().unwrap();
+    let at = |folder: &str| {
+        let folder = places.path().join(folder).join("bulkhead");
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.join("bulkhead.sock")
+    };
+    let (first, next) = (at("run"), at("state"));
+    let another = UnixListener::bind(next).unwrap();
+    let away = first.clone();
+    let before = move |mut peer: Peer| {
+        next_key(&mut peer);
+        std::fs::remove_file(away).unwrap();
+    };
+    let after = |mut peer: Peer| {
+        let (tag, _) = next_key(&mut peer);
+        peer.accept(tag, 17, 1);
+    };
+    let fake = Fake::serve_each(vec![Box::new(before), Box::new(after)]);
+    std::os::unix::fs::symlink(fake.path(), &first).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+    command.args(["submit", "--durable", "noop"]).env_remove("BULKHEAD_SOCKET").env_remove("BULKHEAD_LOG");
+    command
+        .env("XDG_RUNTIME_DIR", places.path().join("run"))
+        .env("XDG_STATE_HOME", places.path().join("state"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("was lost: waiting for it to come back"), "{line}");
+    // Time for ten tries, in which a command that looks for any daemon finds the other one.
+    std::thread::park_timeout(Duration::from_millis(500));
+    std::os::unix::fs::symlink(fake.path(), &first).unwrap();
+    stderr.read_to_string(&mut line).unwrap();
+    let output = child.wait_with_output().unwrap();
+    another.set_nonblocking(true).unwrap();
+    let asked = another.accept();
+    assert!(matches!(&asked, Err(error) if error.kind() == ErrorKind::WouldBlock), "{asked:?}: {line}");
+    assert_eq!((code(&output), text(&output.stdout)), (0, "17\n"), "{line}");
+    fake.finish();
 }
 
 #[test]

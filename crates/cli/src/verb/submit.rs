@@ -1,12 +1,14 @@
 //! `bulkhead submit`: submits jobs to the daemon and prints their numbers, one a line.
 //!
 //! The jobs then belong to the daemon: `wait` reports their ends and `result` prints their outputs. If the connection is lost
-//! under a durable submit, the command waits for a daemon to come back, and repeats the request that had no answer.
+//! under a durable submit, the command waits for that daemon to come back, and repeats the request that had no answer.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bulkhead_client::connect::HELLO_TIMEOUT;
+use bulkhead_client::discovery::{DaemonPlace, FoundDaemon};
 use bulkhead_client::{ConnectFailure, DaemonClient, JobInput, Submission, SubmitOptions};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
@@ -88,7 +90,7 @@ impl Args {
         let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait, durable };
         let is_durable = options.durable.is_some();
-        let mut client = global.connect()?;
+        let FoundDaemon { mut client, place, .. } = global.find()?;
         // Once signals are watched they no longer end the process, so stdout and the client watch them too.
         let mut out = StdoutWriter::new();
         interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
@@ -106,7 +108,8 @@ impl Args {
                     if since.elapsed() >= LOST_MAX {
                         return Err(error).with_context(|| repeat(&submission));
                     }
-                    let client = connect_again(global, since).with_context(|| repeat(&submission))?;
+                    let client =
+                        connect_again(&place, global.quiet, since).with_context(|| repeat(&submission))?;
                     submission.resume(client);
                 }
                 Err(error) => return Err(error.into()),
@@ -128,15 +131,15 @@ fn tell(jobs: Range<u64>, global: &GlobalArgs, out: &mut StdoutWriter) -> Result
     out.flush()
 }
 
-/// Waits until a daemon takes the connection, at most [`LOST_MAX`] after this moment.
-fn connect_again(global: &GlobalArgs, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
-    if !global.quiet {
+/// Waits until a daemon takes the connection at the place of the first one, at most [`LOST_MAX`] after this moment.
+fn connect_again(place: &DaemonPlace, quiet: bool, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
+    if !quiet {
         say("bulkhead: the connection to the daemon was lost: waiting for it to come back");
     }
     loop {
         // No event tells that a daemon listens again: only the deadline wakes it.
         std::thread::park_timeout(CONNECT_EVERY);
-        match global.connect_again() {
+        match place.connect_within(HELLO_TIMEOUT) {
             Err(_) if lost_at.elapsed() < LOST_MAX => {}
             connected => return connected,
         }
