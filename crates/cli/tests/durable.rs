@@ -11,9 +11,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{BoundPart, Refusal};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::BATCH_MAX;
 use fake::{Fake, Peer};
 
 /// Runs the command against a daemon, and waits for both.
@@ -92,6 +93,93 @@ fn what_a_durable_submit_is_refused_for_is_said() {
         let stderr = text(&output.stderr);
         assert!(stderr.contains(&whole) && stderr.contains(said), "{stderr}");
     }
+}
+
+/// The key on the command line that repeats a submit.
+fn repeating(key: &str) -> String {
+    format!("the same command with --durable --key '{key}' prints")
+}
+
+#[test]
+fn a_durable_submit_that_is_refused_midway_names_its_key_and_what_was_accepted() {
+    let full = Refusal::Busy {
+        what: "queued jobs".to_owned(),
+        limit: 1,
+        part: BoundPart::All,
+        key: None,
+        retry_after_ms: 1,
+    };
+    for refusal in [full, Refusal::Draining, Refusal::NotDurable { why: "no space left".to_owned() }] {
+        let (said, heard) = std::sync::mpsc::channel();
+        let script = move |mut peer: Peer| {
+            let (tag, key) = next_key(&mut peer);
+            said.send(key.clone()).unwrap();
+            peer.accept(tag, 1, BATCH_MAX);
+            let (tag, second) = next_key(&mut peer);
+            assert_eq!(second, format!("{key}#1"));
+            peer.reply(tag, Reply::Refused(refusal));
+        };
+        let output = against(Fake::serve(script), &["submit", "--durable", "--count", "10000", "noop"]);
+        let (stderr, numbers) = (text(&output.stderr), text(&output.stdout).lines().count());
+        assert_eq!((code(&output), numbers), (75, BATCH_MAX), "{stderr}");
+        assert!(stderr.contains("4096 jobs accepted before this error"), "{stderr}");
+        assert!(stderr.contains(&repeating(&heard.recv().unwrap())), "{stderr}");
+    }
+}
+
+#[test]
+fn a_durable_submit_without_an_answer_names_its_key() {
+    for (reply, expected) in [
+        (Reply::Refused(Refusal::Draining), 75),
+        (Reply::Goodbye(Refusal::Draining), 75),
+        (Reply::Accepted { first: JobId(1), count: 2, refused: None }, 69),
+    ] {
+        let (said, heard) = std::sync::mpsc::channel();
+        let script = move |mut peer: Peer| {
+            let (tag, key) = next_key(&mut peer);
+            said.send(key).unwrap();
+            peer.reply(tag, reply);
+        };
+        let output = against(Fake::serve(script), &["submit", "--durable", "noop"]);
+        let stderr = text(&output.stderr);
+        assert_eq!((code(&output), text(&output.stdout)), (expected, ""), "{stderr}");
+        assert!(stderr.contains("0 jobs accepted before this error"), "{stderr}");
+        assert!(stderr.contains(&repeating(&heard.recv().unwrap())), "{stderr}");
+    }
+}
+
+#[test]
+#[ignore = "waits for 30 s, as long as the command waits for an answer"]
+fn a_durable_submit_whose_daemon_hangs_names_its_key() {
+    let (said, heard) = std::sync::mpsc::channel();
+    let script = move |mut peer: Peer| {
+        said.send(next_key(&mut peer).1).unwrap();
+        assert!(peer.request().is_none());
+    };
+    let output = against(Fake::serve(script), &["submit", "--durable", "noop"]);
+    assert_eq!(code(&output), 69);
+    assert!(text(&output.stderr).contains(&repeating(&heard.recv().unwrap())), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_key_is_quoted_as_a_shell_reads_it() {
+    let script = |mut peer: Peer| {
+        let (tag, _) = next_key(&mut peer);
+        peer.reply(tag, Reply::Refused(Refusal::Draining));
+    };
+    let output = against(Fake::serve(script), &["submit", "--durable", "--key", "o'clock", "noop"]);
+    assert!(text(&output.stderr).contains(&repeating(r"o'\''clock")), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_no_repeat_can_change_names_no_key() {
+    let script = |mut peer: Peer| {
+        let (tag, _) = next_key(&mut peer);
+        peer.reply(tag, Reply::Refused(Refusal::Invalid { why: "no".to_owned() }));
+    };
+    let output = against(Fake::serve(script), &["submit", "--durable", "noop"]);
+    assert_eq!(code(&output), 2);
+    assert!(!text(&output.stderr).contains("--key"), "{}", text(&output.stderr));
 }
 
 /// The first daemon is the user's own. While it is away, another one listens at a place that the discovery tries after it.
