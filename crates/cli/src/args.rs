@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_client::discovery::{self, SkippedPlace};
+use bulkhead_client::discovery::{self, FoundDaemon, SkippedPlace};
 use bulkhead_client::{ConnectFailure, DaemonClient, connect};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
@@ -61,27 +61,27 @@ pub(crate) struct GlobalArgs {
 impl GlobalArgs {
     /// Connects to the daemon that this command talks to.
     pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
-        let client = self.find_within(connect::HELLO_TIMEOUT)?;
+        self.find().map(|found| found.client)
+    }
+
+    /// As [`Self::connect`], with the place where the daemon listens, for a command that may have to connect there once more.
+    pub(crate) fn find(&self) -> Result<FoundDaemon, ConnectFailure> {
+        let found = self.find_within(connect::HELLO_TIMEOUT)?;
         log::info!("connected");
-        Ok(client)
+        Ok(found)
     }
 
     /// As [`Self::connect`], with this deadline for the hello and for each answer.
     pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
-        let mut client = self.find_within(patience)?;
+        let mut client = self.find_within(patience)?.client;
         client.set_reply_timeout(patience);
         Ok(client)
     }
 
-    /// Connects once more, after the connection was lost. Which places were passed over was said before.
-    pub(crate) fn connect_again(&self) -> Result<DaemonClient, ConnectFailure> {
-        Ok(discovery::find_within(self.socket.as_deref(), connect::HELLO_TIMEOUT)?.client)
-    }
-
-    fn find_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
+    fn find_within(&self, patience: Duration) -> Result<FoundDaemon, ConnectFailure> {
         let found = discovery::find_within(self.socket.as_deref(), patience)?;
         self.tell_of(&found.skipped);
-        Ok(found.client)
+        Ok(found)
     }
 
     /// Says which places for a daemon were passed over, and why.

@@ -101,11 +101,32 @@ impl fmt::Display for SkippedPlace {
     }
 }
 
+/// Where a daemon was found, to connect there once more: what a command has begun at one daemon goes on at no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonPlace {
+    /// The path of the socket.
+    pub path: PathBuf,
+    /// Who may listen there.
+    pub trust: ListenerTrust,
+}
+
+impl DaemonPlace {
+    /// Connects to this place and to no other.
+    ///
+    /// # Errors
+    /// As [`crate::connect::connect_within`].
+    pub fn connect_within(&self, timeout: Duration) -> Result<DaemonClient, ConnectFailure> {
+        connect_within(&self.path, self.trust, timeout)
+    }
+}
+
 /// A daemon that was found, and how.
 #[derive(Debug)]
 pub struct FoundDaemon {
     /// The connection to it.
     pub client: DaemonClient,
+    /// Where it listens.
+    pub place: DaemonPlace,
     /// The places before it that were passed over; users should be told.
     pub skipped: Vec<SkippedPlace>,
 }
@@ -126,8 +147,11 @@ pub fn find(named: Option<&Path>) -> Result<DaemonClient, ConnectFailure> {
 pub fn find_within(named: Option<&Path>, timeout: Duration) -> Result<FoundDaemon, ConnectFailure> {
     let context = DiscoveryContext::current(named);
     match choose(&context) {
-        SocketChoice::Only(path) => connect_within(&path, ListenerTrust::Anybody, timeout)
-            .map(|client| FoundDaemon { client, skipped: Vec::new() }),
+        SocketChoice::Only(path) => {
+            let place = DaemonPlace { path, trust: ListenerTrust::Anybody };
+            let client = place.connect_within(timeout)?;
+            Ok(FoundDaemon { client, place, skipped: Vec::new() })
+        }
         SocketChoice::Usual(own) => first_of(&own, context.uid, timeout),
     }
 }
@@ -137,14 +161,15 @@ fn first_of(own: &[OwnPlace], uid: u32, timeout: Duration) -> Result<FoundDaemon
     let own = own.iter().map(|place| (place.socket.as_path(), Some(place)));
     let (mut tried, mut skipped) = (Vec::new(), Vec::new());
     for (path, place) in own.chain([(system, None)]) {
-        let dialed = match place {
-            Some(place) => dial_own(place, uid),
-            None => connect::dial(path, ListenerTrust::System),
+        let (dialed, trust) = match place {
+            Some(place) => (dial_own(place, uid), ListenerTrust::User(uid)),
+            None => (connect::dial(path, ListenerTrust::System), ListenerTrust::System),
         };
         match dialed {
             Ok(socket) => {
                 let client = connect::greet(socket, path, timeout)?;
-                return Ok(FoundDaemon { client, skipped });
+                let place = DaemonPlace { path: path.to_owned(), trust };
+                return Ok(FoundDaemon { client, place, skipped });
             }
             Err(ConnectFailure::Nobody { path }) => tried.push(path),
             Err(why) if why.is_foreign() => {

@@ -1,22 +1,26 @@
 //! `bulkhead submit`: submits jobs to the daemon and prints their numbers, one a line.
 //!
 //! The jobs then belong to the daemon: `wait` reports their ends and `result` prints their outputs. If the connection is lost
-//! under a durable submit, the command waits for a daemon to come back, and repeats the request that had no answer.
+//! under a durable submit, the command waits for that daemon to come back, and repeats the request that had no answer. Every error of a
+//! durable submit that may have jobs names the key that repeats it.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bulkhead_client::{ConnectFailure, DaemonClient, JobInput, Submission, SubmitOptions};
-use bulkhead_proto::client::exit;
+use bulkhead_client::connect::HELLO_TIMEOUT;
+use bulkhead_client::discovery::{DaemonPlace, FoundDaemon};
+use bulkhead_client::{ConnectFailure, DaemonClient, Error, JobInput, Submission, SubmitOptions};
+use bulkhead_proto::client::exit as proto_exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
 use crate::args::GlobalArgs;
 use crate::durability_args::DurabilityArgs;
-use crate::exit::UsageError;
+use crate::exit::{self, UsageError};
 use crate::job_args::{JobArgs, WhenBusy};
 use crate::job_files::{FileRequest, JobFiles};
+use crate::plural;
 use crate::progress::ProgressMode;
 use crate::stdio::{StdoutWriter, say};
 
@@ -24,6 +28,8 @@ use crate::stdio::{StdoutWriter, say};
 const LOST_MAX: Duration = Duration::from_secs(10);
 /// Time between two tries to connect.
 const CONNECT_EVERY: Duration = Duration::from_millis(50);
+/// Said of a connection that was lost for that long.
+const NOT_BACK: &str = "no further job was accepted in the 10 s after the connection was lost";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -87,32 +93,84 @@ impl Args {
         let mut interrupts = None;
         let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait, durable };
-        let is_durable = options.durable.is_some();
-        let mut client = global.connect()?;
+        let FoundDaemon { mut client, place, .. } = global.find()?;
         // Once signals are watched they no longer end the process, so stdout and the client watch them too.
         let mut out = StdoutWriter::new();
         interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
         client.set_interrupts(interrupts);
         let mut submission = client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options);
-        let mut lost_at = None;
+        let mut way = SubmitWay { global, place, accepted: 0, lost_at: None };
+        let done = way.follow(&mut submission, &mut out);
+        done.map_err(|error| match submission.key().filter(|_| way.may_have_jobs(&error)) {
+            Some(key) => error.context(repeat(key, way.accepted)),
+            None => error,
+        })?;
+        Ok(proto_exit::DONE)
+    }
+}
+
+/// How far a submit has come.
+struct SubmitWay<'a> {
+    global: &'a GlobalArgs,
+    place: DaemonPlace,
+    /// Jobs whose numbers arrived.
+    accepted: u64,
+    /// When the connection was lost, until further jobs are accepted.
+    lost_at: Option<Instant>,
+}
+
+impl SubmitWay<'_> {
+    /// Prints the numbers of all jobs as they are accepted. Under a durable submit, goes on over another connection after a loss.
+    fn follow<I: Iterator<Item = JobInput>>(
+        &mut self,
+        submission: &mut Submission<'_, I>,
+        out: &mut StdoutWriter,
+    ) -> Result<()> {
         while let Some(accepted) = submission.next() {
             match accepted {
                 Ok(jobs) => {
-                    lost_at = None;
-                    tell(jobs, global, &mut out)?;
+                    self.lost_at = None;
+                    self.accepted += jobs.end - jobs.start;
+                    tell(jobs, self.global, out)?;
                 }
-                Err(error) if is_durable && error.is_lost_connection() => {
-                    let since = *lost_at.get_or_insert_with(Instant::now);
+                Err(error) if submission.key().is_some() && error.is_lost_connection() => {
+                    let since = *self.lost_at.get_or_insert_with(Instant::now);
                     if since.elapsed() >= LOST_MAX {
-                        return Err(error).with_context(|| repeat(&submission));
+                        return Err(error).context(NOT_BACK);
                     }
-                    let client = connect_again(global, since).with_context(|| repeat(&submission))?;
-                    submission.resume(client);
+                    submission.resume(self.connect_again(since).context(NOT_BACK)?);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(exit::DONE)
+        Ok(())
+    }
+
+    /// Waits until a daemon takes the connection at the place of the first one, at most [`LOST_MAX`] after this moment.
+    fn connect_again(&self, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
+        if !self.global.quiet {
+            say("bulkhead: the connection to the daemon was lost: waiting for it to come back");
+        }
+        loop {
+            // No event tells that a daemon listens again: only the deadline wakes it.
+            std::thread::park_timeout(CONNECT_EVERY);
+            match self.place.connect_within(HELLO_TIMEOUT) {
+                Err(_) if lost_at.elapsed() < LOST_MAX => {}
+                connected => return connected,
+            }
+        }
+    }
+
+    /// Whether the daemon may have jobs of a durable submit that ended with this error, or may take them if it is repeated.
+    fn may_have_jobs(&self, error: &anyhow::Error) -> bool {
+        let is_final = match error.downcast_ref::<Error>() {
+            Some(Error::Refused(refusal)) => exit::of_refusal(refusal) != proto_exit::BUSY,
+            Some(error) => {
+                matches!(error, Error::InputTooLong { .. } | Error::KeyTooLong { .. } | Error::TooLong(_))
+            }
+            None => false,
+        };
+        !is_final || self.accepted > 0 || self.lost_at.is_some()
     }
 }
 
@@ -128,27 +186,12 @@ fn tell(jobs: Range<u64>, global: &GlobalArgs, out: &mut StdoutWriter) -> Result
     out.flush()
 }
 
-/// Waits until a daemon takes the connection, at most [`LOST_MAX`] after this moment.
-fn connect_again(global: &GlobalArgs, lost_at: Instant) -> Result<DaemonClient, ConnectFailure> {
-    if !global.quiet {
-        say("bulkhead: the connection to the daemon was lost: waiting for it to come back");
-    }
-    loop {
-        // No event tells that a daemon listens again: only the deadline wakes it.
-        std::thread::park_timeout(CONNECT_EVERY);
-        match global.connect_again() {
-            Err(_) if lost_at.elapsed() < LOST_MAX => {}
-            connected => return connected,
-        }
-    }
-}
-
-/// What to do about a durable submit that had no answer.
-fn repeat<I: Iterator<Item = JobInput>>(submission: &Submission<'_, I>) -> String {
-    let key = submission.key().map(String::from_utf8_lossy).unwrap_or_default();
+/// What was accepted of a durable submit that ended with an error, and how to submit the rest.
+fn repeat(key: &[u8], accepted: u64) -> String {
+    let key = String::from_utf8_lossy(key).replace('\'', r"'\''");
+    let accepted = plural::count(accepted, "job");
     format!(
-        "the daemon was lost before it had answered and did not come back in {} s: once it runs, the same command with \
-         --durable --key '{key}' submits the jobs that it has not accepted",
-        LOST_MAX.as_secs()
+        "{accepted} accepted before this error; the same command with --durable --key '{key}' prints the numbers of the jobs that the \
+         daemon has and submits the others, none twice"
     )
 }
