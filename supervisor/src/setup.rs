@@ -110,7 +110,11 @@ pub(crate) fn check_proc() -> Result<()> {
 /// In a process with a second thread the kernel waits for all processors before it uses the new table (synchronize_rcu), which was
 /// 10 to 30 ms of a start. So this comes before the first thread.
 pub(crate) fn make_room_for_descriptors() -> Result<u64> {
-    let descriptors = process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
+    // A call that is refused is named by the check of all calls.
+    let descriptors = process::raise_descriptor_limit().or_else(|error| {
+        check_calls()?;
+        Err(error).context("cannot raise the limit of open files")
+    })?;
     process::grow_descriptor_table(descriptors.min(descriptor_budget::MOST))
         .context("cannot make room for as many descriptors as may be open")?;
     Ok(descriptors)

@@ -200,10 +200,7 @@ impl World {
         if !self.scenario.forget {
             self.wait_for_retention()?;
         }
-        let kept: Vec<JobId> = self.list_all()?.iter().map(|row| row.job).collect();
-        for jobs in kept.chunks(1000) {
-            self.ask_as_inspector(vec![Request::Forget { jobs: jobs.to_vec() }])?;
-        }
+        self.forget_all()?;
         let left = self.list_all()?;
         if !left.is_empty() {
             return broken("lost", format!("all was forgotten, and {left:?} are listed"));
@@ -214,6 +211,25 @@ impl World {
         self.oracles.logs.finish(self.logs.len())?;
         self.oracles.memory.finish()?;
         self.wait_for_silence()
+    }
+
+    /// Forgets all jobs: durable ones as fast as the journal takes the facts of it.
+    fn forget_all(&mut self) -> Verdict {
+        for _ in 0..1000 {
+            let kept: Vec<JobId> = self.list_all()?.iter().map(|row| row.job).collect();
+            for jobs in kept.chunks(1000) {
+                self.ask_as_inspector(vec![Request::Forget { jobs: jobs.to_vec() }])?;
+            }
+            if self.core.unstored() == 0 {
+                break;
+            }
+            for _ in 0..TICKS_MAX {
+                if self.core.unstored() == 0 || !self.tick()? {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What was asked about jobs that the journal alone has is answered turns later, and with the inspector's credit.

@@ -71,7 +71,8 @@ fn in_own_process(name: &str, test: impl FnOnce(RealShell)) {
     if std::env::var_os(MARK).is_some() {
         let folder = tempfile::Builder::new().prefix("bh-").tempdir().unwrap();
         let config = folder.path().join("bulkhead.toml");
-        std::fs::write(&config, format!("worker_program = {program:?}\n")).unwrap();
+        std::fs::write(&config, format!("worker_program = {program:?}\njournal_folder = \"none\"\n"))
+            .unwrap();
         let (socket, state) = (Some(folder.path().join("s")), Some(folder.path().join("state")));
         let args =
             DaemonArgs { config: Some(config), socket, state, enable_chaos: true, ..DaemonArgs::default() };

@@ -22,7 +22,8 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("lane-garbage-before-hello", Deed::Boot(garbage_before_hello)),
     ("lane-flood-of-garbage", Deed::Boot(|| flood(&[0xaa; 4096]))),
     ("doorbell-before-hello", Deed::Boot(doorbell_before_hello)),
-    ("doorbell-unasked", Deed::Boot(|| ring_and_sit(1))),
+    // More often than the loop can have slept so far.
+    ("doorbell-unasked", Deed::Boot(|| ring_and_sit(64))),
     ("doorbell-flood", Deed::Boot(|| ring_and_sit(u32::MAX))),
     ("doorbell-flood-in-a-task", Deed::Claimed(|puppet, _, _| ring_on(puppet, u32::MAX))),
     ("descriptor", Deed::Boot(|| pass(1, 1))),

@@ -9,7 +9,7 @@ use bulkhead_proto::client::message::{DurableSubmit, Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::KEY_MAX_BYTES;
 
