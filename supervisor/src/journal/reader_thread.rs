@@ -129,9 +129,11 @@ impl ReaderThread {
                 if self.logged.take().is_some() {
                     log::info!("unfinished jobs can be read again");
                 }
-                for (job, why) in &chunk.damaged {
+                // One damaged submit may have thousands of jobs.
+                for alike in chunk.damaged.chunk_by(|one, next| one.1 == next.1) {
+                    let ((job, why), jobs) = (&alike[0], alike.len());
                     log::error!(
-                        "a job of an earlier run cannot run, it stays in the journal job={job} error={why:?}"
+                        "jobs of an earlier run cannot run, they stay in the journal first={job} jobs={jobs} error={why:?}"
                     );
                 }
                 self.news.put(JournalNews::Reader(ReaderAnswer::Loaded(chunk)));
