@@ -196,7 +196,10 @@ impl DaemonJournal {
 
     /// Asks for the end of the run, after all facts so far. `next` has the first numbers that were not given out.
     pub(crate) fn ask_for_end(&mut self, next_job: JobId, next: GivenNumbers) {
-        if let Some(running) = &mut self.0 {
+        // A writer that has ended already is not waited for.
+        if let Some(running) = &mut self.0
+            && running.end == RunEnd::Running
+        {
             running.end = RunEnd::Asked(next.next(next_job));
             running.close_when_handed_over();
         }
@@ -334,6 +337,9 @@ fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
     );
     None
 }
+
+#[cfg(test)]
+mod tests;
 
 fn reloaded(chunk: ChunkToRun) -> Event {
     let of_submit = |SubmitToRun { submit, jobs }| ReloadedJobs {
