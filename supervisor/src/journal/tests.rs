@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use bulkhead_core::action::LookUpNo;
 use bulkhead_journal::settings::JournalSettings;
+use bulkhead_proto::ids::ClientId;
 use mio::{Events, Poll};
 use tempfile::TempDir;
 
@@ -57,4 +59,37 @@ fn the_end_of_a_run_does_not_wait_for_a_writer_that_has_ended() {
     desk.journal.ask_for_end(JobId(1), GivenNumbers::default());
     assert!(desk.journal.has_ended());
     desk.journal.leave();
+}
+
+#[test]
+fn a_reader_that_panics_answers_what_it_was_asked_and_what_comes_later() {
+    let mut desk = Desk::open();
+    let question = |number| {
+        let (number, client) = (LookUpNo(number), ClientId(7));
+        LookUpQuestion { number, client, uid: 7, jobs: vec![JobId(1)] }
+    };
+    let news = Arc::clone(&desk.running().news);
+    let taken = std::sync::mpsc::channel();
+    desk.running().reader = reader_thread::spawn(news, move |requests| {
+        requests.recv().unwrap();
+        taken.1.recv().unwrap();
+        panic!("on purpose");
+    })
+    .unwrap();
+    // One is in the hands of the thread when it panics, the other still in the channel.
+    assert!(desk.journal.look_up(question(1)).is_none() && desk.journal.look_up(question(2)).is_none());
+    taken.0.send(()).unwrap();
+    let refused = |events: &[Event]| -> Vec<(u64, u64)> {
+        let one = |event: &Event| match event {
+            Event::LookedUp { number, client, found: Err(why) } if why.contains("restart the daemon") => {
+                Some((number.0, client.0))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(one).collect()
+    };
+    let heard = desk.hear_until(|_, heard| !refused(heard).is_empty());
+    assert_eq!(refused(&heard), [(1, 7), (2, 7)]);
+    let later = desk.journal.look_up(question(3));
+    assert_eq!(refused(later.as_slice()), [(3, 7)]);
 }
