@@ -80,11 +80,9 @@ fn a_reader_that_panics_answers_what_it_was_asked_and_what_comes_later() {
     assert!(desk.journal.look_up(question(1)).is_none() && desk.journal.look_up(question(2)).is_none());
     taken.0.send(()).unwrap();
     let refused = |events: &[Event]| -> Vec<(u64, u64)> {
-        let one = |event: &Event| match event {
-            Event::LookedUp { number, client, found: Err(why) } if why.contains("restart the daemon") => {
-                Some((number.0, client.0))
-            }
-            _ => None,
+        let one = |event: &Event| {
+            let Event::LookedUp { number, client, found: Err(why) } = event else { return None };
+            why.contains("restart the daemon").then_some((number.0, client.0))
         };
         events.iter().filter_map(one).collect()
     };
