@@ -32,6 +32,7 @@ use mio::Waker;
 
 use crate::journal::fact_outbox::FactOutbox;
 pub(crate) use crate::journal::look_ups::LookUpQuestion;
+use crate::journal::look_ups::OpenLookUps;
 use crate::journal::news::{JournalNews, NewsQueue};
 use crate::journal::number_blocks::NumberBlocks;
 use crate::journal::reader_thread::{ReaderAnswer, ReaderRequest};
@@ -45,6 +46,9 @@ pub(crate) struct DaemonJournal(Option<Box<RunningJournal>>);
 struct RunningJournal {
     writer: JournalWriter,
     reader: Sender<ReaderRequest>,
+    look_ups: OpenLookUps,
+    /// Whether all unfinished jobs of earlier runs are loaded.
+    is_loaded: bool,
     news: Arc<NewsQueue>,
     outbox: FactOutbox,
     numbers: NumberBlocks,
@@ -169,14 +173,15 @@ impl DaemonJournal {
     }
 
     /// Has jobs looked up. Returns the answer if nobody can read them.
-    pub(crate) fn look_up(&self, question: LookUpQuestion) -> Option<Event> {
+    pub(crate) fn look_up(&mut self, question: LookUpQuestion) -> Option<Event> {
         let (number, client) = (question.number, question.client);
-        let is_asked = self
-            .0
-            .as_ref()
-            .is_some_and(|running| running.reader.send(ReaderRequest::LookUp(question)).is_ok());
-        let why = || "the thread that reads the journal has ended: restart the daemon".to_owned();
-        (!is_asked).then(|| Event::LookedUp { number, client, found: Err(why()) })
+        match &mut self.0 {
+            Some(running) if running.reader.send(ReaderRequest::LookUp(question)).is_ok() => {
+                running.look_ups.add(number, client);
+                None
+            }
+            _ => Some(look_ups::unanswerable(number, client)),
+        }
     }
 
     /// Turns what the threads have told into events.
@@ -196,7 +201,10 @@ impl DaemonJournal {
 
     /// Asks for the end of the run, after all facts so far. `next` has the first numbers that were not given out.
     pub(crate) fn ask_for_end(&mut self, next_job: JobId, next: GivenNumbers) {
-        if let Some(running) = &mut self.0 {
+        // A writer that has ended already is not waited for.
+        if let Some(running) = &mut self.0
+            && running.end == RunEnd::Running
+        {
             running.end = RunEnd::Asked(next.next(next_job));
             running.close_when_handed_over();
         }
@@ -235,6 +243,8 @@ impl RunningJournal {
         let running = Self {
             writer,
             reader,
+            look_ups: OpenLookUps::default(),
+            is_loaded: false,
             news,
             outbox: FactOutbox::default(),
             numbers: NumberBlocks::new(first),
@@ -246,9 +256,8 @@ impl RunningJournal {
 
     /// Asks for the next unfinished jobs.
     fn load_more(&self) {
-        if self.reader.send(ReaderRequest::LoadMore).is_err() {
-            log::error!("the thread that reads the journal has ended: restart the daemon");
-        }
+        // A thread that has ended has told so.
+        let _ = self.reader.send(ReaderRequest::LoadMore);
     }
 
     fn hear(&mut self, events: &mut Vec<Event>) {
@@ -259,16 +268,7 @@ impl RunningJournal {
         for one in news {
             match one {
                 JournalNews::Writer(answer) => self.hear_writer(answer, events),
-                JournalNews::Reader(ReaderAnswer::Loaded(chunk)) => {
-                    // The loop takes this chunk before it hears of the next one.
-                    if !chunk.is_last {
-                        self.load_more();
-                    }
-                    events.push(reloaded(chunk));
-                }
-                JournalNews::Reader(ReaderAnswer::LookedUp { number, client, found }) => {
-                    events.push(Event::LookedUp { number, client, found });
-                }
+                JournalNews::Reader(answer) => self.hear_reader(answer, events),
             }
         }
         let Self { outbox, writer, .. } = self;
@@ -282,6 +282,34 @@ impl RunningJournal {
         {
             self.writer.close(unused);
             self.end = RunEnd::Closing;
+        }
+    }
+
+    fn hear_reader(&mut self, answer: ReaderAnswer, events: &mut Vec<Event>) {
+        match answer {
+            ReaderAnswer::Loaded(chunk) => {
+                self.is_loaded = chunk.is_last;
+                // The loop takes this chunk before it hears of the next one.
+                if !chunk.is_last {
+                    self.load_more();
+                }
+                events.push(reloaded(chunk));
+            }
+            ReaderAnswer::LookedUp { number, client, found } => {
+                self.look_ups.remove(number);
+                events.push(Event::LookedUp { number, client, found });
+            }
+            ReaderAnswer::Panicked => {
+                log::error!(
+                    "the thread that reads the journal has panicked, questions about its jobs are refused: restart the daemon"
+                );
+                if !self.is_loaded {
+                    log::error!(
+                        "no more unfinished jobs of earlier runs are loaded before a restart, they stay in the journal"
+                    );
+                }
+                events.extend(self.look_ups.give_up());
+            }
         }
     }
 
@@ -334,6 +362,9 @@ fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
     );
     None
 }
+
+#[cfg(test)]
+mod tests;
 
 fn reloaded(chunk: ChunkToRun) -> Event {
     let of_submit = |SubmitToRun { submit, jobs }| ReloadedJobs {

@@ -94,7 +94,9 @@ fn every_durable_job_ends_once_though_its_daemon_is_killed() {
 #[test]
 fn a_daemon_that_stops_at_once_leaves_its_durable_jobs_to_the_next() {
     let (mut daemon, setup, journal) = daemon_with_journal();
-    let first = submit_durable(&daemon, "sleep", &["100"; 20]);
+    // The last ones cannot end before the daemon is stopped.
+    let inputs = [["100"; 18].as_slice(), &["10000"; 2]].concat();
+    let first = submit_durable(&daemon, "sleep", &inputs);
     assert!(daemon.end("INT").success());
     assert!(unfinished(&journal) > 0, "all have ended before the daemon was stopped");
     daemon.start_again(&setup);

@@ -1,7 +1,8 @@
 //! Unfinished jobs of earlier runs, chunk by chunk: users by turns, each user's most urgent first, and of those the oldest.
 //!
 //! So among what is loaded a user's jobs stand in the order in which they are to run, and no user waits until another one's jobs are
-//! all loaded. Inputs are not among them: [`JournalReader::input`] reads one. Jobs of the run that loads are left out.
+//! all loaded. Inputs are not among them: [`JournalReader::input`] reads one. Jobs of the run that loads are left out. A job whose row,
+//! or that of its submit, the disk has changed is named beside the others and keeps none of them from its turn.
 //!
 //! A chunk is older than what the writer stores meanwhile, and a job in it may have ended since. So a chunk says how many transactions
 //! of this run its snapshot has, as each `JournalAnswer::Stored` does. The daemon remembers an end of a job that it has not loaded until
@@ -11,11 +12,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_proto::ids::JobId;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use crate::bounds::LOAD_CHUNK;
 use crate::reader::{JournalReader, StoredSubmit};
-use crate::rows::{COUNTS, COUNTS_WIDTH, counts_of};
+use crate::rows::{COUNTS, COUNTS_WIDTH, counts_of, is_of_row};
 
 /// How far the loading has come.
 #[derive(Clone, Debug)]
@@ -62,12 +63,35 @@ pub struct UnfinishedJob {
 /// A chunk of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnfinishedChunk {
-    /// The jobs; none: all are loaded.
+    /// The jobs; none of them and none that is damaged: all are loaded.
     pub jobs: Vec<UnfinishedJob>,
+    /// Jobs whose rows cannot be read, each with the reason, as a text for people.
+    pub damaged: Vec<(JobId, String)>,
     /// How many transactions of this run are in the snapshot that they were read from.
     pub commits: u64,
     /// Their submits, by the first job.
     pub submits: BTreeMap<JobId, StoredSubmit>,
+}
+
+impl UnfinishedChunk {
+    /// How many jobs were looked at.
+    fn len(&self) -> usize {
+        self.jobs.len() + self.damaged.len()
+    }
+
+    /// Adds the job of a row. Its number comes from the caller.
+    fn add(&mut self, job: JobId, row: &Row<'_>) -> rusqlite::Result<()> {
+        let first = JobId(row.get(0)?);
+        let shared = match self.submits.get(&first) {
+            Some(known) => known,
+            None => self.submits.entry(first).or_insert(StoredSubmit::of(row)?),
+        };
+        let counts = counts_of(row, StoredSubmit::WIDTH)?;
+        let own_us: Option<u64> = row.get(StoredSubmit::WIDTH + COUNTS_WIDTH)?;
+        let expires_us = if counts.asked > 0 { own_us } else { shared.shared.expires_us };
+        self.jobs.push(UnfinishedJob { job, submit: first, counts, expires_us });
+        Ok(())
+    }
 }
 
 impl JournalReader {
@@ -112,10 +136,10 @@ impl JournalReader {
         let sql = "SELECT commits FROM epoch ORDER BY number DESC LIMIT 1";
         let commits = self.connection.query_row(sql, [], |row| row.get(0))?;
         let mut chunk = UnfinishedChunk { commits, ..UnfinishedChunk::default() };
-        while chunk.jobs.len() < most
+        while chunk.len() < most
             && let Some((uid, last)) = users.pop_front()
         {
-            let room = most - chunk.jobs.len();
+            let room = most - chunk.len();
             // What the users that are left come to, so that each has its turn in each chunk while that is possible.
             let share = room.div_ceil(users.len() + 1);
             let loaded = self.load_of_user(&mut chunk, (uid, last), loading.end, share)?;
@@ -134,7 +158,7 @@ impl JournalReader {
         end: JobId,
         most: usize,
     ) -> rusqlite::Result<Option<LastLoaded>> {
-        let (submit, from) = (StoredSubmit::COLUMNS, StoredSubmit::WIDTH);
+        let (submit, place) = (StoredSubmit::COLUMNS, StoredSubmit::WIDTH + COUNTS_WIDTH + 1);
         let sql = format!(
             "SELECT {submit}, {COUNTS}, job.expires_us, job.urgency, id FROM job JOIN submit ON first = job.submit \
              WHERE job.uid = ? AND (job.urgency, id) > (?, ?) AND id < ? ORDER BY job.urgency, id LIMIT ?"
@@ -143,22 +167,16 @@ impl JournalReader {
         let mut rows = statement.query(params![uid, last.urgency, last.id, end.0, most])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
-            let first = JobId(row.get(0)?);
-            let shared = match chunk.submits.get(&first) {
-                Some(known) => known,
-                None => {
-                    let submit = StoredSubmit::of(row)?;
-                    chunk.submits.entry(first).or_insert(submit)
+            last = LastLoaded { urgency: row.get(place)?, id: row.get(place + 1)? };
+            let job = JobId(last.id);
+            match chunk.add(job, row) {
+                Ok(()) => {}
+                Err(error) if is_of_row(&error) => {
+                    let why = format!("the row of the job or that of its submit is damaged: {error}");
+                    chunk.damaged.push((job, why));
                 }
-            };
-            let counts = counts_of(row, from)?;
-            let own_us: Option<u64> = row.get(from + COUNTS_WIDTH)?;
-            let expires_us = if counts.asked > 0 { own_us } else { shared.shared.expires_us };
-            last = LastLoaded {
-                urgency: row.get(from + COUNTS_WIDTH + 1)?,
-                id: row.get(from + COUNTS_WIDTH + 2)?,
-            };
-            chunk.jobs.push(UnfinishedJob { job: JobId(last.id), submit: first, counts, expires_us });
+                Err(error) => return Err(error),
+            }
             count += 1;
         }
         Ok((count == most).then_some(last))

@@ -6,6 +6,7 @@ use bulkhead_proto::ids::JobId;
 
 use crate::opening::EarlierRun;
 use crate::reader::{JournalReader, StoredJob};
+use crate::rows::is_of_row;
 
 /// What there is of a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl JournalReader {
         let run = self.run_of(number)?;
         let job = match self.job(number) {
             Ok(job) => Ok(job.map(Box::new)),
-            Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => Err(error.to_string()),
+            Err(error) if is_of_row(&error) => Err(error.to_string()),
             Err(error) => return Err(error),
         };
         Ok(SoughtJob { job, run })

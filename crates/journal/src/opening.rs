@@ -51,6 +51,11 @@ pub struct EarlierRun {
     pub seen_us: u64,
 }
 
+/// Whether a journal is in the folder, or cannot be ruled out: the folder cannot be looked into, or is a link that leads nowhere.
+pub fn may_hold_journal(folder: &Path) -> bool {
+    JournalPlace::new(folder).may_hold_journal()
+}
+
 impl OpenJournal {
     /// Opens the journal in a folder, and begins a run.
     ///

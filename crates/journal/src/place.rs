@@ -80,6 +80,18 @@ impl JournalPlace {
         Ok(notes)
     }
 
+    /// Whether a journal is in the folder, or cannot be ruled out: the folder cannot be looked into, or is a link to what is not there,
+    /// such as a disk that is not mounted.
+    pub(crate) fn may_hold_journal(&self) -> bool {
+        let is_there = |path: &Path| match std::fs::metadata(path) {
+            // An empty database has no numbers in it.
+            Ok(found) => path != self.database || found.len() > 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        };
+        let leads_nowhere = self.folder.is_symlink() && !self.folder.exists();
+        leads_nowhere || is_there(&self.database) || is_there(&self.numbers)
+    }
+
     /// Makes an empty database that other users cannot read, because it holds the inputs and results of all. SQLite's other files get
     /// the same permissions.
     ///

@@ -1,7 +1,7 @@
 //! A chunk of unfinished jobs with all that they need to run again: their inputs, and the deaths of their attempts.
 //!
-//! Read in the snapshot of the chunk (`loading.rs`). A job whose input the disk has changed cannot run: it is named beside the others,
-//! stays in the database, and keeps no other job from its turn.
+//! Read in the snapshot of the chunk (`loading.rs`). A job cannot run if the disk has changed its input, its attempts or another row that
+//! it needs: it is named beside the others, stays in the database, and keeps no other job from its turn.
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::AcceptedJobs;
@@ -12,6 +12,7 @@ use bulkhead_proto::job::Payload;
 use crate::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use crate::loading::{Loading, UnfinishedChunk, UnfinishedJob};
 use crate::reader::{JournalReader, input_by};
+use crate::rows::is_of_row;
 
 /// A job that has not ended, to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,19 +68,26 @@ impl JournalReader {
     }
 
     fn with_inputs(&self, chunk: UnfinishedChunk) -> rusqlite::Result<ChunkToRun> {
-        let UnfinishedChunk { jobs, commits, submits } = chunk;
-        let mut whole = ChunkToRun { commits, ..ChunkToRun::default() };
+        let UnfinishedChunk { jobs, damaged, commits, submits } = chunk;
+        let mut whole = ChunkToRun { commits, damaged, ..ChunkToRun::default() };
         let mut statement = self.prepare_input()?;
         for UnfinishedJob { job, submit, counts, expires_us } in jobs {
             let input = match input_by(&mut statement, job) {
                 Ok(input) => input,
-                Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
+                Err(error) if is_of_row(&error) => {
                     whole.damaged.push((job, error.to_string()));
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let deaths = if counts.attempts > 0 { self.deaths_of(job)? } else { Vec::new() };
+            let deaths = match self.deaths_of(job, &counts) {
+                Ok(deaths) => deaths,
+                Err(error) if is_of_row(&error) => {
+                    whole.damaged.push((job, format!("the row of an attempt is damaged: {error}")));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let job = JobToRun { job, counts, expires_us, input, deaths };
             match whole.submits.last_mut() {
                 Some(last) if last.submit.first == submit => last.jobs.push(job),
@@ -92,7 +100,10 @@ impl JournalReader {
         Ok(whole)
     }
 
-    fn deaths_of(&self, job: JobId) -> rusqlite::Result<Vec<JobDeath>> {
+    fn deaths_of(&self, job: JobId, counts: &DurableJob) -> rusqlite::Result<Vec<JobDeath>> {
+        if counts.attempts == 0 {
+            return Ok(Vec::new());
+        }
         let attempts = self.attempts(job)?;
         Ok(attempts.into_iter().filter_map(|attempt| attempt.death).map(|death| *death).collect())
     }

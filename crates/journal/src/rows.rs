@@ -9,8 +9,8 @@ use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::{Fence, JobId};
 use bulkhead_proto::job::{Payload, Policy};
-use rusqlite::Row;
 use rusqlite::types::Type;
+use rusqlite::{Error, Row};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// How many columns [`counts_of`] reads.
@@ -86,6 +86,17 @@ pub(crate) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> ru
     let text: String = row.get(column)?;
     serde_json::from_str(&text)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+/// Whether the value of a row cannot be what was stored: the row is damaged, and others may be whole.
+pub(crate) fn is_of_row(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::InvalidColumnType(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::Utf8Error(..)
+    )
 }
 
 /// The order of a job among its user's: the most urgent first.

@@ -266,6 +266,54 @@ fn a_job_to_run_comes_with_its_input_and_its_deaths_and_a_damaged_one_is_named()
 }
 
 #[test]
+fn a_damaged_row_keeps_no_other_job_from_its_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(folder.path());
+    let many = FIRST_LOAD_CHUNK as u64;
+    // More jobs of the damaged submit than a chunk has.
+    desk.push(Fact::Accepted(Box::new(submit(1, 1000, None, vec![payload("x"); FIRST_LOAD_CHUNK + 5]))));
+    let next = many + 10;
+    for (first, uid) in [(next, 1000), (next + 10, 1001)] {
+        desk.push(Fact::Accepted(Box::new(submit(first, uid, None, vec![payload("x"); 4]))));
+    }
+    desk.push(attempt(next + 10, 1, AttemptEnd::Charged));
+    desk.push(attempt(next + 11, 1, AttemptEnd::Charged));
+    desk.await_stored();
+    assert!(desk.close());
+    let other = Connection::open(folder.path().join("journal.db")).unwrap();
+    for (sql, id) in [
+        ("UPDATE submit SET policy = '{' WHERE first = ?", 1),
+        ("UPDATE job SET crashes = 'many' WHERE id = ?", next + 2),
+        ("UPDATE job SET fence = -1 WHERE id = ?", next + 3),
+        ("UPDATE attempt SET death = '{}' WHERE job = ?", next + 10),
+        ("UPDATE attempt SET number = 1 << 40 WHERE job = ?", next + 11),
+    ] {
+        assert_eq!(other.execute(sql, [id]).unwrap(), 1, "{sql}");
+    }
+    drop(other);
+    let desk = Desk::open(folder.path());
+    let reader = JournalReader::open(folder.path()).unwrap();
+    let mut loading = reader.loading(JobId(1 << 40)).unwrap();
+    let (mut found, mut damaged) = (Vec::new(), BTreeMap::new());
+    for is_last in [false, true] {
+        let chunk = reader.load_to_run(&mut loading).unwrap();
+        found.extend(chunk.submits.iter().flat_map(|submit| &submit.jobs).map(|job| job.job.0));
+        damaged.extend(chunk.damaged);
+        assert_eq!(chunk.is_last, is_last);
+    }
+    found.sort_unstable();
+    assert_eq!(found, [next, next + 1, next + 12, next + 13]);
+    let ids = (1..=many + 5).chain([next + 2, next + 3, next + 10, next + 11]).map(JobId);
+    assert!(damaged.keys().copied().eq(ids), "{damaged:?}");
+    let why = |job| damaged[&JobId(job)].as_str();
+    assert!(why(1).contains("that of its submit is damaged"), "{}", why(1));
+    assert!(why(next + 10).contains("the row of an attempt is damaged"), "{}", why(next + 10));
+    let sought = reader.look_up(&[1, next + 2, next].map(JobId)).unwrap();
+    assert_eq!(sought.iter().map(|sought| sought.job.is_ok()).collect::<Vec<_>>(), [false, false, true]);
+    assert!(desk.close());
+}
+
+#[test]
 fn the_last_chunk_to_run_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let mut desk = Desk::open(folder.path());

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_core::action::LookUpNo;
-use bulkhead_core::event::{JournalJob, LookUpAnswer};
+use bulkhead_core::event::{Event, JournalJob, LookUpAnswer};
 use bulkhead_journal::looking_up::SoughtJob;
 use bulkhead_journal::reader::{JournalReader, StoredJob};
 use bulkhead_proto::ids::{ClientId, JobId};
@@ -59,6 +59,33 @@ impl LookUpTurns {
     pub(super) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
+}
+
+/// Questions that the thread was asked and has not answered, each with its client.
+#[derive(Debug, Default)]
+pub(super) struct OpenLookUps(BTreeMap<LookUpNo, ClientId>);
+
+impl OpenLookUps {
+    /// Adds a question.
+    pub(super) fn add(&mut self, number: LookUpNo, client: ClientId) {
+        self.0.insert(number, client);
+    }
+
+    /// Removes a question that is answered.
+    pub(super) fn remove(&mut self, number: LookUpNo) {
+        self.0.remove(&number);
+    }
+
+    /// Answers them all: the thread has ended.
+    pub(super) fn give_up(&mut self) -> impl Iterator<Item = Event> {
+        std::mem::take(&mut self.0).into_iter().map(|(number, client)| unanswerable(number, client))
+    }
+}
+
+/// The answer to a question when the thread that reads has ended.
+pub(super) fn unanswerable(number: LookUpNo, client: ClientId) -> Event {
+    let why = "the thread that reads the journal has ended: restart the daemon".to_owned();
+    Event::LookedUp { number, client, found: Err(why) }
 }
 
 /// What the journal has of these jobs, in their order.

@@ -3,7 +3,7 @@
 //! It loads unfinished jobs of earlier runs chunk by chunk, each when the loop asks for it. A chunk that cannot be read is tried again
 //! every second, and the reason is logged once. Questions about jobs (`look_ups.rs`) are answered between two chunks, and one that cannot
 //! be answered is answered with the reason. The thread writes nothing and decides nothing; it ends when the loop drops its end of
-//! the channel. Started by `journal.rs`.
+//! the channel, and tells the loop if it panics. Started by `journal.rs`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,8 @@ pub(crate) enum ReaderAnswer {
         /// What there is of each job, or why nothing could be read.
         found: Result<Vec<LookUpAnswer>, String>,
     },
+    /// The thread has panicked, the last answer: it takes nothing more from the channel.
+    Panicked,
 }
 
 /// Starts the thread. `end`: job numbers of this run begin here.
@@ -55,19 +57,43 @@ pub(crate) enum ReaderAnswer {
 /// # Errors
 /// No thread can be started.
 pub(crate) fn start(folder: PathBuf, end: JobId, news: Arc<NewsQueue>) -> io::Result<Sender<ReaderRequest>> {
-    let (ask, requests) = channel();
     let thread = ReaderThread {
         folder,
         end,
-        news,
+        news: Arc::clone(&news),
         reader: None,
         loading: None,
         load_due: None,
         logged: None,
         questions: LookUpTurns::default(),
     };
-    Builder::new().name("journal-reader".to_owned()).spawn(move || thread.run(&requests))?;
+    spawn(news, |requests| thread.run(requests))
+}
+
+/// Starts a thread that takes requests, and tells the loop if it panics.
+pub(super) fn spawn(
+    news: Arc<NewsQueue>,
+    take: impl FnOnce(&Receiver<ReaderRequest>) + Send + 'static,
+) -> io::Result<Sender<ReaderRequest>> {
+    let (ask, requests) = channel();
+    Builder::new().name("journal-reader".to_owned()).spawn(move || {
+        let _guard = PanicGuard(news);
+        // Dropped before the guard: once the loop hears of the panic, every later request fails at once.
+        let requests = requests;
+        take(&requests);
+    })?;
     Ok(ask)
+}
+
+/// Tells the loop that the thread has panicked.
+struct PanicGuard(Arc<NewsQueue>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.put(JournalNews::Reader(ReaderAnswer::Panicked));
+        }
+    }
 }
 
 struct ReaderThread {
@@ -129,9 +155,11 @@ impl ReaderThread {
                 if self.logged.take().is_some() {
                     log::info!("unfinished jobs can be read again");
                 }
-                for (job, why) in &chunk.damaged {
+                // One damaged submit may have thousands of jobs.
+                for alike in chunk.damaged.chunk_by(|one, next| one.1 == next.1) {
+                    let ((job, why), jobs) = (&alike[0], alike.len());
                     log::error!(
-                        "a job of an earlier run cannot run, it stays in the journal job={job} error={why:?}"
+                        "jobs of an earlier run cannot run, they stay in the journal first={job} jobs={jobs} error={why:?}"
                     );
                 }
                 self.news.put(JournalNews::Reader(ReaderAnswer::Loaded(chunk)));

@@ -9,6 +9,7 @@ use bulkhead_link::worker::{Finish, WorkerRing};
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Fence, JobId, KindId, PoolId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::CANCEL_GRACE_MAX_MS;
 
 use super::*;
 use crate::args::DaemonArgs;
@@ -121,4 +122,21 @@ fn the_last_look_before_a_sleep_finds_what_no_doorbell_was_rung_for() {
         assert!(batch.iter().any(is_it), "the loop slept on a result: {batch:?}");
         shell.perform(Action::Kill { worker, why: KillReason::Stop });
     });
+}
+
+#[test]
+fn the_unit_gives_the_daemon_more_time_than_its_stop_takes() {
+    let unit = include_str!("../../../systemd/bulkhead.service");
+    let told = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    let told_ms = told.parse::<u64>().unwrap() * 1000;
+    let sample = include_str!("../../../systemd/bulkhead.toml");
+    let grace = sample.lines().find_map(|line| line.strip_prefix("#grace_seconds = ")).unwrap();
+    let jobs_ms = grace.parse::<u64>().unwrap() * 1000 + u64::from(CANCEL_GRACE_MAX_MS);
+    let own_ms = (LAST_REPLIES_NS + LAST_DEATHS_NS + LAST_FACTS_NS) / 1_000_000;
+    // Beside these: kills in the last turns of the core, and the removal of copies.
+    let slack_ms = 10_000;
+    assert!(
+        told_ms >= jobs_ms + own_ms + slack_ms,
+        "{told_ms} ms, but {jobs_ms} + {own_ms} + {slack_ms} ms are needed"
+    );
 }
