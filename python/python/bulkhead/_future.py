@@ -82,6 +82,8 @@ class Future(_base.Future[T]):
     _lazy_waiters: list[Any] | None = None
     _lazy_callbacks: list[Callable[[Any], object]] | None = None
     _lazy_waits: WaitingThreads | None = None
+    # The waiters it had when it became done that do not know it yet.
+    _untold: list[Any] | None = None
     _pool: Pool | None = None
     _token: int = 0
 
@@ -176,6 +178,7 @@ class Future(_base.Future[T]):
         with condition._lock:  # type: ignore[attr-defined]
             is_first = self._state not in _DONE_STATES
             if is_first:
+                self._untold = list(self._lazy_waiters or ())
                 if value is CANCELLED:
                     self._state = _base.CANCELLED_AND_NOTIFIED
                 elif is_result:
@@ -184,14 +187,18 @@ class Future(_base.Future[T]):
                 else:
                     self._exception = value
                     self._state = FINISHED
-            for waiter in self._lazy_waiters or ():
-                if is_first or self not in waiter.finished_futures:
+            while self._untold:
+                # Those that were added to a done future have seen that it is done.
+                waiter = self._untold[-1]
+                if self not in waiter.finished_futures:
                     if self._state is not FINISHED:
                         waiter.add_cancelled(self)
                     elif self._exception is None:
                         waiter.add_result(self)
                     else:
                         waiter.add_exception(self)
+                del self._untold[-1]
+            self._untold = None
             condition.notify_all()
         self._wake()
         return is_first
