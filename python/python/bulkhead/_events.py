@@ -85,6 +85,7 @@ class EventReader:
         if ended:
             link.has_ended_call = True
             if not link.daemon.warm_up.has_begun and any(is_result for _, _, is_result, _ in ended):
+                link.note_modules(list(self._pool.encoder.modules))
                 link.warm_up()
             calls.finish(ended)
         self._pool.fail_if_broken()

@@ -88,7 +88,8 @@ class Pool:
         while link is None or self.is_shut or self.broken is not None or _exit.is_exiting or self.is_forked:
             self.check_open()
             link = self.links.start()
-        if link.modules_noted != len(self.encoder.modules):
+        # Before a call has ended, the first workers may be in their start yet: an import there has the time limit of the start.
+        if link.has_ended_call and link.modules_noted != len(self.encoder.modules):
             link.note_modules(list(self.encoder.modules))
         return link
 
