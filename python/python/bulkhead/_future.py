@@ -97,19 +97,19 @@ class Future(_base.Future[T]):
         def _condition(self) -> threading.Condition:
             condition = self._lazy_condition
             if condition is None:
+                made = threading.Condition()
                 with _making:
+                    # No call stands here: a signal handler that waits for a result would keep the lock from the thread that completes it.
                     condition = self._lazy_condition
                     if condition is None:
-                        condition = self._lazy_condition = threading.Condition()
+                        condition = self._lazy_condition = made
             return condition
 
         @property
         def _waiters(self) -> list[Any]:
-            if self._lazy_waiters is None:
-                with _making:
-                    if self._lazy_waiters is None:
-                        self._lazy_waiters = _Waiters(self._pool)
-            return self._lazy_waiters
+            waiters = self._lazy_waiters
+            # One step, and no lock, as in `_await_done`.
+            return waiters if waiters is not None else self.__dict__.setdefault("_lazy_waiters", _Waiters(self._pool))
 
         @_waiters.setter
         def _waiters(self, waiters: list[Any]) -> None:
@@ -117,11 +117,8 @@ class Future(_base.Future[T]):
 
         @property
         def _done_callbacks(self) -> list[Callable[[Any], object]]:
-            if self._lazy_callbacks is None:
-                with _making:
-                    if self._lazy_callbacks is None:
-                        self._lazy_callbacks = []
-            return self._lazy_callbacks
+            callbacks = self._lazy_callbacks
+            return callbacks if callbacks is not None else self.__dict__.setdefault("_lazy_callbacks", [])
 
         @_done_callbacks.setter
         def _done_callbacks(self, callbacks: list[Callable[[Any], object]]) -> None:
