@@ -85,6 +85,22 @@ def test_a_waiting_thread_is_woken_by_both_ways_to_complete() -> None:
         assert found == [7]
 
 
+@pytest.mark.parametrize("name", ["set_result", "set_exception", "cancel"])
+def test_a_waiting_thread_is_woken_before_the_callbacks(name: str) -> None:
+    future, alive = Future[int](), []
+    thread = threading.Thread(target=_outcome, args=[lambda: future.result(60)])
+    thread.start()
+    wait_until(lambda: future._lazy_waits is not None and future._lazy_waits.are_there(), "the thread waits")
+
+    def note(_: Any) -> None:
+        thread.join(5)
+        alive.append(thread.is_alive())
+
+    future.add_done_callback(note)
+    OPERATIONS[name](future)
+    assert alive == [False]
+
+
 def test_no_lock_is_held_while_its_parts_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Future[int]()
 

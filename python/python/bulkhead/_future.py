@@ -157,9 +157,7 @@ class Future(_base.Future[T]):
         if pool is not None and pool.is_strict and self._state == PENDING:
             return pool.cancel_strictly(self)
         if pool is None:
-            is_cancelled = super().cancel()
-            self._wake()
-            return is_cancelled
+            return super().cancel()
         if not self._settle(False, CANCELLED) and self._state not in _CANCELLED_STATES:
             return False
         # Also for one that is cancelled: Ctrl-C may have come between the two.
@@ -206,7 +204,8 @@ class Future(_base.Future[T]):
             self._lazy_waits.wake()
 
     def _invoke_callbacks(self) -> None:
-        """Calls each done callback once; after an interruption those that are left."""
+        """Wakes those who wait, and calls each done callback once; after an interruption those that are left."""
+        self._wake()  # First, because a callback may wait for a thread that waits for it.
         callbacks = self._lazy_callbacks
         while callbacks:
             # No call stands between these two lines, so neither a signal handler nor another thread comes between.
@@ -253,15 +252,17 @@ class Future(_base.Future[T]):
 
     def set_result(self, result: T) -> None:
         """Completes it. For the executor and for tests, as in the standard library."""
-        if not self._set_lazily(True, result):
+        if self._set_lazily(True, result):
+            self._wake()
+        else:
             super().set_result(result)
-        self._wake()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Completes it by an exception. For the executor and for tests, as in the standard library."""
-        if not self._set_lazily(False, exception):
+        if self._set_lazily(False, exception):
+            self._wake()
+        else:
             super().set_exception(exception)
-        self._wake()
 
     def _set_lazily(self, is_result: bool, value: Any) -> bool:
         """Completes it without a condition; `False`: nothing was done, because it has one or is not pending. The caller holds no lock."""
