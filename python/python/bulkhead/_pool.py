@@ -76,7 +76,8 @@ class Pool:
             try:
                 from ._link import Link
             except (ImportError, OSError) as error:
-                raise _without_descriptor(error) from error
+                told = _without_descriptor(error)
+                raise told from (None if told is error else error)
 
         return Link(self.settings, self.events.on_events)
 
