@@ -145,7 +145,7 @@ class MapIterator:
 
     def close(self) -> None:
         """Cancels the items whose end is not known. A second call does nothing."""
-        # Of what is cancelled no end is told: nobody may wait for it, also if this is interrupted.
+        # First: cancelled items have no end that anybody could wait for, also if this is interrupted.
         self._is_over = True
         if not self._is_closed:
             # Interrupted, it is not closed: its end as garbage does it again.
