@@ -88,6 +88,20 @@ def test_it_waits_by_wait_and_as_completed(executor: Executor, in_callback: Any,
     assert executor.submit(calls.add, 1).result(60) == 2
 
 
+def test_all_are_cancelled_while_as_completed_gives_them(make: Callable[..., Executor], tmp_path: Path) -> None:
+    executor = make(3)
+    done = [executor.submit(calls.add, number) for number in range(3)]
+    wait(done, 60)
+    futures = [*done, *(executor.submit(calls.wait_for, str(tmp_path / "gate")) for _ in range(3))]
+    found = []
+    for future in as_completed(futures, 60):
+        found.append(future)
+        for other in futures:
+            other.cancel()
+    assert len(found) == 6 and set(found) == set(futures)
+    assert [future.cancelled() for future in futures] == [False] * 3 + [True] * 3
+
+
 @pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 7}, {"buffersize": 3}, {"chunksize": 1, "buffersize": 3}])
 def test_it_iterates_over_a_map(executor: Executor, in_callback: Any, options: dict[str, Any]) -> None:
     assert in_callback(executor, lambda: list(executor.map(calls.add, range(100), timeout=60, **options))) == [*range(1, 101)]

@@ -281,9 +281,16 @@ def test_the_first_call_is_submitted_before_a_worker_is_up(
     monkeypatch.setattr(_private, "_worker_program", lambda: str(program))
     executor = make(1)
     future = executor.submit(calls.add, 1)
-    assert [row["state"] for row in executor._pool.workers()] == ["starting"] and not future.done()
+    assert {row["state"] for row in executor._pool.workers()} == {"starting"} and not future.done()
+    link = executor._pool._link
+    assert link is not None
+    # A worker that starts imports none of the calls' modules, because its start has a time limit.
+    second = executor.submit(calls.add, 2)
+    modules = Path(link.daemon.folder.path) / "modules"
+    assert not modules.exists()
     gate.touch()
-    assert future.result(60) == 2
+    assert (future.result(60), second.result(60)) == (2, 3)
+    assert "calls" in modules.read_text().split()
 
 
 def test_workers_that_do_not_start_any_more_while_one_runs(make: Callable[..., Executor], place: Path, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import _base
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import wait_until
 
+from bulkhead import _future
 from bulkhead._future import Future, complete
 
 
@@ -81,6 +83,37 @@ def test_a_waiting_thread_is_woken_by_both_ways_to_complete() -> None:
         finish(future)
         thread.join(60)
         assert found == [7]
+
+
+@pytest.mark.parametrize("name", ["set_result", "set_exception", "cancel"])
+def test_a_waiting_thread_is_woken_before_the_callbacks(name: str) -> None:
+    future, alive = Future[int](), []
+    thread = threading.Thread(target=_outcome, args=[lambda: future.result(60)])
+    thread.start()
+    wait_until(lambda: future._lazy_waits is not None and future._lazy_waits.are_there(), "the thread waits")
+
+    def note(_: Any) -> None:
+        thread.join(5)
+        alive.append(thread.is_alive())
+
+    future.add_done_callback(note)
+    OPERATIONS[name](future)
+    assert alive == [False]
+
+
+def test_no_lock_is_held_while_its_parts_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Future[int]()
+
+    def condition() -> threading.Condition:
+        # As a signal handler does at this line: it waits for what another thread completes.
+        thread = threading.Thread(target=complete, args=[[(other, True, 5)]])
+        thread.start()
+        thread.join(60)
+        assert other.done()
+        return threading.Condition()
+
+    monkeypatch.setattr(_future, "threading", SimpleNamespace(Condition=condition))
+    assert Future[int]()._condition is not None and other.result() == 5
 
 
 def test_what_was_cancelled_stays_cancelled() -> None:

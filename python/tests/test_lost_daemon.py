@@ -132,6 +132,25 @@ def test_a_call_is_cancelled_while_it_waits_to_be_sent_again(make: Callable[...,
     assert runs(path) == {"1": 1}
 
 
+def test_a_call_is_cancelled_while_it_is_sent_again(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, path, go = make(1, retries=1), tmp_path / "runs", threading.Event()
+    future = executor.submit(calls.note_and_wait, str(path), 1, str(tmp_path / "gate"))
+    written(path, "it runs")
+    usual = executor._pool.calls.drop
+
+    def drop(tokens: Any) -> None:
+        go.set()
+        wait_until(lambda: runs(path) == {"1": 2}, "it runs again")
+        usual(tokens)
+
+    with daemons_stop_after(go, monkeypatch):
+        kill_daemon(executor)
+        wait_until(lambda: executor._pool.lost._taken, "it waits")
+        monkeypatch.setattr(executor._pool.calls, "drop", drop)
+        assert future.cancel()
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
 def test_the_next_daemon_is_lost_while_calls_are_sent_again(make: Callable[..., Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     executor, usual, sent = make(2, retries=5), _link.Link.submit_again, 0
 

@@ -49,6 +49,22 @@ def test_an_exception_comes_at_its_turn(executor: Executor) -> None:
         next(found)
 
 
+def test_nothing_comes_after_an_interrupted_close(executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drop(tokens: Any) -> None:
+        usual(tokens)
+        raise KeyboardInterrupt
+
+    found: Any = executor.map(calls.wait_for, [str(tmp_path / "gate")] * 3, chunksize=1)
+    usual = executor._pool.drop_many
+    with monkeypatch.context() as patched:
+        patched.setattr(executor._pool, "drop_many", drop)
+        with pytest.raises(KeyboardInterrupt):
+            found.close()
+    assert list(found) == []
+    found.close()
+    assert executor.submit(calls.add, 1).result(60) == 2
+
+
 def test_a_timeout_counts_from_the_call_and_ends_the_rest(executor: Executor, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     found = executor.map(calls.sleep, [0, 1000], [None, str(path)], timeout=3)

@@ -141,7 +141,7 @@ def test_what_a_handler_raises_while_a_result_is_unpickled_is_the_programs(make:
         except LookupError as error:
             assert "of the handler" in str(error)
         else:
-            # The session's own thread has read it, where no handler runs. Python prints such an exception.
+            # The session's own thread has read it, where no handler runs.
             assert seen[0] != threading.get_ident()
         assert len(future.result(60).content) == length
     else:
@@ -156,6 +156,14 @@ def test_what_a_handler_raises_while_a_result_is_unpickled_is_the_programs(make:
     assert len(seen) >= 2
     calls.Answer.hook = None
     assert executor.submit(calls.add, 1).result(60) == 2
+
+
+def test_what_another_thread_unpickles_at_the_second_time_is_the_result(executor: Executor) -> None:
+    reader, found = executor._pool.events, []
+    thread = threading.Thread(target=lambda: found.append(reader.read_fairly(1, lambda: (True, 5), LookupError("once"))))
+    thread.start()
+    thread.join(60)
+    assert found == [(True, 5)] and reader.of_handler is None
 
 
 def test_a_result_that_always_interrupts_is_not_readable(executor: Executor) -> None:

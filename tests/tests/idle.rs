@@ -105,8 +105,8 @@ fn a_daemon_that_is_asked_something_is_seen_to_answer() {
 }
 
 /// For each job the loop wakes twice (request, doorbell), receives the request, reads the doorbell, and sends three messages (task,
-/// `Accepted`, `Ended`). For some jobs it reads the worker's processor clock, and for some it spins instead of one sleep: then it yields, and a yield
-/// that is traced takes so long that it spins for no further job for 5 ms. `OTHERS` leaves room for calls about memory.
+/// `Accepted`, `Ended`). For some jobs it reads the worker's processor clock, and for some it spins instead of one sleep: then it yields, on a fast
+/// machine twice, and a yield that is traced takes so long that it spins for no further job for 5 ms. `OTHERS` leaves room for calls about memory.
 #[test]
 fn a_single_job_costs_the_supervisor_seven_system_calls_and_a_clock() {
     const JOBS: usize = 200;
@@ -117,7 +117,7 @@ fn a_single_job_costs_the_supervisor_seven_system_calls_and_a_clock() {
         ("preadv2", 1),
         ("sendmsg", 3),
         ("clock_gettime", 1),
-        ("sched_yield", 1),
+        ("sched_yield", 2),
     ];
     let daemon = Daemon::start();
     let mut wire = Wire::connect(&daemon.socket());

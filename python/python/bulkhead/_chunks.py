@@ -292,7 +292,9 @@ class ChunkedMap(ChunkEnds):
         if not is_sent:
             self._forget(chunk)
         elif self._is_over:
-            pool.drop_many([chunk.token])
+            # `close` may have taken it out of the table before it was sent.
+            pool.cancel_with(link, [chunk.token])
+            pool.calls.drop([chunk.token])
         return is_sent
 
     def _forget(self, chunk: MapChunk) -> None:

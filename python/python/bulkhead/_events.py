@@ -6,6 +6,7 @@ The thread that reads the session calls it, which may be any. Driven by `_pool.p
 from __future__ import annotations
 
 import sys
+import threading
 
 from . import _answer, _wire
 from ._ending import CANCELLED
@@ -85,6 +86,7 @@ class EventReader:
         if ended:
             link.has_ended_call = True
             if not link.daemon.warm_up.has_begun and any(is_result for _, _, is_result, _ in ended):
+                link.note_modules(list(self._pool.encoder.modules))
                 link.warm_up()
             calls.finish(ended)
         self._pool.fail_if_broken()
@@ -99,14 +101,17 @@ class EventReader:
 
     def read_fairly(self, token: int, read: Callable[[], tuple[bool, Any]], raised: BaseException | None = None) -> tuple[bool, Any]:
         """What `read` gives: whether a call returned, and what. A result that cannot be unpickled is read twice. `raised`: the error of a first
-        time. What comes only once is no error of the result: a signal's handler has raised it, and it is the program's."""
+        time. What comes only once is no error of the result: in the main thread a signal's handler has
+        raised it, and it is the program's."""
         try:
             is_result, value = read()
             if raised is None and is_not_readable(is_result, value):
                 raised = value.__cause__
                 is_result, value = read()
             if raised is not None and not is_not_readable(is_result, value):
-                self.of_handler = raised
+                # Handlers run in the main thread alone.
+                if threading.get_ident() == threading.main_thread().ident:
+                    self.of_handler = raised
             return is_result, value
         except BaseException as error:
             return False, self.stopped(token, error)

@@ -82,6 +82,8 @@ class Future(_base.Future[T]):
     _lazy_waiters: list[Any] | None = None
     _lazy_callbacks: list[Callable[[Any], object]] | None = None
     _lazy_waits: WaitingThreads | None = None
+    # The waiters it had when it became done that do not know it yet.
+    _untold: list[Any] | None = None
     _pool: Pool | None = None
     _token: int = 0
 
@@ -95,19 +97,19 @@ class Future(_base.Future[T]):
         def _condition(self) -> threading.Condition:
             condition = self._lazy_condition
             if condition is None:
+                made = threading.Condition()
                 with _making:
+                    # No call stands here: a signal handler that waits for a result would keep the lock from the thread that completes it.
                     condition = self._lazy_condition
                     if condition is None:
-                        condition = self._lazy_condition = threading.Condition()
+                        condition = self._lazy_condition = made
             return condition
 
         @property
         def _waiters(self) -> list[Any]:
-            if self._lazy_waiters is None:
-                with _making:
-                    if self._lazy_waiters is None:
-                        self._lazy_waiters = _Waiters(self._pool)
-            return self._lazy_waiters
+            waiters = self._lazy_waiters
+            # One step, and no lock, as in `_await_done`.
+            return waiters if waiters is not None else self.__dict__.setdefault("_lazy_waiters", _Waiters(self._pool))
 
         @_waiters.setter
         def _waiters(self, waiters: list[Any]) -> None:
@@ -115,11 +117,8 @@ class Future(_base.Future[T]):
 
         @property
         def _done_callbacks(self) -> list[Callable[[Any], object]]:
-            if self._lazy_callbacks is None:
-                with _making:
-                    if self._lazy_callbacks is None:
-                        self._lazy_callbacks = []
-            return self._lazy_callbacks
+            callbacks = self._lazy_callbacks
+            return callbacks if callbacks is not None else self.__dict__.setdefault("_lazy_callbacks", [])
 
         @_done_callbacks.setter
         def _done_callbacks(self, callbacks: list[Callable[[Any], object]]) -> None:
@@ -158,9 +157,7 @@ class Future(_base.Future[T]):
         if pool is not None and pool.is_strict and self._state == PENDING:
             return pool.cancel_strictly(self)
         if pool is None:
-            is_cancelled = super().cancel()
-            self._wake()
-            return is_cancelled
+            return super().cancel()
         if not self._settle(False, CANCELLED) and self._state not in _CANCELLED_STATES:
             return False
         # Also for one that is cancelled: Ctrl-C may have come between the two.
@@ -176,6 +173,7 @@ class Future(_base.Future[T]):
         with condition._lock:  # type: ignore[attr-defined]
             is_first = self._state not in _DONE_STATES
             if is_first:
+                self._untold = list(self._lazy_waiters or ())
                 if value is CANCELLED:
                     self._state = _base.CANCELLED_AND_NOTIFIED
                 elif is_result:
@@ -184,14 +182,18 @@ class Future(_base.Future[T]):
                 else:
                     self._exception = value
                     self._state = FINISHED
-            for waiter in self._lazy_waiters or ():
-                if is_first or self not in waiter.finished_futures:
+            while self._untold:
+                # Those that were added to a done future have seen that it is done.
+                waiter = self._untold[-1]
+                if self not in waiter.finished_futures:
                     if self._state is not FINISHED:
                         waiter.add_cancelled(self)
                     elif self._exception is None:
                         waiter.add_result(self)
                     else:
                         waiter.add_exception(self)
+                del self._untold[-1]
+            self._untold = None
             condition.notify_all()
         self._wake()
         return is_first
@@ -202,7 +204,8 @@ class Future(_base.Future[T]):
             self._lazy_waits.wake()
 
     def _invoke_callbacks(self) -> None:
-        """Calls each done callback once; after an interruption those that are left."""
+        """Wakes those who wait, and calls each done callback once; after an interruption those that are left."""
+        self._wake()  # First, because a callback may wait for a thread that waits for it.
         callbacks = self._lazy_callbacks
         while callbacks:
             # No call stands between these two lines, so neither a signal handler nor another thread comes between.
@@ -249,15 +252,17 @@ class Future(_base.Future[T]):
 
     def set_result(self, result: T) -> None:
         """Completes it. For the executor and for tests, as in the standard library."""
-        if not self._set_lazily(True, result):
+        if self._set_lazily(True, result):
+            self._wake()
+        else:
             super().set_result(result)
-        self._wake()
 
     def set_exception(self, exception: BaseException | None) -> None:
         """Completes it by an exception. For the executor and for tests, as in the standard library."""
-        if not self._set_lazily(False, exception):
+        if self._set_lazily(False, exception):
+            self._wake()
+        else:
             super().set_exception(exception)
-        self._wake()
 
     def _set_lazily(self, is_result: bool, value: Any) -> bool:
         """Completes it without a condition; `False`: nothing was done, because it has one or is not pending. The caller holds no lock."""

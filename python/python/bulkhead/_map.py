@@ -108,7 +108,7 @@ class MapIterator:
     """Gives the results of a map in the order of its items. Closing it, an error, a timeout and its end as garbage cancel the rest."""
 
     # For one whose making was interrupted.
-    _is_closed = True
+    _is_closed = _is_over = True
 
     def __init__(self, pool: Pool, results: MapResults, until: float | None, items: Iterator[tuple[Any, ...]] = iter(())) -> None:
         """`items`: those that are submitted one by one, each when a result is asked for."""
@@ -117,14 +117,14 @@ class MapIterator:
         self._until = until
         self._items = items
         self._next = 0
-        self._is_closed = False
+        self._is_closed = self._is_over = False
 
     def __iter__(self) -> MapIterator:
         return self
 
     def __next__(self) -> Any:
         """The next result. Raises what its call raised, and `TimeoutError` after the time of `map`."""
-        if self._is_closed:
+        if self._is_over:
             raise StopIteration
         if self._pool.is_forked:
             raise RuntimeError("this map belongs to the parent of this forked process: its results do not come here")
@@ -145,6 +145,8 @@ class MapIterator:
 
     def close(self) -> None:
         """Cancels the items whose end is not known. A second call does nothing."""
+        # First: cancelled items have no end that anybody could wait for, also if this is interrupted.
+        self._is_over = True
         if not self._is_closed:
             # Interrupted, it is not closed: its end as garbage does it again.
             self._pool.drop_many(self._results.open_tokens(max(self._next - 1, 0)))

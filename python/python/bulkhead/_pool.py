@@ -76,7 +76,8 @@ class Pool:
             try:
                 from ._link import Link
             except (ImportError, OSError) as error:
-                raise _without_descriptor(error) from error
+                told = _without_descriptor(error)
+                raise told from (None if told is error else error)
 
         return Link(self.settings, self.events.on_events)
 
@@ -88,7 +89,8 @@ class Pool:
         while link is None or self.is_shut or self.broken is not None or _exit.is_exiting or self.is_forked:
             self.check_open()
             link = self.links.start()
-        if link.modules_noted != len(self.encoder.modules):
+        # Before a call has ended, the first workers may be in their start yet: an import there has the time limit of the start.
+        if link.has_ended_call and link.modules_noted != len(self.encoder.modules):
             link.note_modules(list(self.encoder.modules))
         return link
 
@@ -251,14 +253,20 @@ class Pool:
     def drop_many(self, tokens: Sequence[int]) -> None:
         """Ends calls of which nobody wants the result any more. An interrupted call is to be repeated."""
         dropped = [token for token in tokens if token in self.pending]
-        link = self.links.current
+        resent = [token for token in dropped if token in self.calls.sent]
         # They leave the table when the daemon knows: a second call finds what an interrupted one has left.
-        if dropped and link is not None and not self.is_forked:
-            if self.is_strict:
-                link.session.cancel_waiting(dropped)
-            else:
-                link.session.cancel(dropped)
+        self.cancel_with(self.links.current, dropped)
         self.calls.drop(dropped)
+        # After a lost daemon they may have been sent again between the two.
+        self.cancel_with(self.links.current, resent)
+
+    def cancel_with(self, link: Link | None, tokens: list[int]) -> None:
+        """Cancels these calls at the daemon of a link, whether they are in the table or not. It may be repeated."""
+        if tokens and link is not None and not self.is_forked:
+            if self.is_strict:
+                link.session.cancel_waiting(tokens)
+            else:
+                link.session.cancel(tokens)
 
     def cancel_strictly(self, future: Future[Any]) -> bool:
         """Cancels a future if no worker runs its call, as the standard library does."""
