@@ -88,7 +88,11 @@ fn outlives_cleaners(is_user: bool) {
             assert!(is_locked(&boot), "{cleaner}");
         }
     }
-    assert_eq!(workers(), before, "no worker had to be replaced");
+    let after = workers();
+    assert!(
+        before.iter().all(|worker| after.contains(worker)),
+        "no worker had to be replaced: {before:?} {after:?}"
+    );
     // The worker that made it again holds the lock: after its death the daemon does.
     for row in daemon.workers() {
         send_signal(row.pid.expect("it is up"), "KILL");

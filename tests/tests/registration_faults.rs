@@ -74,7 +74,9 @@ fn an_input_that_does_not_fit_the_memory_of_its_task_fails_it_and_the_worker_liv
     let failed = run(&session, &arena, &input, limit(64 * MIB));
     assert!(failed.contains("does not fit the memory") && failed.contains("--memory"), "{failed}");
     assert_eq!(run(&session, &arena, b"a short one", limit(64 * MIB)), summed(b"a short one"));
-    assert_eq!(workers(), before, "no worker had to go");
+    // Another one may have come up meanwhile.
+    let after = workers();
+    assert!(before.iter().all(|worker| after.contains(worker)), "no worker had to go: {before:?} {after:?}");
 }
 
 /// The pages of a mapping that were read would count as resident memory beside the copy.

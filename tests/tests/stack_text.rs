@@ -55,7 +55,7 @@ fn what_an_older_handler_writes_is_shown_and_the_death_keeps_its_name() {
 #[test]
 fn a_text_is_not_charged_to_the_next_task() {
     let daemon = daemon_with("");
-    assert_eq!(daemon.workers().len(), 2);
+    eventually("both workers are there", || (daemon.workers().len() == 2).then_some(()));
     for round in 0..3 {
         daemon.ok(&["run", "noop", &format!("{DONE}:secret of round {round}")]);
         let (id, death) = death_of(&daemon, &format!("{ABORT}:"));

@@ -1,13 +1,11 @@
 //! Jobs that only the journal has: what is answered about them, by whom it is seen, and what may be changed.
 
 use bulkhead_core::action::{LOOK_UP_PAGE, LookUpNo};
-use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, LookUpAnswer};
 use bulkhead_facts::fact::Fact;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{EarlierNumbers, Refusal, UnknownJobs};
-use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::{BATCH_MAX, LOOK_UPS_MAX};
@@ -51,7 +49,7 @@ fn every_end() -> (Rig, Vec<JobId>) {
 }
 
 /// A later run, and a job of the run before that has ended.
-fn after(outcome: &str) -> (Rig, JobId) {
+pub(crate) fn after(outcome: &str) -> (Rig, JobId) {
     let (rig, jobs) = every_end();
     let mut next = next_run(&rig, 1);
     next.forget_past();
@@ -71,7 +69,7 @@ fn forgotten(rig: &Rig) -> Vec<JobId> {
 
 impl Rig {
     /// All replies to a request.
-    fn answers(&mut self, client: ClientId, request: Request) -> Vec<Reply> {
+    pub(crate) fn answers(&mut self, client: ClientId, request: Request) -> Vec<Reply> {
         let tag = self.ask(client, request);
         self.replies_to(tag)
     }
@@ -247,49 +245,6 @@ fn a_retry_that_cannot_be_is_refused_in_the_words_of_the_table() {
     rig.submit(1);
     rig.tell(Event::Drain { grace_ms: None });
     assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }), (0, vec![Refusal::Draining]));
-}
-
-#[test]
-fn a_job_whose_last_attempt_is_still_with_a_worker_is_not_run_beside_it() {
-    let mut rig = Rig::with(Config { keep_jobs_max: 1, ..durable_config(2) });
-    let job = rig.durable(Policy::default());
-    let worker = rig.claim(job);
-    assert_eq!(rig.change(ALICE, Request::Cancel { jobs: vec![job] }), (1, vec![]));
-    let other = rig.durable(Policy::default());
-    rig.finish(other);
-    assert!(rig.core.durable_states().all(|(number, ..)| number != job), "it has left the table");
-    let (_, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
-    assert!(
-        matches!(&refused[..], [Refusal::WrongState { needed, .. }] if needed.contains("still being ended"))
-    );
-    let why = rig.killed.remove(&worker).expect("its task is cancelled");
-    rig.die(worker, Death::Killed { why });
-    assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }), (1, vec![]));
-    assert!(rig.holder(job).is_some());
-}
-
-#[test]
-fn while_nothing_is_stored_a_question_is_refused_and_does_not_wait() {
-    let (mut rig, job) = after("failed");
-    rig.stores = false;
-    rig.ask(ALICE, Request::Submit(submit(None, &["7"])));
-    let waits = rig.ask(ALICE, Request::Job { job });
-    assert_eq!(rig.replies_to(waits), []);
-    rig.tell(Event::JournalFailed { why: "the disk is full".to_owned() });
-    let late = rig.ask(ALICE, Request::Job { job });
-    let retry = rig.ask(ALICE, Request::Retry { jobs: vec![job] });
-    for tag in [waits, late] {
-        let replies = rig.replies_to(tag);
-        let is_said = |needed: &str| needed.contains("stores nothing now: the disk is full");
-        assert!(
-            matches!(&replies[..], [Reply::Refused(Refusal::WrongState { needed, .. })] if is_said(needed)),
-            "{replies:?}"
-        );
-    }
-    assert!(matches!(&rig.replies_to(retry)[..], [Reply::Changed { count: 0, .. }]));
-    rig.tell(Event::JournalRecovered);
-    rig.store();
-    assert!(matches!(&rig.answers(ALICE, Request::Job { job })[..], [Reply::Job(_)]));
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod lend;
 mod limits;
 mod logs;
 mod look_up;
+mod look_up_refusals;
 mod on_demand;
 mod one_user;
 mod outputs;

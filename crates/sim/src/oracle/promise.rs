@@ -113,6 +113,12 @@ impl Promise {
             {
                 Ok(())
             }
+            // A job that is looked up may refuse the rest.
+            (Request::Wait { .. }, Reply::Refused(Refusal::WrongState { .. })) => {
+                self.refused = true;
+                self.left.clear();
+                Ok(())
+            }
             (_, Reply::Refused(_)) if first => {
                 self.refused = true;
                 self.left.clear();
