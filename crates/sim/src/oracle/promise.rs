@@ -21,6 +21,8 @@ pub struct Promise {
     pub replies: u64,
     /// The request as a whole was refused.
     pub refused: bool,
+    /// The rest of what was asked for may stay without an answer.
+    is_cut: bool,
     /// Entries that are still to come for each job, of an attached submit or a wait.
     pub left: BTreeMap<JobId, u32>,
     /// Jobs among them for which a later request waits.
@@ -50,6 +52,7 @@ impl Promise {
             request,
             replies: 0,
             refused: false,
+            is_cut: false,
             left,
             replaced: BTreeSet::new(),
             came: BTreeMap::new(),
@@ -113,10 +116,9 @@ impl Promise {
             {
                 Ok(())
             }
-            // A job that is looked up may refuse the rest.
+            // A job that is looked up may refuse the others that are; those of the table are told of.
             (Request::Wait { .. }, Reply::Refused(Refusal::WrongState { .. })) => {
-                self.refused = true;
-                self.left.clear();
+                self.is_cut = true;
                 Ok(())
             }
             (_, Reply::Refused(_)) if first => {
@@ -228,7 +230,7 @@ impl Promise {
         let is_answered = self.replies > 0 || !self.replaced.is_empty();
         // A drop is answered only if it is refused.
         let is_mute = matches!(self.request, Request::DropRegistration { .. });
-        self.refused || follows || is_mute || is_answered && caught_up && !owed
+        self.refused || self.is_cut || follows || is_mute || is_answered && caught_up && !owed
     }
 }
 
