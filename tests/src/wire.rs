@@ -180,6 +180,24 @@ impl Wire {
         self.run_submit(submit(kind, inputs, true))
     }
 
+    /// Submits durable jobs and waits for their ends, in the order in which they come.
+    pub fn run_durable(&mut self, kind: &str, inputs: &[&str]) -> Vec<JobEnded> {
+        let durable = Submit { durable: Some(Box::default()), ..submit(kind, inputs, false) };
+        let first = match self.call(Request::Submit(durable)) {
+            Reply::Accepted { first, refused: None, .. } => first.0,
+            other => panic!("the submit was not accepted: {other:?}"),
+        };
+        self.ask(Request::Wait { jobs: (first..).map(JobId).take(inputs.len()).collect() });
+        let mut ended = Vec::new();
+        while ended.len() < inputs.len() {
+            match self.next_reply().expect("the daemon answers").reply {
+                Reply::Ended(some) => ended.extend(some),
+                other => panic!("unexpected reply: {other:?}"),
+            }
+        }
+        ended
+    }
+
     /// The same for a submit of any policy.
     pub fn run_submit(&mut self, submit: Submit) -> Vec<JobEnded> {
         let count = submit.inputs.len();

@@ -110,16 +110,7 @@ fn a_daemon_that_stops_at_once_leaves_its_durable_jobs_to_the_next() {
 #[test]
 fn what_a_client_was_told_is_stored_though_the_daemon_is_killed() {
     let (mut daemon, _, journal) = daemon_with_journal();
-    let first = submit_durable(&daemon, "noop", &["x"; 500]);
-    let mut wire = Wire::connect(&daemon.socket());
-    wire.ask(Request::Wait { jobs: (first.0..first.0 + 500).map(JobId).collect() });
-    let mut told = Vec::new();
-    while told.len() < 500 {
-        match wire.next_reply().expect("the daemon answers").reply {
-            Reply::Ended(some) => told.extend(some),
-            other => panic!("unexpected reply: {other:?}"),
-        }
-    }
+    let told = Wire::connect(&daemon.socket()).run_durable("noop", &["x"; 500]);
     daemon.end("KILL");
     assert_eq!((told.len(), unfinished(&journal)), (500, 0));
     for ended in told {

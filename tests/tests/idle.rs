@@ -3,10 +3,9 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder, send_signal};
-use bulkhead_tests::wire::{Wire, submit};
+use bulkhead_tests::wire::Wire;
 
 /// Traces all threads of `pids` while `during` runs; a line for each system call, whole or begun.
 fn trace(daemon: &Daemon, pids: &[u32], during: impl FnOnce()) -> Vec<String> {
@@ -77,15 +76,14 @@ fn an_idle_daemon_with_ended_jobs_in_its_journal_makes_no_system_call() {
     let config = format!("journal_folder = {:?}\n", folder.path().join("journal"));
     let daemon = Daemon::start_in(folder, &Setup { config, ..Setup::default() });
     let mut wire = Wire::connect(&daemon.socket());
-    let durable = Submit { durable: Some(Box::default()), ..submit("noop", &["warm"], true) };
-    assert_eq!(wire.run_submit(durable.clone()).len(), 1);
+    assert_eq!(wire.run_durable("noop", &["warm"]).len(), 1);
     let pids = all_pids(&daemon);
     eventually("it comes to rest", || {
         calls_within(&daemon, &pids, Duration::from_secs(2)).is_empty().then_some(())
     });
     let ended = calls_within(&daemon, &pids, Duration::from_secs(10));
     assert!(ended.is_empty(), "{} system calls:\n{}", ended.len(), ended.join("\n"));
-    assert_eq!(wire.run_submit(durable).len(), 1, "and it still works");
+    assert_eq!(wire.run_durable("noop", &["on"]).len(), 1, "and it still works");
 }
 
 /// The same trace sees the calls of a daemon that is asked something: the check above can fail.
