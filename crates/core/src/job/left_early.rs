@@ -1,7 +1,7 @@
 //! Jobs of earlier runs that have left the table while the journal still loads such jobs: a chunk that was read before may have them.
 //!
-//! The journal reads one chunk after the other, the next one once the core has taken the last. So what has left and is stored when
-//! a chunk is taken is in no later chunk. `reload.rs` leaves out what is here.
+//! The journal may begin to read a chunk before the core has taken the one before, and none earlier. So a job that had left, and whose facts
+//! were stored, when a chunk was taken may be in the next chunk and is in no later one. `reload.rs` leaves out the jobs that stand here.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,14 @@ use bulkhead_proto::ids::JobId;
 
 use crate::turn::Turn;
 
-/// The jobs, each with the last fact that there was when it left.
+/// The jobs.
 #[derive(Debug)]
 pub(super) struct LeftEarly {
     /// Numbers of this run begin here.
     first: JobId,
     is_loading: bool,
-    jobs: BTreeMap<JobId, FactNo>,
+    /// With the last fact that there was when the job left; `None`: it was stored when the last chunk was taken.
+    jobs: BTreeMap<JobId, Option<FactNo>>,
 }
 
 impl LeftEarly {
@@ -28,7 +29,7 @@ impl LeftEarly {
     /// A job has left the table.
     pub(super) fn note(&mut self, turn: &Turn, job: JobId) {
         if self.is_loading && job < self.first {
-            self.jobs.insert(job, turn.facts().awaited().unwrap_or_default());
+            self.jobs.insert(job, Some(turn.facts().awaited().unwrap_or_default()));
         }
     }
 
@@ -45,6 +46,9 @@ impl LeftEarly {
     /// A chunk was taken; `is_last`: there are no more.
     pub(super) fn chunk_taken(&mut self, turn: &Turn, is_last: bool) {
         self.is_loading &= !is_last;
-        self.jobs.retain(|_, after| !is_last && !turn.facts().is_stored(*after));
+        self.jobs.retain(|_, after| !is_last && after.is_some());
+        for after in self.jobs.values_mut() {
+            *after = after.filter(|after| !turn.facts().is_stored(*after));
+        }
     }
 }
