@@ -51,11 +51,13 @@ impl Jobs {
 
     fn reload_batch(&mut self, turn: &mut Turn, reloading: &Reloading, job: &ReloadedJob) -> u32 {
         let submit = &reloading.submit;
-        // The loader gives the last job's number with the rest: a batch is as long as what is left of it.
-        let last = reloading.jobs.iter().map(|job| job.job.0).max().unwrap_or(job.job.0);
         let first = job.job;
         let count = match job.counts.asked {
-            0 => u32::try_from(last - first.0 + 1).expect("a submit has at most BATCH_MAX jobs"),
+            // Up to the last job that is left of the submit; the numbers come from a file, so nothing rests on their distance.
+            0 => {
+                let last = reloading.jobs.iter().map(|job| job.job.0).max().unwrap_or(first.0);
+                u32::try_from(last.saturating_sub(first.0) + 1).unwrap_or(u32::MAX)
+            }
             _ => 1,
         };
         let mut expiry = AlarmSlot::default();
