@@ -151,7 +151,13 @@ impl Core {
                 }
             }
         }
-        let bytes = admission.submit.inputs.iter().map(|input| 128 + input.as_bytes().len() as u64).sum();
+        self.no_room_for_facts(
+            admission.submit.inputs.iter().map(|input| 128 + input.as_bytes().len() as u64).sum(),
+        )
+    }
+
+    /// Why no request may make facts of so many bytes now.
+    fn no_room_for_facts(&self, bytes: u64) -> Option<Refusal> {
         if self.turn.facts().has_room_for_submit(bytes) {
             return None;
         }
@@ -289,15 +295,13 @@ impl Core {
 
     /// Why no client may change an ended durable job now.
     pub(super) fn why_unchanged(&self, job: JobId) -> Option<Refusal> {
-        if let Some(why) = &self.journal.failed {
-            return Some(Refusal::WrongState {
-                job,
-                needed: format!("the journal stores nothing now: {why}"),
-            });
+        match &self.journal.failed {
+            Some(why) => {
+                let needed = format!("the journal stores nothing now: {why}");
+                Some(Refusal::WrongState { job, needed })
+            }
+            None => self.no_room_for_facts(0),
         }
-        let bounds = self.turn.facts().bounds();
-        let needed = format!("more than {} facts are not stored: try again in a moment", bounds.0 / 4 * 3);
-        (!self.turn.facts().has_room_for_submit(0)).then_some(Refusal::WrongState { job, needed })
     }
 
     /// Sends a reply that speaks of this job, once what it says is stored.
