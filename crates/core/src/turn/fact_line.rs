@@ -1,8 +1,8 @@
 //! The facts that were made, in their order, and which of them the journal has stored.
 //!
-//! They are stored in their order, so one number says which. What is not stored has a bound of number and of bytes: from three
-//! quarters of it on no durable job is accepted, and from seven eighths on none is offered, so that what becomes of accepted jobs
-//! always has room. An offer is followed by three facts at most, and the offers that workers hold are few beside the last eighth.
+//! The journal stores them in their order, so the number of the last stored fact says which are stored. The facts that are not have a bound
+//! of number and of bytes: from three quarters of it on the core accepts no durable job, and from seven eighths on it offers none, so that
+//! the ends of accepted jobs always have room. At most three facts follow an offer, and workers hold few offers beside the last eighth.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -161,6 +161,8 @@ mod tests {
         assert_eq!(rooms.iter().filter(|rooms| rooms.0).count(), 12);
         assert_eq!(rooms.iter().filter(|rooms| rooms.1).count(), 14);
         line.stored(FactNo(16));
-        assert!(!line.has_room_for_submit(1 << 20) || line.unstored().1 == 0, "alone, a large one has room");
+        assert!(line.has_room_for_submit(1 << 20), "alone, a large one has room");
+        line.add(&fact);
+        assert!(!line.has_room_for_submit(1 << 20) && line.has_room_for_submit(1));
     }
 }
