@@ -81,7 +81,7 @@ pub(crate) struct FakeDisk {
 }
 
 impl FakeDisk {
-    /// The core has decided this: nothing that is not stored is told or run.
+    /// Judges a turn of the core: it offers, accepts and tells only jobs whose facts are stored.
     pub(crate) fn decided(&mut self, out: &Output) -> Verdict {
         for action in &out.actions {
             match action {

@@ -117,7 +117,8 @@ impl Jobs {
         })));
     }
 
-    /// Takes a durable job that has not ended out of this run of the daemon: nobody is told of an end, and in the journal it has none.
+    /// Removes a durable job that has not ended from the table, because the daemon ends. The journal keeps it unfinished, and no client
+    /// hears of an end.
     pub(crate) fn put_off(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
         let outcome = Outcome::Lost { reason: "the service stopped".to_owned() };
         self.end(turn, run, outcome, Leftover::Nothing, EndedBy::PutOff);

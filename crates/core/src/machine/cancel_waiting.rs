@@ -199,7 +199,7 @@ impl Core {
             |job: &JobId| self.jobs.find(*job).is_some_and(|run| self.jobs.batch(run).is_durable());
         let is_durable = ended.iter().any(is_of_journal);
         let (ended, running) = (ended.into_iter().collect(), running.into_iter().collect());
-        // Some of them may be durable: the answer waits for what is not stored, as the end of each does.
+        // If one of them is durable, the answer waits until its end is stored.
         self.reply_of(is_durable, (client, tag), Reply::CancelledWaiting { ended, running, refused }, bytes);
     }
 

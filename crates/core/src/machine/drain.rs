@@ -174,7 +174,8 @@ impl Core {
         }
     }
 
-    /// Takes durable jobs that have not ended out of this run: the next run goes on with them, and nobody is told of an end.
+    /// Removes durable jobs that have not ended from the table. The journal keeps them unfinished for the next run, and no client hears of
+    /// an end.
     fn put_off(&mut self, is_wanted: impl Fn(Doing) -> bool) {
         for run in self.jobs.all_unended() {
             if self.jobs.batch(run).is_durable() && is_wanted(self.jobs.job(run).doing()) {

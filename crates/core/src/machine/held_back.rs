@@ -1,4 +1,4 @@
-//! What waits until a fact is stored: nothing that a crash could take back is told before.
+//! Answers that wait until the journal has stored a fact, so that no client hears what a crash could undo.
 //!
 //! | what | waits for |
 //! |---|---|

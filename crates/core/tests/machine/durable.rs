@@ -1,4 +1,4 @@
-//! Durable jobs: what is told before and after a fact is stored, which facts there are, and what a later run makes of them.
+//! Durable jobs: which answers wait for which fact, and which facts the core makes.
 //!
 //! After each turn the rig compares what the core knows of its durable jobs with what the facts add up to.
 
