@@ -2,8 +2,7 @@
 //!
 //! It hands facts over in their order and drops none; it decides nothing about jobs, and nothing here waits for the disk but the start.
 //! The thread `journal` stores facts and reserves numbers, the thread `journal-reader` reads unfinished jobs of earlier runs and answers
-//! questions about jobs that are not in the core's table. A daemon
-//! without a journal has none of both. Driven by `turn.rs` and `perform.rs`.
+//! questions about jobs that are not in the core's table. A daemon without a journal has neither. Driven by `turn.rs` and `perform.rs`.
 
 mod fact_outbox;
 mod look_ups;
@@ -18,14 +17,14 @@ use std::sync::mpsc::Sender;
 
 use anyhow::{Context, Result};
 use bulkhead_core::config::{self, JournalUse, RunNumbers};
-use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
+use bulkhead_core::event::{Event, ReloadedJobs};
 use bulkhead_facts::Misfit;
 use bulkhead_facts::fact::{Fact, FactNo};
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::bounds::BLOCK;
 use bulkhead_journal::numbers::{NextNumbers, NumberKind};
 use bulkhead_journal::opening::OpenJournal;
-use bulkhead_journal::reloading::{ChunkToRun, JobToRun, SubmitToRun};
+use bulkhead_journal::reloading::{ChunkToRun, SubmitToRun};
 use bulkhead_journal::writer::JournalWriter;
 use bulkhead_proto::ids::JobId;
 use mio::Waker;
@@ -363,18 +362,11 @@ fn misfit_event(fact: FactNo, misfit: Misfit) -> Option<Event> {
     None
 }
 
-#[cfg(test)]
-mod tests;
-
 fn reloaded(chunk: ChunkToRun) -> Event {
-    let of_submit = |SubmitToRun { submit, jobs }| ReloadedJobs {
-        submit: Rc::new(submit),
-        jobs: jobs.into_iter().map(reloaded_job).collect(),
-    };
+    let of_submit = |SubmitToRun { submit, jobs }| ReloadedJobs { submit: Rc::new(submit), jobs };
     let jobs = chunk.submits.into_iter().map(of_submit).collect();
     Event::Reloaded { jobs, is_all: chunk.is_last }
 }
 
-fn reloaded_job(JobToRun { job, counts, expires_us, input, deaths }: JobToRun) -> ReloadedJob {
-    ReloadedJob { job, counts, expires_us, input, deaths }
-}
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::{AcceptedJobs, DurableEnd, EndedAttempt, FactNo};
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::Survivor;
-use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
@@ -342,22 +342,7 @@ pub struct ReloadedJobs {
     /// What they share, as it was accepted; without inputs.
     pub submit: Rc<AcceptedJobs>,
     /// The jobs.
-    pub jobs: Vec<ReloadedJob>,
-}
-
-/// An unfinished job of an earlier run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReloadedJob {
-    /// Its number.
-    pub job: JobId,
-    /// Its counts. An attempt that was started and has no end is lost.
-    pub counts: DurableJob,
-    /// When it expires if it has no attempt until then, wall time in microseconds since 1970.
-    pub expires_us: Option<u64>,
-    /// Its input.
-    pub input: Payload,
-    /// The deaths of its attempts, oldest first.
-    pub deaths: Vec<JobDeath>,
+    pub jobs: Vec<JobToRun>,
 }
 
 /// What the journal has of one number.

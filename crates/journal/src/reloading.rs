@@ -5,29 +5,14 @@
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::AcceptedJobs;
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::Payload;
 
 use crate::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use crate::loading::{Loading, UnfinishedChunk, UnfinishedJob};
 use crate::reader::{JournalReader, input_by};
 use crate::rows::is_of_row;
-
-/// A job that has not ended, to be run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobToRun {
-    /// The job.
-    pub job: JobId,
-    /// Its counts.
-    pub counts: DurableJob,
-    /// When it expires if it has no attempt until then.
-    pub expires_us: Option<u64>,
-    /// Its input.
-    pub input: Payload,
-    /// The deaths of its attempts, oldest first.
-    pub deaths: Vec<JobDeath>,
-}
 
 /// Unfinished jobs of one submit.
 #[derive(Clone, Debug, PartialEq, Eq)]

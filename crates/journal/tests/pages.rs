@@ -7,11 +7,12 @@ mod common;
 use std::collections::BTreeMap;
 
 use bulkhead_facts::fact::{AttemptEnd, Fact};
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_journal::answer::JournalAnswer;
 use bulkhead_journal::bounds::{FIRST_LOAD_CHUNK, LOAD_CHUNK};
 use bulkhead_journal::opening::OpenJournal;
 use bulkhead_journal::reader::{EndedFilter, JournalReader};
-use bulkhead_journal::reloading::{ChunkToRun, JobToRun, SubmitToRun};
+use bulkhead_journal::reloading::{ChunkToRun, SubmitToRun};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use common::{Desk, all_ended, attempt, end, payload, settings, submit};

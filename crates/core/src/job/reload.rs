@@ -5,9 +5,9 @@
 
 use bulkhead_facts::durable_job::DurableJob;
 use bulkhead_facts::fact::AttemptEnd;
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag};
 
-use crate::event::ReloadedJob;
 use crate::job::batch::Batch;
 use crate::job::entry::Job;
 use crate::job::state::{EntryState, TaskKind};
@@ -49,7 +49,7 @@ impl Jobs {
         self.left_early.is_back(job);
     }
 
-    fn reload_batch(&mut self, turn: &mut Turn, reloading: &Reloading, job: &ReloadedJob) -> u32 {
+    fn reload_batch(&mut self, turn: &mut Turn, reloading: &Reloading, job: &JobToRun) -> u32 {
         let submit = &reloading.submit;
         let first = job.job;
         let count = match job.counts.asked {
@@ -90,7 +90,7 @@ impl Jobs {
         })
     }
 
-    fn reload_job(&mut self, turn: &mut Turn, batch: u32, reloaded: &ReloadedJob) {
+    fn reload_job(&mut self, turn: &mut Turn, batch: u32, reloaded: &JobToRun) {
         let DurableJob { fence, is_open, attempts, crashes, retries, lost, asked, alone, .. } =
             reloaded.counts;
         let mut job = Job::new(reloaded.job, batch, reloaded.input.clone(), TaskKind::Whole);

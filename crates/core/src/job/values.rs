@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use bulkhead_facts::fact::AcceptedJobs;
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::death::Death;
@@ -12,7 +13,7 @@ use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, RegistrationId, Seq, 
 use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::{RegisteredContent, Task};
-use crate::event::{Attached, ReloadedJob};
+use crate::event::Attached;
 use crate::job::run::{TaskRun, Ticket};
 use crate::turn::{AccountId, TaskLimits};
 use bulkhead_proto::ids::Fence;
@@ -39,7 +40,7 @@ pub(crate) struct Admission {
 /// Jobs of one submit that are to run again.
 pub(crate) struct Reloading {
     pub(crate) submit: Rc<AcceptedJobs>,
-    pub(crate) jobs: Vec<ReloadedJob>,
+    pub(crate) jobs: Vec<JobToRun>,
     pub(crate) account: AccountId,
     pub(crate) kind: KindId,
     pub(crate) pool: PoolId,

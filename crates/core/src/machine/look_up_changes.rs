@@ -6,13 +6,14 @@
 use std::rc::Rc;
 
 use bulkhead_facts::fact::{DurableEnd, Fact};
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId};
 
 use crate::client::LookUpVerb;
-use crate::event::{JournalJob, Peer, ReloadedJob, ReloadedJobs};
+use crate::event::{JournalJob, Peer, ReloadedJobs};
 use crate::machine::Core;
 use crate::machine::look_up::Known;
 use crate::turn::Owner;
@@ -115,6 +116,6 @@ impl Core {
 pub(super) fn reloaded(found: JournalJob) -> Option<ReloadedJobs> {
     let deaths = journal_job::deaths(&found);
     let JournalJob { job, submit, counts, expires_us, input, .. } = found;
-    let jobs = vec![ReloadedJob { job, counts, expires_us, input: input?, deaths }];
+    let jobs = vec![JobToRun { job, counts, expires_us, input: input?, deaths }];
     Some(ReloadedJobs { submit: Rc::new(submit), jobs })
 }

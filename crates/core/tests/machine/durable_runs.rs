@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use bulkhead_core::config::{Config, JournalTerms, JournalUse};
-use bulkhead_core::event::{Event, ReloadedJob, ReloadedJobs};
+use bulkhead_core::event::{Event, ReloadedJobs};
 use bulkhead_facts::fold::DurableState;
+use bulkhead_facts::job_to_run::JobToRun;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobOutput, Outcome};
 use bulkhead_proto::client::record::What;
@@ -19,7 +20,7 @@ use crate::rig::{ADMIN, ALICE, Rig, config};
 fn unfinished(durable: &DurableState) -> Vec<ReloadedJobs> {
     let of_submit = |(first, (submit, _)): (&JobId, &(bulkhead_facts::fact::AcceptedJobs, u32))| {
         let jobs = durable.jobs.iter().filter(|(_, job)| job.submit == *first && job.end.is_none());
-        let jobs = jobs.map(|(number, job)| ReloadedJob {
+        let jobs = jobs.map(|(number, job)| JobToRun {
             job: *number,
             counts: job.durable,
             expires_us: job.expires_us,
